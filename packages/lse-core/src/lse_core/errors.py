@@ -1,0 +1,91 @@
+"""Every error LSE raises on purpose: one line that says what, where and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "ConvergenceError",
+    "DTypeError",
+    "LSEError",
+    "NotFiniteError",
+    "OutputError",
+    "PluginError",
+    "ShapeError",
+    "UnknownNameError",
+    "WarpError",
+    "check_finite",
+    "unknown_name",
+]
+
+
+class LSEError(Exception):
+    """Base of all errors raised on purpose by LSE packages; its text is one line for people."""
+
+
+class ShapeError(LSEError, ValueError):
+    """A tensor's rank, size or batch does not fit the operation."""
+
+
+class DTypeError(LSEError, TypeError):
+    """A tensor's dtype or device does not fit the operation."""
+
+
+class NotFiniteError(LSEError, ValueError):
+    """A tensor holds NaN or infinity where numbers are needed."""
+
+
+class WarpError(LSEError, ValueError):
+    """Not a monotone warp: knots out of order, a zero slope, a fold."""
+
+
+class UnknownNameError(LSEError, LookupError):
+    """A solver, rule, stage, backbone or other name that nothing provides."""
+
+
+class PluginError(LSEError):
+    """A plugin is broken, or two plugins claim one name."""
+
+
+class ConvergenceError(LSEError, ArithmeticError):
+    """A fixed-point solve failed and the caller asked to be told by exception."""
+
+
+class OutputError(LSEError, OSError):
+    """An output file or folder cannot be written or would be overwritten."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
+    """Build the error for an unknown `name`: closest match first, then all `known` names.
+
+    Args:
+        kind: what was asked for, in the singular ("solver", "stage").
+        name: the name nobody provides.
+        known: the names that exist.
+        hint: what else to do, appended as its own sentence.
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    # a ViT has dozens of stages: name the first ones, one line stays one line
+    shown = ", ".join(names[:24]) + (f", ... ({len(names)} in all)" if len(names) > 24 else "")
+    return UnknownNameError(
+        f"unknown {kind} {name!r}.{guess} Known: {shown or 'none'}.{' ' + hint if hint else ''}"
+    )
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Raise `NotFiniteError` if `x` (any shape, floating dtype) holds NaN or infinity.
+
+    Reads one value back to the host, so it belongs at the edges of a program, not in its loops.
+    """
+    import torch
+
+    if not bool(x.isfinite().all()):
+        bad = int((~x.isfinite()).sum())
+        raise NotFiniteError(f"{what} holds {bad} values that are NaN or infinite; clean the input first")
