@@ -84,8 +84,6 @@ def check_finite(x: Tensor, what: str) -> None:
 
     Reads one value back to the host, so it belongs at the edges of a program, not in its loops.
     """
-    import torch
-
     if not bool(x.isfinite().all()):
         bad = int((~x.isfinite()).sum())
         raise NotFiniteError(f"{what} holds {bad} values that are NaN or infinite; clean the input first")
