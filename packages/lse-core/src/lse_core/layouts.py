@@ -1,0 +1,115 @@
+"""Where the pixels are in a tensor: images, NHWC maps, and tokens with prefix tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lse_core.errors import ShapeError, unknown_name
+
+__all__ = ["NCHW", "NHWC", "Layout", "Tokens", "as_layout"]
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """Turns a tensor into a spatial map and back.
+
+    `channels_last` tells whether the map is (B, H, W, C) or (B, C, H, W).
+    """
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether `unpack` gives (B, H, W, C) rather than (B, C, H, W)."""
+        ...
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split `x` into its spatial map and what has no place in the picture (or None)."""
+        ...
+
+    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
+        """Undo `unpack`."""
+        ...
+
+
+@dataclass(frozen=True)
+class NCHW:
+    """Images and convolutional maps, (B, C, H, W)."""
+
+    channels_last: bool = False
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, None]:
+        """`x` itself; ShapeError unless it has four axes."""
+        _rank(x, 4, "an image or NCHW map (batch, channels, height, width)")
+        return x, None
+
+    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
+        """The map itself."""
+        return spatial
+
+
+@dataclass(frozen=True)
+class NHWC:
+    """Channels-last maps, (B, H, W, C), as Swin and its kin hand them on."""
+
+    channels_last: bool = True
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, None]:
+        """`x` itself; ShapeError unless it has four axes."""
+        _rank(x, 4, "an NHWC map (batch, height, width, channels)")
+        return x, None
+
+    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
+        """The map itself."""
+        return spatial
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens (B, prefix + h*w, C): class and register tokens first, then patches row by row.
+
+    Args:
+        grid: (h, w), the patches' rows and columns.
+        prefix: how many leading tokens have no place in the picture; they pass untouched.
+    """
+
+    grid: tuple[int, int]
+    prefix: int = 1
+    channels_last: bool = True
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Patches as (B, h, w, C), and the prefix tokens (None if there are none)."""
+        _rank(x, 3, "tokens (batch, tokens, channels)")
+        h, w = self.grid
+        if x.shape[1] != self.prefix + h * w:
+            raise ShapeError(
+                f"{x.shape[1]} tokens are not {self.prefix} prefix tokens and a {h} x {w} grid of patches"
+            )
+        patches = x[:, self.prefix :].reshape(x.shape[0], h, w, x.shape[2])
+        return patches, x[:, : self.prefix] if self.prefix else None
+
+    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
+        """Patches flattened again, behind their prefix tokens."""
+        flat = spatial.flatten(1, 2)
+        return flat if rest is None else torch.cat([rest, flat], dim=1)
+
+
+def _rank(x: Tensor, rank: int, what: str) -> None:
+    if x.ndim != rank:
+        raise ShapeError(f"expected {what}; got a tensor of shape {tuple(x.shape)}")
+    if 0 in x.shape[1:]:
+        raise ShapeError(f"an empty map cannot be warped; got a tensor of shape {tuple(x.shape)}")
+
+
+_NAMED: dict[str, Layout] = {"nchw": NCHW(), "nhwc": NHWC()}
+
+
+def as_layout(layout: Layout | str) -> Layout:
+    """A layout from its name ("nchw", "nhwc") or itself; tokens need `Tokens(grid, prefix)`."""
+    if not isinstance(layout, str):
+        return layout
+    if layout not in _NAMED:
+        raise unknown_name("layout", layout, _NAMED, "For tokens give lse_core.Tokens(grid, prefix).")
+    return _NAMED[layout]

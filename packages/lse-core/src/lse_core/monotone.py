@@ -1,0 +1,308 @@
+"""Monotone maps of the unit interval: the exact group of Eq. 8 to 12, one axis at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lse_core.errors import DTypeError, ShapeError, WarpError
+
+__all__ = ["MonotoneMap", "bound_log_slopes", "ramp", "uniform_basis", "uniform_knots"]
+
+
+def ramp(t: Tensor) -> Tensor:
+    """clamp(t, 0, 1) elementwise, with the derivative 1/2 (not 0 or 1) at both kinks.
+
+    `torch.clamp` passes gradient at both ends, so two segments that meet at a knot would add their
+    slopes there; halves make autograd return the mean of the two slopes.
+    """
+    c = t.clamp(-1.0, 2.0)
+    return (c.abs() - (c - 1.0).abs() + 1.0) * 0.5
+
+
+def uniform_knots(segments: int, *, device: torch.device | None = None, dtype: torch.dtype) -> Tensor:
+    """Knots 0, 1/N, ..., 1 of Eq. 12, shape (segments + 1,)."""
+    return torch.linspace(0.0, 1.0, segments + 1, device=device, dtype=dtype)
+
+
+def uniform_basis(u: Tensor, segments: int) -> Tensor:
+    """Share of each of N equal segments that lies below each point, (n,) to (n, N).
+
+    A map on N equal segments with rises p (N positive numbers that sum to 1) has the values
+    `(uniform_basis(u, N) * p).sum(-1)`: at fixed points it is one constant matrix.
+    """
+    i = torch.arange(segments, device=u.device, dtype=u.dtype)
+    return ramp(u.unsqueeze(-1) * segments - i)
+
+
+def bound_log_slopes(w: Tensor, ratio: float) -> Tensor:
+    """Centre log-slopes and clamp them to half of ln(ratio) either side, (..., N) to (..., N).
+
+    The map built from the result has slopes within [1/ratio, ratio]. Maps already inside the bound
+    pass unchanged but for the constant that the map does not depend on, so an update that ends
+    with this projection keeps its fixed points.
+    """
+    half = 0.5 * math.log(ratio)
+    return (w - w.mean(dim=-1, keepdim=True)).clamp(-half, half)
+
+
+class MonotoneMap:
+    """A batch of increasing piecewise-linear bijections of [0, 1], l in Eq. 8 and 12.
+
+    Kept as sorted knots and the values there, so that the inverse swaps the two, composition merges
+    knots, and the group laws hold to rounding. Outside [0, 1] the end segments continue as straight
+    lines. `m @ n` is the group product of Eq. 9, (m @ n)(u) = m(n(u)); `~m` is the inverse. A batch
+    of one combines with any batch.
+
+    Args:
+        knots: (B, K) floating point, K >= 2, strictly increasing from 0 to 1.
+        values: (B, K) the same dtype and device, strictly increasing from 0 to 1.
+        check: verify the order of both (reads one flag back from the device; skipped while tracing).
+
+    Raises:
+        ShapeError, DTypeError: the two do not fit each other.
+        WarpError: not increasing, not starting at 0 or not ending at 1.
+    """
+
+    __slots__ = ("knots", "values")
+
+    knots: Tensor
+    values: Tensor
+
+    def __init__(self, knots: Tensor, values: Tensor, *, check: bool = True) -> None:
+        self.knots = knots
+        self.values = values
+        if check:
+            self._check()
+
+    def _check(self) -> None:
+        x, y = self.knots, self.values
+        if x.ndim != 2 or x.shape != y.shape or x.shape[1] < 2:
+            raise ShapeError(
+                f"knots and values must both be (batch, K >= 2); got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        if not x.is_floating_point() or x.dtype != y.dtype or x.device != y.device:
+            raise DTypeError(
+                f"knots and values must share one floating dtype and device; "
+                f"got {x.dtype} on {x.device} and {y.dtype} on {y.device}"
+            )
+        if torch.compiler.is_compiling():
+            return
+        for name, t in (("knots", x), ("values", y)):
+            steps = t.diff(dim=1)
+            if not bool((steps > 0).all()):  # also catches NaN
+                row = int((~(steps > 0)).any(dim=1).nonzero()[0])
+                raise WarpError(
+                    f"{name} of map {row} do not increase strictly; a monotone map needs every slope positive"
+                )
+            off = torch.maximum(t[:, 0].abs().max(), (t[:, -1] - 1).abs().max())
+            if float(off) > 16 * torch.finfo(t.dtype).eps:
+                raise WarpError(f"{name} must start at 0 and end at 1; the ends are off by {float(off):.3g}")
+
+    # construction -----------------------------------------------------------------------------
+
+    @classmethod
+    def identity(
+        cls,
+        batch: int = 1,
+        segments: int = 1,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> MonotoneMap:
+        """The neutral element, `batch` copies of it, on `segments` equal segments."""
+        k = uniform_knots(segments, device=device, dtype=dtype).expand(batch, -1)
+        return cls(k, k, check=False)
+
+    @classmethod
+    def from_log_slopes(cls, w: Tensor) -> MonotoneMap:
+        """Map on N equal segments whose slopes are N softmax(w); Eq. 12 with phi by construction valid.
+
+        Args:
+            w: (B, N) floating point, any real values; adding a constant changes nothing.
+        """
+        if w.ndim != 2:
+            raise ShapeError(f"log-slopes must be (batch, segments); got {tuple(w.shape)}")
+        p = w.softmax(dim=-1)
+        inner = p.cumsum(dim=-1)[:, :-1]
+        edge = torch.zeros_like(p[:, :1])
+        # the last value is written, not summed: it must be exactly 1
+        values = torch.cat([edge, inner, edge + 1.0], dim=-1)
+        knots = uniform_knots(w.shape[1], device=w.device, dtype=w.dtype).expand_as(values)
+        return cls(knots, values, check=False)
+
+    @classmethod
+    def from_logits(cls, z: Tensor, ratio: float = 2.0) -> MonotoneMap:
+        """Map whose slopes lie within [1/ratio, ratio] whatever the logits; zero gives the identity.
+
+        Args:
+            z: (B, N) floating point.
+            ratio: bound r > 1 on the slopes; the log-slopes are ln(r)/2 tanh(z).
+        """
+        if not ratio > 1.0:
+            raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
+        return cls.from_log_slopes(0.5 * math.log(ratio) * torch.tanh(z))
+
+    # evaluation -------------------------------------------------------------------------------
+
+    def _segments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Left knots, widths and rises of all segments, each (B, 1, K-1); zero widths made harmless."""
+        x, y = self.knots.unsqueeze(1), self.values.unsqueeze(1)
+        dx = x[..., 1:] - x[..., :-1]
+        # composition can merge two knots into one; such a segment rises by rounding only
+        dx = torch.where(dx > 0, dx, torch.ones_like(dx))
+        return x[..., :-1], dx, y[..., 1:] - y[..., :-1]
+
+    def _points(self, u: Tensor) -> Tensor:
+        if u.ndim == 1:
+            u = u.unsqueeze(0)
+        if u.ndim != 2 or (u.shape[0] != self.batch and 1 not in (u.shape[0], self.batch)):
+            raise ShapeError(f"points must be (n,) or ({self.batch}, n); got {tuple(u.shape)}")
+        return u.unsqueeze(-1)
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """l(u), as y0 + sum_i dy_i clamp((u - x_i)/dx_i, 0, 1): no search, so it batches and exports.
+
+        Args:
+            u: (n,) or (B, n) points, in the map's dtype.
+
+        Returns:
+            (B, n). The derivative in u at a knot is the mean of the slopes either side.
+        """
+        x, dx, dy = self._segments()
+        t = (self._points(u) - x) / dx
+        inside = (dy * ramp(t)).sum(-1) + self.values[:, :1]
+        # straight continuation beyond the ends; halves again, so the end slopes come out right
+        below, above = t[..., 0], t[..., -1] - 1.0
+        return inside + 0.5 * (dy[..., 0] * (below - below.abs()) + dy[..., -1] * (above + above.abs()))
+
+    def slope(self, u: Tensor) -> Tensor:
+        """dl/du at `u`, (n,) or (B, n) to (B, n): the local scaling factor of Eq. 8.
+
+        At a knot it is the mean of the slopes either side, as autograd gives it.
+        """
+        x, dx, dy = self._segments()
+        t = (self._points(u) - x) / dx
+        lower, upper = torch.sign(t), torch.sign(t - 1.0)
+        last = t.shape[-1] - 1
+        lower = torch.cat([torch.ones_like(lower[..., :1]), lower[..., 1:]], dim=-1)
+        upper = torch.cat([upper[..., :last], -torch.ones_like(upper[..., :1])], dim=-1)
+        return (dy / dx * (lower - upper) * 0.5).sum(-1)
+
+    # the group --------------------------------------------------------------------------------
+
+    def __invert__(self) -> MonotoneMap:
+        """The inverse map, exactly: knots and values change places."""
+        return MonotoneMap(self.values, self.knots, check=False)
+
+    def __matmul__(self, other: MonotoneMap) -> MonotoneMap:
+        """Group product, (self @ other)(u) = self(other(u)), exact by merging knots (K1 + K2 - 2 of them).
+
+        float32 knots are 6e-8 apart near 1, so the product's value there is known to 6e-8 times its
+        slope: the laws hold to 1e-6 while the product's own slopes stay below about 16.
+        """
+        if not isinstance(other, MonotoneMap):
+            return NotImplemented
+        mine, theirs = (
+            self.broadcast(max(self.batch, other.batch)),
+            other.broadcast(max(self.batch, other.batch)),
+        )
+        inner_x, inner_y = mine.knots[:, 1:-1], mine.values[:, 1:-1]
+        x = torch.cat([theirs.knots, (~theirs)(inner_x)], dim=1)
+        y = torch.cat([mine(theirs.values), inner_y], dim=1)
+        # both rows are images of one increasing sequence: sorting each keeps the pairs together
+        x, y = x.sort(dim=1).values, y.sort(dim=1).values
+        ends = torch.zeros_like(x[:, :1])
+        # rounding may leave an end a hair off 0 or 1; the ends are part of the contract
+        x = torch.cat([ends, x[:, 1:-1].clamp(0.0, 1.0), ends + 1.0], dim=1)
+        y = torch.cat([ends, y[:, 1:-1].clamp(0.0, 1.0), ends + 1.0], dim=1)
+        return MonotoneMap(x, y, check=False)
+
+    def resample(self, segments: int) -> MonotoneMap:
+        """The map's interpolant on `segments` equal segments: Eq. 12's family, which is no group.
+
+        Between the new knots the result is off by at most (s_max - s_min) / (4 segments), where
+        s_max and s_min are the map's extreme slopes; at the new knots it is exact.
+        """
+        if segments < 1:
+            raise ShapeError(f"resample needs at least one segment; got {segments}")
+        u = uniform_knots(segments, device=self.knots.device, dtype=self.knots.dtype)
+        y = self(u)
+        ends = torch.zeros_like(y[:, :1])
+        return MonotoneMap(u.expand_as(y), torch.cat([ends, y[:, 1:-1], ends + 1.0], dim=1), check=False)
+
+    # description ------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """Number of maps in the batch."""
+        return self.knots.shape[0]
+
+    @property
+    def segments(self) -> int:
+        """Number of straight pieces, K - 1."""
+        return self.knots.shape[1] - 1
+
+    @property
+    def slopes(self) -> Tensor:
+        """Slope of every segment, (B, K-1); 1 where composition left a segment of zero width."""
+        dx, dy = self.knots.diff(dim=1), self.values.diff(dim=1)
+        real = dx > 0
+        return torch.where(real, dy / torch.where(real, dx, torch.ones_like(dx)), torch.ones_like(dx))
+
+    @property
+    def log_slopes(self) -> Tensor:
+        """Natural logarithm of `slopes`, (B, K-1); `from_log_slopes` takes it back on equal segments."""
+        return self.slopes.log()
+
+    def broadcast(self, batch: int) -> MonotoneMap:
+        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
+        if self.batch == batch:
+            return self
+        if self.batch != 1:
+            raise ShapeError(f"a batch of {self.batch} maps does not fit a batch of {batch}")
+        return MonotoneMap(self.knots.expand(batch, -1), self.values.expand(batch, -1), check=False)
+
+    def to(self, *args: Any, **kwargs: Any) -> MonotoneMap:
+        """The map on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
+        return MonotoneMap(self.knots.to(*args, **kwargs), self.values.to(*args, **kwargs), check=False)
+
+    def detach(self) -> MonotoneMap:
+        """The same maps, cut off from the autograd graph."""
+        return MonotoneMap(self.knots.detach(), self.values.detach(), check=False)
+
+    def __getitem__(self, index: Any) -> MonotoneMap:
+        """The maps at `index` along the batch (an int keeps a batch of one)."""
+        if isinstance(index, int):
+            index = [index]
+        return MonotoneMap(self.knots[index], self.values[index], check=False)
+
+    def __len__(self) -> int:
+        return self.batch
+
+    def __repr__(self) -> str:
+        if torch.compiler.is_compiling() or not isinstance(self.knots, Tensor):
+            return "MonotoneMap(...)"
+        s = self.slopes.detach()
+        return (
+            f"MonotoneMap(batch={self.batch}, segments={self.segments}, "
+            f"slopes {float(s.min()):.3g} to {float(s.max()):.3g}, {self.knots.dtype}, {self.knots.device})"
+        )
+
+
+def _flatten(m: MonotoneMap) -> tuple[list[Any], None]:
+    return [m.knots, m.values], None
+
+
+def _unflatten(leaves: Any, _: None) -> MonotoneMap:
+    return MonotoneMap(*leaves, check=False)
+
+
+# lets maps pass through torch.compile, torch.export, vmap and tree_map as what they are: two tensors
+pytree.register_pytree_node(
+    MonotoneMap, _flatten, _unflatten, serialized_type_name="lse_core.monotone.MonotoneMap"
+)

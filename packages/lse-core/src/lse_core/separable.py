@@ -1,0 +1,158 @@
+"""Separable warps of the unit square, the exact two-dimensional monotone scaling group (Lemma 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lse_core.errors import ShapeError
+from lse_core.monotone import MonotoneMap
+
+__all__ = ["SeparableWarp"]
+
+
+class SeparableWarp:
+    """A batch of warps l(x, y) = (l_X(x), l_Y(y)) of the unit square.
+
+    Their Jacobians are diagonal with positive entries, so they are symmetric positive definite and
+    commute: what Lemma 2 (section A2.2) asks of a group. The paper's coupled grids (A26 to A29) only
+    approximate it. `w @ v` composes, (w @ v)(p) = w(v(p)); `~w` inverts; both are exact.
+
+    Coordinates are in xy order within [0, 1]: 0 is the centre of the first pixel and 1 that of the
+    last (align_corners=True).
+
+    Args:
+        x: map of the horizontal axis, batch B.
+        y: map of the vertical axis, batch B (or either a batch of one).
+    """
+
+    __slots__ = ("x", "y")
+
+    x: MonotoneMap
+    y: MonotoneMap
+
+    def __init__(self, x: MonotoneMap, y: MonotoneMap) -> None:
+        self.x, self.y = x, y
+        # pytree rebuilding passes placeholders through here
+        if isinstance(x, MonotoneMap) and isinstance(y, MonotoneMap) and x.batch != y.batch:
+            batch = max(x.batch, y.batch)
+            self.x, self.y = x.broadcast(batch), y.broadcast(batch)
+
+    @classmethod
+    def identity(
+        cls,
+        batch: int = 1,
+        segments: int = 1,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> SeparableWarp:
+        """The neutral element, `batch` copies of it."""
+        m = MonotoneMap.identity(batch, segments, device=device, dtype=dtype)
+        return cls(m, m)
+
+    @classmethod
+    def from_log_slopes(cls, w: Tensor) -> SeparableWarp:
+        """Warp from log-slopes (B, 2, N), axis x first; see `MonotoneMap.from_log_slopes`."""
+        if w.ndim != 3 or w.shape[1] != 2:
+            raise ShapeError(
+                f"log-slopes of a separable warp must be (batch, 2, segments); got {tuple(w.shape)}"
+            )
+        return cls(MonotoneMap.from_log_slopes(w[:, 0]), MonotoneMap.from_log_slopes(w[:, 1]))
+
+    @classmethod
+    def from_logits(cls, z: Tensor, ratio: float = 2.0) -> SeparableWarp:
+        """Warp with slopes within [1/ratio, ratio] from logits (B, 2, N), axis x first; zero is identity."""
+        if z.ndim != 3 or z.shape[1] != 2:
+            raise ShapeError(f"logits of a separable warp must be (batch, 2, segments); got {tuple(z.shape)}")
+        return cls(MonotoneMap.from_logits(z[:, 0], ratio), MonotoneMap.from_logits(z[:, 1], ratio))
+
+    @classmethod
+    def random(
+        cls,
+        batch: int = 1,
+        segments: int = 4,
+        ratio: float = 2.0,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> SeparableWarp:
+        """Random warps, Omega in Eq. 23: see `lse_core.random.random_log_slopes`."""
+        from lse_core.random import random_log_slopes
+
+        w = random_log_slopes(batch, segments, ratio, generator=generator, device=device, dtype=dtype)
+        return cls.from_log_slopes(w)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """l(p) for points (B, n, 2) or (n, 2), xy order; returns (B, n, 2)."""
+        if points.shape[-1] != 2 or points.ndim not in (2, 3):
+            raise ShapeError(f"points must be (n, 2) or (batch, n, 2) in xy order; got {tuple(points.shape)}")
+        return torch.stack([self.x(points[..., 0]), self.y(points[..., 1])], dim=-1)
+
+    def __invert__(self) -> SeparableWarp:
+        """The inverse warp, exactly."""
+        return SeparableWarp(~self.x, ~self.y)
+
+    def __matmul__(self, other: SeparableWarp) -> SeparableWarp:
+        """Group product, (self @ other)(p) = self(other(p)), exact."""
+        if not isinstance(other, SeparableWarp):
+            return NotImplemented
+        return SeparableWarp(self.x @ other.x, self.y @ other.y)
+
+    def resample(self, segments: int) -> SeparableWarp:
+        """Both axes on `segments` equal segments; error bound as in `MonotoneMap.resample`."""
+        return SeparableWarp(self.x.resample(segments), self.y.resample(segments))
+
+    @property
+    def batch(self) -> int:
+        """Number of warps in the batch."""
+        return self.x.batch
+
+    @property
+    def device(self) -> torch.device:
+        """Where the warp's tensors are."""
+        return self.x.knots.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the coordinates."""
+        return self.x.knots.dtype
+
+    def broadcast(self, batch: int) -> SeparableWarp:
+        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
+        return SeparableWarp(self.x.broadcast(batch), self.y.broadcast(batch))
+
+    def to(self, *args: Any, **kwargs: Any) -> SeparableWarp:
+        """The warp on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
+        return SeparableWarp(self.x.to(*args, **kwargs), self.y.to(*args, **kwargs))
+
+    def detach(self) -> SeparableWarp:
+        """The same warps, cut off from the autograd graph."""
+        return SeparableWarp(self.x.detach(), self.y.detach())
+
+    def __getitem__(self, index: Any) -> SeparableWarp:
+        """The warps at `index` along the batch (an int keeps a batch of one)."""
+        return SeparableWarp(self.x[index], self.y[index])
+
+    def __len__(self) -> int:
+        return self.batch
+
+    def __repr__(self) -> str:
+        return f"SeparableWarp(x={self.x!r}, y={self.y!r})"
+
+
+def _flatten(w: SeparableWarp) -> tuple[list[Any], None]:
+    return [w.x, w.y], None
+
+
+def _unflatten(leaves: Any, _: None) -> SeparableWarp:
+    return SeparableWarp(*leaves)
+
+
+pytree.register_pytree_node(
+    SeparableWarp, _flatten, _unflatten, serialized_type_name="lse_core.separable.SeparableWarp"
+)
