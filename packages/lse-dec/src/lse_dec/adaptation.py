@@ -1,0 +1,229 @@
+"""Adapting a model: canonicalizers at chosen stages, put in and taken out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
+from lse_core.plugins import registry
+from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
+from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.settings import build
+from lse_dec.sites import MODES, CanonicalizedStage
+
+__all__ = ["AdaptedModel", "adapt", "observe", "unadapt"]
+
+
+class AdaptedModel(nn.Module):
+    """A model with canonicalizers before some of its stages: M~ of section 4.3.
+
+    An ordinary module: `train`, `eval`, `state_dict`, `to` reach everything. Made by `adapt`, undone
+    by `unadapt`; attributes it does not have itself are the model's.
+
+    Attributes:
+        model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
+        mode: "invariant" or "equivariant".
+        settings: what `adapt` was asked for, as plain values where they were plain.
+    """
+
+    def __init__(self, model: nn.Module, mode: str, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.mode = mode
+        self.settings = dict(settings)
+        self.paths: dict[str, str] = {}
+
+    @property
+    def sites(self) -> dict[str, CanonicalizedStage]:
+        """Canonicalized stages by name, in the order they were asked for."""
+        return {
+            name: self.model if path == "" else self.model.get_submodule(path)  # type: ignore[misc]
+            for name, path in self.paths.items()
+        }
+
+    @property
+    def canonicalizers(self) -> dict[str, nn.Module]:
+        """Canonicalizers by the name of their stage."""
+        return {name: site.canonicalizer for name, site in self.sites.items()}
+
+    @property
+    def base(self) -> nn.Module:
+        """The model behind the image's canonicalizer."""
+        return self.model.stage if isinstance(self.model, CanonicalizedStage) else self.model
+
+    def canonicalizer_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the canonicalizers alone, for an optimiser group of their own."""
+        for canonicalizer in self.canonicalizers.values():
+            yield from canonicalizer.parameters()
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of everything else."""
+        mine = {id(p) for p in self.canonicalizer_parameters()}
+        return (p for p in self.parameters() if id(p) not in mine)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own forward, on canonicalized features."""
+        return self.model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)
+
+
+def adapt(
+    model: nn.Module,
+    sites: Sequence[str] | str | None = None,
+    *,
+    canonicalizer: str | Callable[..., nn.Module] = "dec",
+    warp: str = "separable",
+    rule: Any = "residual",
+    solver: Any = "anderson",
+    steps: int = 5,
+    mode: str = "invariant",
+    **options: Any,
+) -> AdaptedModel:
+    """Put a canonicalizer before chosen stages of `model`.
+
+    The stages are replaced in place by `CanonicalizedStage`s, so `model` itself is part of the
+    result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
+
+    Args:
+        model: any model a registered backbone knows (timm's ViT and ResNet families are built in).
+        sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
+            means the image and the first latent stage.
+        canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
+        warp: name of the warp family; canonicalizers built in know "separable".
+        rule: update rule, a name ("residual", "compose", "absolute") or an object.
+        solver: fixed-point solver, a name ("naive", "anderson", "broyden") or an object.
+        steps: evaluations of the update, at least 1.
+        mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21: outputs are warped back where dense).
+        options: further settings of the canonicalizer, by the names its class documents.
+
+    Returns:
+        The adapted model, on the device of `model`.
+
+    Raises:
+        UnknownNameError: a name nothing provides, with the closest match.
+        ShapeError: a stage that takes no spatial map.
+        LSEError: already adapted, a stage named twice, or a setting out of range.
+    """
+    if isinstance(model, AdaptedModel):
+        raise LSEError("the model is adapted already; call lse_dec.unadapt first, or name all sites at once")
+    if mode not in MODES:
+        raise unknown_name("mode", mode, MODES)
+    reg = registry()
+    if isinstance(warp, str):
+        reg.get("warp", warp)
+    if warp != "separable":
+        raise UnknownNameError(f"canonicalizers know the warp 'separable' only; got {warp!r}")
+    backbone = backbone_of(model)
+    if sites is None:
+        sites = [IMAGE, backbone.stages(model)[0].name]
+    names = [sites] if isinstance(sites, str) else list(sites)
+    if not names or len(set(names)) != len(names):
+        raise LSEError(f"sites must name at least one stage, each once; got {names}")
+    places = [find_stage(backbone, model, name) for name in names]
+    factory = reg.get("canonicalizer", canonicalizer) if isinstance(canonicalizer, str) else canonicalizer
+    settings = {
+        "canonicalizer": canonicalizer,
+        "rule": rule,
+        "solver": solver,
+        "steps": steps,
+        **options,
+    }
+    rule_ = build(reg.get("update", rule)) if isinstance(rule, str) else rule
+    solver_ = build(reg.get("solver", solver)) if isinstance(solver, str) else solver
+    # build every module before touching the model: an error must leave it as it was
+    made = [
+        build(factory, place.channels, rule=rule_, solver=solver_, steps=steps, **options) for place in places
+    ]
+    adapted = AdaptedModel(model, mode, settings)
+    parameter = next(model.parameters(), None)
+    for place, module in zip(places, made, strict=True):
+        if parameter is not None:
+            module.to(parameter.device)
+        _insert(adapted, place, module, mode)
+    return adapted.train(model.training)
+
+
+def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
+    if place.name == IMAGE:
+        adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode)
+        # paths found so far now lie one level deeper
+        adapted.paths = {name: f"stage.{path}" for name, path in adapted.paths.items()}
+        adapted.paths[IMAGE] = ""
+        return
+    path = f"stage.{place.name}" if IMAGE in adapted.paths else place.name
+    site = CanonicalizedStage(adapted.model.get_submodule(path), canonicalizer, place, mode)
+    _set(adapted.model, path, site)
+    adapted.paths[place.name] = path
+
+
+def _set(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    # setattr on containers such as Sequential takes their string indices too
+    setattr(root.get_submodule(parent), child, module)
+
+
+class CheckedImage(CanonicalizedStage):
+    """The image's site: where the caller's tensor enters, so where it is checked."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As `CanonicalizedStage.forward`, for images (B, C, H, W) of a floating dtype."""
+        check_image(x, self.where.channels)
+        return super().forward(x, *args, **kwargs)
+
+
+def check_image(x: Tensor, channels: int) -> None:
+    """Refuse what is no batch of images: wrong rank, channels or dtype (NaN: see `validate`)."""
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
+        raise ShapeError(
+            f"expected images (batch, {channels}, height, width); got a tensor of shape {tuple(x.shape)}"
+        )
+    if not x.is_floating_point():
+        raise DTypeError(f"expected floating images, normalised as the model wants them; got {x.dtype}")
+
+
+def validate(x: Tensor, channels: int) -> None:
+    """Everything `check_image` refuses, and NaN or infinity (which asks the device, so never in a forward)."""
+    check_image(x, channels)
+    check_finite(x, "the batch of images")
+
+
+def unadapt(adapted: AdaptedModel) -> nn.Module:
+    """Take the canonicalizers out and return the original model, bit for bit; the wrapper is spent."""
+    if not isinstance(adapted, AdaptedModel):
+        raise LSEError(f"unadapt takes what lse_dec.adapt returned; got {type(adapted).__name__}")
+    # deepest first, so that a path stays valid until its turn comes
+    for path in sorted(adapted.paths.values(), key=len, reverse=True):
+        if path:
+            _set(adapted.model, path, adapted.model.get_submodule(path).stage)  # type: ignore[arg-type]
+    model = adapted.base
+    adapted.paths = {}
+    return model
+
+
+@contextmanager
+def observe(adapted: AdaptedModel) -> Iterator[dict[str, Canonicalization]]:
+    """Collect what each site's canonicalizer answers while the block runs; nothing is kept otherwise.
+
+    Yields:
+        A dict, filled by every forward pass with the last `Canonicalization` by site.
+    """
+    record: dict[str, Canonicalization] = {}
+    sites = list(adapted.sites.values())
+    for site in sites:
+        site.observer = record
+    try:
+        yield record
+    finally:
+        for site in sites:
+            site.observer = None

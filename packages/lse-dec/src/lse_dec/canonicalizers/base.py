@@ -1,0 +1,34 @@
+"""What a canonicalizer is: features in, the warp to their canonical form out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from lse_core.separable import SeparableWarp
+from lse_dec.solvers import Solution
+
+__all__ = ["Canonicalization", "Canonicalizer"]
+
+
+@dataclass(frozen=True)
+class Canonicalization:
+    """A canonicalizer's answer.
+
+    Attributes:
+        warp: h(F), batch B; `lse_core.unscale(F, warp)` is the canonical form (Eq. 6).
+        solution: the fixed-point solve behind it, or None for canonicalizers without one.
+    """
+
+    warp: SeparableWarp
+    solution: Solution | None = None
+
+
+class Canonicalizer(Protocol):
+    """h of Eq. 5. Implementations are `torch.nn.Module`s."""
+
+    def __call__(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        """Find the warp for a map (B, C, H, W), or (B, H, W, C) if `channels_last`."""
+        ...

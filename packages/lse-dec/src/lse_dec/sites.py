@@ -1,0 +1,68 @@
+"""A canonicalizer in its place: before a stage, and after it too where the output is dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lse_core.layouts import Layout
+from lse_core.resample import scale, unscale
+from lse_dec.backbones.base import Stage
+from lse_dec.canonicalizers.base import Canonicalization
+
+__all__ = ["MODES", "CanonicalizedStage"]
+
+MODES = ("invariant", "equivariant")
+
+
+class CanonicalizedStage(nn.Module):
+    """M~_k of Eq. 21 and 22: the stage on canonicalized features, its output warped back or not.
+
+    Stands where the stage stood in the model; attributes it does not have itself are the stage's.
+
+    Args:
+        stage: M_k, any module whose first argument is F_k; other arguments pass through.
+        canonicalizer: H_k.
+        where: the stage's name, channels and layouts.
+        mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21).
+    """
+
+    def __init__(self, stage: nn.Module, canonicalizer: nn.Module, where: Stage, mode: str) -> None:
+        super().__init__()
+        self.stage = stage
+        self.canonicalizer = canonicalizer
+        self.where = where
+        self.mode = mode
+        self.observer: dict[str, Canonicalization] | None = None
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The stage's output for F_k = `x`."""
+        layout = self.where.layout
+        spatial, rest = layout.unpack(x)
+        found: Canonicalization = self.canonicalizer(spatial, channels_last=layout.channels_last)
+        if self.observer is not None:
+            self.observer[self.where.name] = found
+        kind = "nhwc" if layout.channels_last else "nchw"
+        canonical = layout.pack(unscale(spatial, found.warp, kind), rest)
+        out = self.stage(canonical, *args, **kwargs)
+        if self.mode == "invariant" or not isinstance(out, Tensor) or out.ndim < 3:
+            return out  # class scores have no place in the picture: nothing to put back
+        return self._restore(x, canonical, out, found)
+
+    def _restore(self, x: Tensor, canonical: Tensor, out: Tensor, found: Canonicalization) -> Tensor:
+        layout: Layout = self.where.output_layout
+        if out.shape != canonical.shape:
+            return scale(out, found.warp, layout)
+        # S(M(f)) written as F + S(M(f) - f), f the canonical features: the identity path of a
+        # residual stage then keeps F itself instead of F resampled twice
+        # (prefix tokens pass scale untouched, so for them this is the stage's own output)
+        return x + scale(out - canonical, found.warp, layout)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "stage":
+                raise
+            return getattr(self.stage, name)

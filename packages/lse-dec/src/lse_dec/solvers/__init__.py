@@ -1,0 +1,11 @@
+"""Fixed-point solvers: one file each, one driver."""
+
+from __future__ import annotations
+
+from lse_dec.solvers.anderson import Anderson
+from lse_dec.solvers.base import Code, Solution, Solver
+from lse_dec.solvers.broyden import Broyden
+from lse_dec.solvers.driver import solve
+from lse_dec.solvers.naive import Naive
+
+__all__ = ["Anderson", "Broyden", "Code", "Naive", "Solution", "Solver", "solve"]

@@ -1,0 +1,79 @@
+"""What a solver is, and what a solve returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Code", "Solution", "Solver", "rms"]
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A rule for the next iterate of z = f(z); every sample of the batch on its own.
+
+    Solvers hold settings only; what they remember between steps is the `state` they hand on, so one
+    solver object serves any number of solves and training, evaluation and export run the same step.
+    Steps must not read values back to the host or branch on them.
+    """
+
+    def init(self, z: Tensor) -> Any:
+        """State before the first step, for an initial guess (B, D)."""
+        ...
+
+    def step(self, z: Tensor, fz: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Next iterate and state from the iterate `z` and its image `fz`, both (B, D)."""
+        ...
+
+
+class Code(IntEnum):
+    """How a sample's solve ended."""
+
+    CONVERGED = 0
+    STEPS_SPENT = 1
+    NOT_FINITE = 2
+
+    @property
+    def text(self) -> str:
+        """The code in words."""
+        return {
+            Code.CONVERGED: "converged to the tolerance",
+            Code.STEPS_SPENT: "all steps spent before the tolerance was met",
+            Code.NOT_FINITE: "the update gave no finite value; the initial guess was kept",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Result of a solve.
+
+    Attributes:
+        z: (B, D), the image f(z_b) of each sample's best iterate z_b.
+        residual: (B,), |f(z_b) - z_b| there (root mean square over D); infinite where no step was finite.
+        residuals: (K, B), the residual of every iterate in order; NaN where the update was NaN.
+        codes: (B,) int64, values of `Code`.
+    """
+
+    z: Tensor
+    residual: Tensor
+    residuals: Tensor
+    codes: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Evaluations of f, K."""
+        return self.residuals.shape[0]
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square over the last axis: a norm whose size does not depend on D."""
+    return x.square().mean(-1).sqrt()
+
+
+def row_where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """torch.where with a condition (B,) over rows (B, D)."""
+    return torch.where(condition.unsqueeze(-1), a, b)
