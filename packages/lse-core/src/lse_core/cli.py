@@ -1,0 +1,149 @@
+"""The `lse` command: its subcommands come from plugins, its errors are one line on stderr."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import metadata
+from typing import Any, NoReturn
+
+import click
+
+from lse_core.errors import LSEError, UnknownNameError
+from lse_core.plugins import PluginWarning, registry
+
+# commands of our own packages, to say which package to install where a command is missing
+HOMES = {
+    **dict.fromkeys(("adapt", "data", "demo", "evaluate", "train"), "lse-dec"),
+    **dict.fromkeys(("bench", "export", "predict"), "lse-export"),
+    "seg": "lse-seg",
+}
+
+
+class LSEGroup(click.Group):
+    """A click group whose subcommands are the registry's, asked for only when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands of installed packages."""
+        return list(registry().names("command"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return a command; `UsageError` says which package to install or which name comes closest."""
+        try:
+            command: click.Command = registry().get("command", cmd_name)
+        except UnknownNameError as error:
+            home = HOMES.get(cmd_name)
+            if home and not _is_installed(home):
+                text = f"command {cmd_name!r} is part of {home}, which is not installed: pip install {home}"
+            else:
+                text = _missing_home(cmd_name) or str(error)
+            raise click.UsageError(text, ctx) from error
+        return command
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the subcommand; with --debug print the traceback of what it raises."""
+        try:
+            super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.UsageError):
+            raise
+        except Exception:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            raise
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit.
+
+        Exit status: 0; 1 after an error; 2 after a usage error; 130 after an interrupt. With
+        `standalone_mode=False` exceptions reach the caller, as click has it.
+        """
+        prog_name = prog_name or "lse"
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                status = super().main(args, prog_name, complete_var, False, **extra)
+            except click.exceptions.NoArgsIsHelpError as error:
+                error.show()
+                sys.exit(2)
+            except click.UsageError as error:
+                where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+                _fail(error.format_message() + where, 2)
+            except click.ClickException as error:
+                _fail(error.format_message(), error.exit_code)
+            except click.Abort:
+                click.echo("interrupted", err=True)
+                sys.exit(130)
+            except (LSEError, OSError) as error:
+                _fail(str(error), 1)
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                _fail(f"unexpected {text}; `lse --debug ...` shows where, please report it", 1)
+        # click returns the code of an Exit, and `invoke` returns None
+        sys.exit(status or 0)
+
+
+def _missing_home(name: str) -> str:
+    """Where a misspelt name comes closest to a command whose package is absent, say so."""
+    close = get_close_matches(name, [*registry().names("command"), *HOMES], n=1, cutoff=0.6)
+    if not close or close[0] not in HOMES or _is_installed(HOMES[close[0]]):
+        return ""
+    home = HOMES[close[0]]
+    return (
+        f"unknown command {name!r}. Did you mean {close[0]!r}? It is part of {home}, "
+        f"which is not installed: pip install {home}"
+    )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a plugin's warning as one line; others keep their place in the source."""
+    if issubclass(category, PluginWarning):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, *where[:2]).rstrip(), err=True)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    click.echo(f"error: {' '.join(text.split())}", err=True)
+    sys.exit(status)
+
+
+@click.group(
+    cls=LSEGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="lse-core", prog_name="lse", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """Make vision models consistent under local scaling.
+
+    Commands come from the installed packages; `lse plugins` shows which.
+
+    \b
+    Example:
+      lse plugins
+      lse --debug doctor
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

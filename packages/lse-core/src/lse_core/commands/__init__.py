@@ -1,0 +1,1 @@
+"""Subcommands of `lse` that lse-core provides, one a file."""

@@ -1,0 +1,125 @@
+"""`lse doctor`: what this installation consists of and what is broken in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import click
+
+from lse_core.plugins import PluginInfo, registry
+from lse_core.plugins.discovery import normalize, one_line
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `lse doctor` found.
+
+    Attributes:
+        python: version of the interpreter.
+        platform: operating system and machine.
+        torch: version of torch, None where it cannot be imported.
+        cuda: names of the CUDA devices that torch can use.
+        packages: versions of the installed packages that plugins' distributions ask for, extras included.
+        plugins: status of every plugin by name.
+        problems: one line each; empty where all is well.
+    """
+
+    python: str
+    platform: str
+    torch: str | None
+    cuda: list[str]
+    packages: dict[str, str]
+    plugins: dict[str, str]
+    problems: list[str]
+
+
+def diagnose() -> Diagnosis:
+    """Look at the installation; raises nothing where parts of it are broken."""
+    found = registry().plugins()
+    problems = [f"plugin {p.name!r} of {p.distribution}: {p.error}" for p in found if p.status == "failed"]
+    problems.extend(registry().conflicts())
+    torch_version, devices = None, []
+    try:
+        import torch
+
+        torch_version = torch.__version__
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    except Exception as error:  # a torch built for another driver fails in ways of its own
+        problems.append(f"torch: {one_line(error)}")
+    return Diagnosis(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        torch=torch_version,
+        cuda=devices,
+        packages=_required_packages(found),
+        plugins={info.name: info.status for info in found},
+        problems=problems,
+    )
+
+
+def _required_packages(found: tuple[PluginInfo, ...]) -> dict[str, str]:
+    """Versions of what the plugins' distributions require and is installed, without the plugins' own."""
+    own = {normalize(info.distribution) for info in found}
+    versions: dict[str, str] = {}
+    for distribution in own:
+        for requirement in _requirements(distribution):
+            name = normalize(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
+            if name in own:
+                continue
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue  # an extra that is not installed
+    return dict(sorted(versions.items()))
+
+
+def _requirements(distribution: str) -> list[str]:
+    try:
+        return metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:  # registered in this process, or half removed
+        return []
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Show versions, devices and problems of this installation.
+
+    Ends with exit status 1 where it finds a problem: torch that cannot be imported, a plugin that failed,
+    a name that two plugins claim.
+
+    \b
+    Example:
+      lse doctor
+      lse doctor --json
+    """
+    diagnosis = diagnose()
+    if as_json:
+        click.echo(json.dumps(asdict(diagnosis), indent=2))
+    else:
+        _print(diagnosis)
+    ctx.exit(1 if diagnosis.problems else 0)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    rows: list[tuple[str, Any]] = [
+        ("python", diagnosis.python),
+        ("platform", diagnosis.platform),
+        ("torch", diagnosis.torch or "cannot be imported"),
+        ("cuda", ", ".join(diagnosis.cuda) or "no device: everything runs on CPU"),
+        *((name, version) for name, version in diagnosis.packages.items() if name != "torch"),
+        ("plugins", ", ".join(f"{name} {status}" for name, status in diagnosis.plugins.items())),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+    for problem in diagnosis.problems:
+        click.echo(f"problem: {problem}")
+    if not diagnosis.problems:
+        click.echo("no problems found")

@@ -1,0 +1,56 @@
+"""`lse plugins`: which plugins there are, what they provide, what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from lse_core.plugins import PluginInfo, registry
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def plugins(as_json: bool) -> None:
+    """List plugins and what they provide.
+
+    A plugin that is broken is shown with the reason. LSE_PLUGINS allows or blocks plugins by name:
+    LSE_PLUGINS=dec,export loads only these beside lse-core, LSE_PLUGINS=-export loads all but that one.
+    LSE_PLUGINS_STRICT=1 turns a broken plugin into an error.
+
+    \b
+    Example:
+      lse plugins
+      lse plugins --json
+    """
+    found, conflicts = registry().plugins(), registry().conflicts()
+    if as_json:
+        report = {"plugins": [asdict(info) for info in found], "conflicts": list(conflicts)}
+        click.echo(json.dumps(report, indent=2))
+        return
+    _print_table(found)
+    for conflict in conflicts:
+        click.echo(f"conflict: {conflict}")
+
+
+def _print_table(found: tuple[PluginInfo, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("plugin", "distribution", "version", "status", "provides", show_lines=True)
+    styles = {"ok": "green", "failed": "bold red", "blocked": "yellow"}
+    for info in found:
+        lines = [f"{kind}: {', '.join(names)}" for kind, names in info.provides.items()]
+        if info.error:
+            lines.append(f"error: {info.error}")
+        # Text, because rich would read the brackets of an error message as markup
+        table.add_row(
+            Text(info.name),
+            Text(info.distribution),
+            Text(info.version),
+            Text(info.status, style=styles[info.status]),
+            Text("\n".join(lines)),
+        )
+    Console().print(table)

@@ -1,0 +1,27 @@
+"""What lse-core provides through the hooks that any plugin uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lse_core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def lse_warps() -> dict[str, type]:
+    """Give the warps of the exact group."""
+    from lse_core.separable import SeparableWarp
+
+    return {"separable": SeparableWarp}
+
+
+@hookimpl
+def lse_commands() -> dict[str, click.Command]:
+    """Give the commands that look at the installation."""
+    from lse_core.commands.doctor import doctor
+    from lse_core.commands.plugins import plugins
+
+    return {"doctor": doctor, "plugins": plugins}

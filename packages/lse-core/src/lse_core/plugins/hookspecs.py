@@ -1,0 +1,55 @@
+"""What a plugin may provide: one hook a kind, each returning a mapping from name to object."""
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+hookspec = pluggy.HookspecMarker("lse")
+hookimpl = pluggy.HookimplMarker("lse")
+
+
+@hookspec
+def lse_warps() -> Mapping[str, Any]:
+    """Warps by name: classes like `lse_core.SeparableWarp`."""
+
+
+@hookspec
+def lse_solvers() -> Mapping[str, Any]:
+    """Fixed-point solvers by name, as `adapt(..., solver=name)` takes them."""
+
+
+@hookspec
+def lse_updates() -> Mapping[str, Any]:
+    """Update rules by name, as `adapt(..., rule=name)` takes them."""
+
+
+@hookspec
+def lse_canonicalizers() -> Mapping[str, Any]:
+    """Canonicalizers by name, as `adapt(..., canonicalizer=name)` takes them."""
+
+
+@hookspec
+def lse_backbones() -> Mapping[str, Any]:
+    """Backbone layouts by name of the family: where its stages are and how their features lie."""
+
+
+@hookspec
+def lse_datasets() -> Mapping[str, Any]:
+    """Data sets by name, as `lse train --data NAME` takes them."""
+
+
+@hookspec
+def lse_exporters() -> Mapping[str, Any]:
+    """Exporters by name of the target, as `lse export NAME` takes them."""
+
+
+@hookspec
+def lse_commands() -> Mapping[str, click.Command]:
+    """Subcommands of `lse` by name; import what is heavy inside the command, not here."""

@@ -1,0 +1,268 @@
+"""The registry: plugins loaded once, each on its own, and what they provide by kind and name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import click
+import pluggy
+
+from lse_core.errors import PluginError, unknown_name
+from lse_core.plugins import hookspecs
+from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_line, selection
+
+KINDS = ("warp", "solver", "update", "canonicalizer", "backbone", "dataset", "exporter", "command")
+"""What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin is broken and was left out, or `LSE_PLUGINS` names one that is not installed."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin as `lse plugins` shows it.
+
+    Attributes:
+        name: name of its entry point, or the name it was registered under.
+        distribution: the installed package it comes from.
+        version: that package's version.
+        status: "ok"; "failed" where loading it or one of its hooks raised; "blocked" by `LSE_PLUGINS`.
+        error: one line on why it failed, else "".
+        provides: names it provides, by kind; also those of a failed plugin's hooks that did work.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["ok", "failed", "blocked"]
+    error: str = ""
+    provides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class _Plugin:
+    """A plugin with a pluggy manager of its own, so that no other plugin can be drawn into its faults."""
+
+    def __init__(self, name: str, distribution: str, version: str) -> None:
+        self.name, self.distribution, self.version = name, distribution, version
+        self.blocked = False
+        self.errors: list[str] = []
+        self._hooks = pluggy.PluginManager("lse")
+        self._hooks.add_hookspecs(hookspecs)
+        self._objects: dict[str, dict[str, Any]] = {}
+
+    def attach(self, plugin: object) -> None:
+        """Take the hook implementations of `plugin`; raises where one fits no hook."""
+        self._hooks.register(plugin, self.name)
+        self._hooks.check_pending()
+
+    def objects(self, kind: str, strict: bool) -> dict[str, Any]:
+        """Call the hook of `kind` on first use; a hook that raises counts as providing nothing."""
+        if kind not in self._objects:
+            self._objects[kind] = {}  # first, so that a hook which asks the registry does not recurse
+            try:
+                for mapping in getattr(self._hooks.hook, f"lse_{kind}s")():
+                    self._objects[kind].update(_checked(kind, mapping))
+            except BaseException as error:
+                del self._objects[kind]
+                if not isinstance(error, (Exception, SystemExit)):
+                    raise
+                self.fail(f"lse_{kind}s: {one_line(error)}", strict, error)
+                self._objects[kind] = {}
+        return self._objects[kind]
+
+    def fail(self, reason: str, strict: bool, cause: BaseException | None = None) -> None:
+        """Record a fault: raise it in strict mode, else warn at the plugin's first one."""
+        message = f"plugin {self.name!r} of {self.distribution} {self.version} is broken: {reason}"
+        if strict:
+            raise PluginError(message) from cause
+        self.errors.append(reason)
+        if len(self.errors) == 1:
+            warnings.warn(message, PluginWarning, stacklevel=2)
+
+    def info(self) -> PluginInfo:
+        """Describe the plugin, as far as its hooks have been called."""
+        provides = {kind: tuple(sorted(found)) for kind, found in self._objects.items() if found}
+        status: Literal["ok", "failed", "blocked"] = (
+            "blocked" if self.blocked else "failed" if self.errors else "ok"
+        )
+        error = "; ".join(self.errors)
+        return PluginInfo(self.name, self.distribution, self.version, status, error, provides)
+
+
+class Registry:
+    """Objects that plugins provide, by kind and name.
+
+    Nothing is imported before the first question, and then once; a hook is called when its kind is first
+    asked for, so a command line need not wait for solvers. A plugin that cannot be loaded, or whose hook
+    raises, is left out with a `PluginWarning` and affects no other; with `LSE_PLUGINS_STRICT=1` it raises
+    `PluginError`. Safe to use from several threads.
+
+    Args:
+        environ: where to read `LSE_PLUGINS` and `LSE_PLUGINS_STRICT`; None is `os.environ`.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._lock = threading.RLock()
+        self._loaded: list[_Plugin] | None = None
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return what provides `name` of `kind`.
+
+        Raises:
+            UnknownNameError: nothing provides it, or there is no such kind; names the closest match.
+            PluginError: two plugins provide it; names both distributions.
+        """
+        return self._only_provider(kind, name)[1]
+
+    def provider(self, kind: str, name: str) -> str:
+        """Return the distribution that provides `name` of `kind`; raises as `get` does."""
+        return self._only_provider(kind, name)[0].distribution
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Return the names of `kind`, sorted, without those that two plugins claim."""
+        return tuple(name for name, _ in self.items(kind))
+
+    def items(self, kind: str) -> tuple[tuple[str, Any], ...]:
+        """Return (name, object) pairs of `kind`, sorted by name, without names that two plugins claim."""
+        found = self._providers(kind)
+        return tuple((name, found[name][0][1]) for name in sorted(found) if len(found[name]) == 1)
+
+    def plugins(self) -> tuple[PluginInfo, ...]:
+        """Describe every installed or registered plugin; calls all hooks to do so."""
+        for kind in KINDS:
+            self._providers(kind)
+        return tuple(plugin.info() for plugin in self._load())
+
+    def conflicts(self) -> tuple[str, ...]:
+        """Return one line for every name that two plugins claim."""
+        return tuple(
+            _conflict(kind, name, claims)
+            for kind in KINDS
+            for name, claims in sorted(self._providers(kind).items())
+            if len(claims) > 1
+        )
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin of this process: an object or module whose methods are marked `hookimpl`.
+
+        Raises:
+            PluginError: the name is taken, or the plugin implements a hook that does not exist.
+        """
+        with self._lock:
+            loaded = self._load()
+            if any(other.name == name for other in loaded):
+                raise PluginError(f"a plugin named {name!r} is registered already; choose another name")
+            added = _Plugin(name, name, "(this process)")
+            try:
+                added.attach(plugin)
+            except (pluggy.PluginValidationError, ValueError, TypeError) as error:
+                raise PluginError(f"plugin {name!r} is broken: {one_line(error)}") from error
+            loaded.append(added)
+
+    def unregister(self, name: str) -> None:
+        """Remove the plugin `name` and all it provides from this registry.
+
+        Raises:
+            UnknownNameError: no plugin has that name.
+        """
+        with self._lock:
+            loaded = self._load()
+            for plugin in loaded:
+                if plugin.name == name:
+                    loaded.remove(plugin)
+                    return
+            raise unknown_name("plugin", name, [plugin.name for plugin in loaded])
+
+    def _load(self) -> list[_Plugin]:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = []  # first, so that a plugin which asks at import does not recurse
+                try:
+                    self._loaded.extend(self._discover())
+                except BaseException:
+                    self._loaded = None
+                    raise
+            return self._loaded
+
+    def _discover(self) -> Iterator[_Plugin]:
+        found = candidates()
+        chosen = selection(self._environ)
+        for name in chosen.unmatched(found):
+            known = ", ".join(candidate.name for candidate in found)
+            text = f"LSE_PLUGINS names {name!r}, which no installed plugin is called; installed: {known}"
+            warnings.warn(text, PluginWarning, stacklevel=2)
+        for candidate in found:
+            plugin = _Plugin(candidate.name, candidate.distribution, candidate.version)
+            if chosen.permits(candidate):
+                self._import(plugin, candidate)
+            else:
+                plugin.blocked = True
+            yield plugin
+
+    def _import(self, plugin: _Plugin, candidate: Candidate) -> None:
+        if candidate.entry_point is None:
+            plugin.fail(candidate.error, is_strict(self._environ))
+            return
+        try:
+            plugin.attach(candidate.entry_point.load())
+        except (Exception, SystemExit) as error:
+            plugin.fail(one_line(error), is_strict(self._environ), error)
+
+    def _providers(self, kind: str) -> dict[str, list[tuple[_Plugin, Any]]]:
+        if kind not in KINDS:
+            raise unknown_name("plugin kind", kind, KINDS)
+        found: dict[str, list[tuple[_Plugin, Any]]] = {}
+        with self._lock:
+            for plugin in list(self._load()):
+                for name, value in plugin.objects(kind, is_strict(self._environ)).items():
+                    found.setdefault(name, []).append((plugin, value))
+        return found
+
+    def _only_provider(self, kind: str, name: str) -> tuple[_Plugin, Any]:
+        found = self._providers(kind)
+        claims = found.get(name, [])
+        if not claims:
+            raise unknown_name(kind, name, found, self._absences())
+        if len(claims) > 1:
+            raise PluginError(_conflict(kind, name, claims))
+        return claims[0]
+
+    def _absences(self) -> str:
+        """Say which plugins do not contribute, one of which may be where a missing name lives."""
+        notes = []
+        for info in (plugin.info() for plugin in self._load()):
+            if info.status == "failed":
+                notes.append(f"Plugin {info.name!r} of {info.distribution} failed: {info.error}.")
+            elif info.status == "blocked":
+                notes.append(f"Plugin {info.name!r} of {info.distribution} is blocked by LSE_PLUGINS.")
+        return " ".join(notes)
+
+
+@cache
+def registry() -> Registry:
+    """Return the registry of this process."""
+    return Registry()
+
+
+def _checked(kind: str, mapping: object) -> Mapping[str, Any]:
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"returned {type(mapping).__name__}, not a mapping from name to object")
+    for name, value in mapping.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"returned the name {name!r}, not a non-empty string")
+        if kind == "command" and not isinstance(value, click.Command):
+            raise TypeError(f"{name!r} is {type(value).__name__}, not a click.Command")
+    return mapping
+
+
+def _conflict(kind: str, name: str, claims: list[tuple[_Plugin, Any]]) -> str:
+    owners = " and ".join(f"{plugin.distribution} ({plugin.name})" for plugin, _ in claims)
+    return f"{kind} {name!r} is provided by {owners}; block one, as in LSE_PLUGINS=-{claims[-1][0].name}"
