@@ -1,0 +1,39 @@
+# make help lists the targets. Needs Python 3.11 or later, git and make; the rest is installed into .venv.
+PYTHON ?= python3
+JOBS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@echo '  variables: PYTHON=python3.12 (interpreter), ARGS="..." (more arguments for demo, test), JOBS=4 (tests at once)'
+
+install: $(STAMP) ## make .venv with all four packages, editable, and the tools
+
+$(STAMP): pyproject.toml $(wildcard packages/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'error: LSE needs Python 3.11 or later, and "$(PYTHON)" is not; try make PYTHON=python3.12 ...' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --inexact --all-packages --all-groups --python $(BIN)/python
+	@touch $@
+
+demo: install ## adapt a small model to scaled digits and write a report to runs/demo
+	$(BIN)/lse demo --out runs/demo $(ARGS)
+
+test: install ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: install ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove .venv, caches and outputs of runs
+	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
