@@ -1,0 +1,79 @@
+"""A stranger's plugin, built, installed and used by name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent / "example_plugin"
+
+USE = """
+import torch
+import lse_dec
+from lse_core import registry
+from lse_dec.solvers import Naive, solve
+from lse_example import PatchNet
+
+# a contraction whose fixed point is known: z = A z + b
+torch.manual_seed(0)
+a = torch.diag(torch.linspace(0.1, 0.9, 6, dtype=torch.float64))
+b = torch.randn(3, 6, dtype=torch.float64)
+exact = torch.linalg.solve(torch.eye(6, dtype=torch.float64) - a, b.T).T
+def error(solver):
+    return (solve(lambda z: z @ a.T + b, torch.zeros_like(b), solver, steps=12).z - exact).norm()
+aitken = registry().get("solver", "aitken")()
+assert error(aitken) < 0.1 * error(Naive()), (error(aitken), error(Naive()))
+
+model, images = PatchNet().eval(), torch.rand(2, 3, 32, 32)
+plain = model(images)
+adapted = lse_dec.adapt(model, solver="aitken", steps=3)
+assert list(adapted.sites) == ["image", "stages.0"], list(adapted.sites)
+assert {type(c.solver).__name__ for c in adapted.canonicalizers.values()} == {"Aitken"}
+# a fresh canonicalizer answers with the identity; once it is perturbed, the answer must move
+torch.testing.assert_close(adapted(images), plain)
+for parameter in adapted.canonicalizer_parameters():
+    parameter.data += 0.5 * torch.randn_like(parameter)
+assert (adapted(images) - plain).abs().max() > 1e-4
+assert torch.equal(lse_dec.unadapt(adapted)(images), plain)
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """This environment with the example installed in a folder beside it."""
+    source = tmp_path_factory.mktemp("source") / "example"
+    shutil.copytree(EXAMPLE, source)  # a build writes into its source
+    target = tmp_path_factory.mktemp("site")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert uv, "uv is missing: it comes with `make install`"
+    command = [uv, "pip", "install", "-p", sys.executable, "--target", str(target), "--no-deps"]
+    done = subprocess.run(
+        [*command, "--no-build-isolation", str(source)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LSE_")}
+    return {**clean, "PYTHONPATH": str(target)}
+
+
+def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str, str]) -> None:
+    lse = Path(sys.executable).parent / "lse"
+    done = subprocess.run([lse, "plugins", "--json"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = {plugin["name"]: plugin for plugin in json.loads(done.stdout)["plugins"]}
+    assert found["example"] == {
+        "name": "example",
+        "distribution": "lse-example",
+        "version": "0.1.0",
+        "status": "ok",
+        "error": "",
+        "provides": {"solver": ["aitken"], "backbone": ["patchnet"]},
+    }
+
+
+def test_its_solver_and_backbone_adapt_a_model(environment: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
