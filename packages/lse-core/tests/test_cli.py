@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+
 from lse_core import cli
 from lse_core.commands import doctor as doctor_module
 from lse_core.errors import ShapeError

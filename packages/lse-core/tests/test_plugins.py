@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
-import lse_core
 import pytest
+
+import lse_core
 from lse_core.errors import PluginError, UnknownNameError
 from lse_core.plugins import KINDS, PluginWarning, Registry, hookimpl, registry
 

@@ -3,9 +3,10 @@
 import importlib
 from importlib import metadata
 
-import lse_seg
 import pytest
 from click.testing import CliRunner
+
+import lse_seg
 from lse_core.cli import main
 from lse_core.errors import LSEError
 

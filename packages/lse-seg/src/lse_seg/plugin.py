@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from lse_core.plugins import hookimpl
 
+from lse_core.plugins import hookimpl
 from lse_seg import NotInThisReleaseError, __version__
 
 
