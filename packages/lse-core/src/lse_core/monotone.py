@@ -153,8 +153,9 @@ class MonotoneMap:
         """Left knots, widths and rises of all segments, each (B, 1, K-1); zero widths made harmless."""
         x, y = self.knots.unsqueeze(1), self.values.unsqueeze(1)
         dx = x[..., 1:] - x[..., :-1]
-        # composition can merge two knots into one; such a segment rises by rounding only
-        dx = torch.where(dx > 0, dx, torch.ones_like(dx))
+        # composition can merge two knots into one: such a segment rises by rounding only, and 1/dx^2
+        # in its gradient would overflow
+        dx = torch.where(dx > torch.finfo(dx.dtype).eps ** 1.5, dx, torch.ones_like(dx))
         return x[..., :-1], dx, y[..., 1:] - y[..., :-1]
 
     def _points(self, u: Tensor) -> Tensor:
@@ -185,13 +186,13 @@ class MonotoneMap:
 
         At a knot it is the mean of the slopes either side, as autograd gives it.
         """
-        x, dx, dy = self._segments()
+        x, dx, _ = self._segments()
         t = (self._points(u) - x) / dx
         lower, upper = torch.sign(t), torch.sign(t - 1.0)
         last = t.shape[-1] - 1
         lower = torch.cat([torch.ones_like(lower[..., :1]), lower[..., 1:]], dim=-1)
         upper = torch.cat([upper[..., :last], -torch.ones_like(upper[..., :1])], dim=-1)
-        return (dy / dx * (lower - upper) * 0.5).sum(-1)
+        return (self.slopes.unsqueeze(1) * (lower - upper) * 0.5).sum(-1)
 
     # the group --------------------------------------------------------------------------------
 
@@ -249,10 +250,23 @@ class MonotoneMap:
 
     @property
     def slopes(self) -> Tensor:
-        """Slope of every segment, (B, K-1); 1 where composition left a segment of zero width."""
-        dx, dy = self.knots.diff(dim=1), self.values.diff(dim=1)
-        real = dx > 0
-        return torch.where(real, dy / torch.where(real, dx, torch.ones_like(dx)), torch.ones_like(dx))
+        """Slope of every segment, (B, K-1), all positive.
+
+        Composition can merge knots up to rounding. The quotient of a segment that narrow means
+        nothing, so it gets the slope across itself and its neighbours.
+        """
+        x, y = self.knots, self.values
+        # below this a quotient of two rounded differences is off by more than a percent
+        narrowest = 64 * torch.finfo(x.dtype).eps
+        dx, dy = x.diff(dim=1), y.diff(dim=1)
+        last = x.shape[1] - 1
+        left = torch.arange(last, device=x.device)
+        for reach in (1, 2, 3):  # a product of four maps can leave three narrow segments side by side
+            narrow = torch.minimum(dx, dy) < narrowest
+            lo, hi = (left - reach).clamp_min(0), (left + 1 + reach).clamp_max(last)
+            dx = torch.where(narrow, x[:, hi] - x[:, lo], dx)
+            dy = torch.where(narrow, y[:, hi] - y[:, lo], dy)
+        return dy / dx
 
     @property
     def log_slopes(self) -> Tensor:
