@@ -12,7 +12,7 @@ from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, 
 from lse_core.plugins import registry
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
 from lse_dec.canonicalizers.base import Canonicalization
-from lse_dec.settings import build
+from lse_dec.settings import build, takes
 from lse_dec.sites import MODES, CanonicalizedStage
 
 __all__ = ["AdaptedModel", "adapt", "observe", "unadapt"]
@@ -108,7 +108,7 @@ def adapt(
         options: further settings of the canonicalizer, by the names its class documents.
 
     Returns:
-        The adapted model, on the device of `model`.
+        The adapted model, on the device and in the dtype of `model`.
 
     Raises:
         UnknownNameError: a name nothing provides, with the closest match.
@@ -137,21 +137,28 @@ def adapt(
         "rule": rule,
         "solver": solver,
         "steps": steps,
+        "warp": warp,
         **options,
     }
-    rule_ = build(reg.get("update", rule)) if isinstance(rule, str) else rule
-    solver_ = build(reg.get("solver", solver)) if isinstance(solver, str) else solver
+    given = {
+        "rule": build(reg.get("update", rule)) if isinstance(rule, str) else rule,
+        "solver": build(reg.get("solver", solver)) if isinstance(solver, str) else solver,
+        "steps": steps,
+    }
+    # canonicalizers without iteration take none of these three
+    given = {name: value for name, value in given.items() if takes(factory, name)}
     # build every module before touching the model: an error must leave it as it was
-    made = [
-        build(factory, place.channels, rule=rule_, solver=solver_, steps=steps, **options) for place in places
-    ]
+    made = [build(factory, place.channels, **given, **options) for place in places]
     adapted = AdaptedModel(model, mode, settings)
-    parameter = next(model.parameters(), None)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     for place, module in zip(places, made, strict=True):
-        if parameter is not None:
-            module.to(parameter.device)
-        _insert(adapted, place, module, mode)
-    return adapted.train(model.training)
+        if like is not None:
+            module.to(device=like.device, dtype=like.dtype)
+        _insert(adapted, place, module.train(model.training), mode)
+    # only the wrappers: a layer that the caller froze in eval mode stays so
+    for wrapper in (adapted, *adapted.sites.values()):
+        wrapper.training = model.training
+    return adapted
 
 
 def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
@@ -193,7 +200,7 @@ def check_image(x: Tensor, channels: int) -> None:
 
 
 def validate(x: Tensor, channels: int) -> None:
-    """Everything `check_image` refuses, and NaN or infinity (which asks the device, so never in a forward)."""
+    """Refuse what `check_image` refuses, and NaN or infinity; asks the device, so not for a forward."""
     check_image(x, channels)
     check_finite(x, "the batch of images")
 

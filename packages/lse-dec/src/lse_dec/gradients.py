@@ -16,6 +16,8 @@ from torchdeq.grad import backward_factory
 
 from lse_core.errors import LSEError, unknown_name
 from lse_dec.solvers import Anderson, Solution, Solver, solve
+from lse_dec.solvers.base import row_where
+from lse_dec.solvers.settings import positive
 
 __all__ = ["GRADIENTS", "Gradient", "Implicit", "Phantom", "Unrolled", "as_gradient"]
 
@@ -36,7 +38,20 @@ def _detached(f: Update, z0: Tensor, solver: Solver, options: dict[str, Any]) ->
 
 
 def _with(solution: Solution, z: Tensor) -> Solution:
+    # a sample whose update is not finite keeps the finite state that the solver kept for it
+    z = row_where(z.isfinite().all(-1), z, solution.z)
     return Solution(z, solution.residual, solution.residuals, solution.codes)
+
+
+def _in_this_autocast(f: Update, device: str) -> Update:
+    """`f` under the autocast of now: backward passes run outside of the forward's."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def same(z: Tensor) -> Tensor:
+        with torch.autocast(device, dtype=dtype, enabled=enabled):
+            return f(z)
+
+    return same if enabled else f
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Phantom:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise LSEError(f"phantom gradient: steps must be at least 1; got {self.steps!r}")
+        positive("phantom", "damping", self.damping, kind="gradient")
 
     def solve(self, f: Update, z0: Tensor, solver: Solver, **options: Any) -> Solution:
         """Solve without a graph, then take the phantom steps with one."""
@@ -85,6 +101,10 @@ class Implicit:
     tol: float = 1e-7
     solver: Solver = field(default_factory=lambda: Anderson(m=5))
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise LSEError(f"implicit gradient: steps must be at least 1; got {self.steps!r}")
+
     def solve(self, f: Update, z0: Tensor, solver: Solver, **options: Any) -> Solution:
         """Solve without a graph, then attach the implicit backward."""
         solution = _detached(f, z0, solver, options)
@@ -97,7 +117,8 @@ class Implicit:
 
         # no hook: torchdeq's hook raises when one module runs twice before backward
         attach = backward_factory(grad_type="ift", hook_ift=False, b_solver=backward_solver)
-        return _with(solution, attach(None, f, solution.z)[0])
+        again = _in_this_autocast(f, z0.device.type)
+        return _with(solution, attach(None, again, solution.z)[0])
 
 
 @dataclass(frozen=True)

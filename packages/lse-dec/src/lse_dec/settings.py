@@ -8,9 +8,15 @@ from typing import Any, TypeVar
 
 from lse_core.errors import unknown_name
 
-__all__ = ["build"]
+__all__ = ["build", "takes"]
 
 T = TypeVar("T")
+
+
+def takes(factory: Callable[..., Any], name: str) -> bool:
+    """Whether `factory` takes a keyword setting called `name`."""
+    parameters = inspect.signature(factory).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from lse_core.errors import LSEError, ShapeError, unknown_name
 from lse_core.layouts import NCHW, Layout
 
-__all__ = ["IMAGE", "Backbone", "Stage", "backbone_of", "find_stage"]
+__all__ = ["IMAGE", "Backbone", "Stage", "backbone_of", "find_stage", "first_convolution"]
 
 IMAGE = "image"
 """Name of the site at the input, F_1 = I in Eq. 20."""
@@ -32,7 +32,7 @@ class Stage:
     name: str
     channels: int
     layout: Layout
-    output_layout: Layout = NCHW()
+    output_layout: Layout = field(default_factory=NCHW)
     size: tuple[int, int] | None = None
 
 
@@ -71,6 +71,14 @@ def backbone_of(model: nn.Module) -> Backbone:
         f"no backbone plugin knows {type(model).__module__}.{type(model).__qualname__}; known families: "
         f"{', '.join(sorted(names))}. Register one through the hook lse_backbones"
     )
+
+
+def first_convolution(model: nn.Module) -> nn.Conv2d:
+    """The convolution registered first, in every family known the one that takes the image."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module
+    raise LSEError(f"{type(model).__name__} has no convolution that takes an image")
 
 
 def find_stage(backbone: Backbone, model: nn.Module, name: str) -> Stage:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from lse_core.layouts import NCHW
-from lse_dec.backbones.base import IMAGE, Stage
+from lse_dec.backbones.base import IMAGE, Stage, first_convolution
 
 __all__ = ["ResNet"]
 
@@ -19,12 +21,11 @@ class ResNet:
 
         return isinstance(model, TimmResNet)
 
-    def image(self, model: nn.Module) -> Stage:
+    def image(self, model: Any) -> Stage:
         """The image, as the stem's first convolution takes it."""
-        first = next(m for m in model.conv1.modules() if isinstance(m, nn.Conv2d))
-        return Stage(IMAGE, first.in_channels, NCHW())
+        return Stage(IMAGE, first_convolution(model).in_channels, NCHW())
 
-    def stages(self, model: nn.Module) -> list[Stage]:
+    def stages(self, model: Any) -> list[Stage]:
         """The four layers; a layer takes the channels that the one before it gives."""
         widths = [info["num_chs"] for info in model.feature_info]
         return [Stage(f"layer{k + 1}", widths[k], NCHW()) for k in range(4)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from lse_core.errors import ShapeError
 from lse_core.layouts import NCHW, Tokens
-from lse_dec.backbones.base import IMAGE, Stage
+from lse_dec.backbones.base import IMAGE, Stage, first_convolution
 
 __all__ = ["ViT"]
 
@@ -20,21 +22,27 @@ class ViT:
 
         return isinstance(model, VisionTransformer)
 
-    def image(self, model: nn.Module) -> Stage:
-        """The image, as the patch embedding takes it."""
+    def image(self, model: Any) -> Stage:
+        """The image, as the patch embedding takes it; what the model gives, if dense, are its tokens."""
         size = model.patch_embed.img_size
-        return Stage(IMAGE, model.patch_embed.proj.in_channels, NCHW(), NCHW(), size and tuple(size))
+        return Stage(
+            IMAGE, first_convolution(model).in_channels, NCHW(), _tokens(model), size and tuple(size)
+        )
 
-    def stages(self, model: nn.Module) -> list[Stage]:
-        """`blocks.0` to the last; ShapeError for a model whose token grid varies."""
-        grid = model.patch_embed.grid_size
-        if grid is None or getattr(model, "dynamic_img_size", False):
-            raise ShapeError(
-                f"{type(model).__name__} with a varying image size has no fixed token grid; "
-                "create it with a fixed img_size, or canonicalize at 'image'"
-            )
-        layout = Tokens((grid[0], grid[1]), prefix=model.num_prefix_tokens)
+    def stages(self, model: Any) -> list[Stage]:
+        """`blocks.0` to the last."""
+        layout = _tokens(model)
         return [
             Stage(f"blocks.{i}", model.embed_dim, layout, layout, layout.grid)
             for i in range(len(model.blocks))
         ]
+
+
+def _tokens(model: Any) -> Tokens:
+    grid = model.patch_embed.grid_size
+    if grid is None or getattr(model, "dynamic_img_size", False):
+        raise ShapeError(
+            f"{type(model).__name__} with a varying image size has no fixed token grid; "
+            "create it with a fixed img_size"
+        )
+    return Tokens((grid[0], grid[1]), prefix=model.num_prefix_tokens)

@@ -23,7 +23,8 @@ class DEC(nn.Module):
 
     The map is reduced once (anti-aliased, same corners) and projected to a few channels once, since
     both commute with a warp; each solver step then only warps that small map, runs the update
-    network on it and applies the update rule. State and solver stay in float32 under autocast.
+    network on it and applies the update rule. State and solver stay in float32 (float64 for float64
+    features) under autocast and in half precision.
 
     Args:
         channels: channels of the features.
@@ -62,7 +63,8 @@ class DEC(nn.Module):
             raise LSEError(f"dec: ratio must be above 1 and at most 4; got {ratio!r}")
         if segments < 2 or steps < 1 or resolution < 4:
             raise LSEError(
-                f"dec: segments must be at least 2, steps 1, resolution 4; got {segments}, {steps}, {resolution}"
+                f"dec: segments must be at least 2, steps 1, resolution 4; "
+                f"got {segments}, {steps}, {resolution}"
             )
         self.channels, self.segments, self.steps = channels, segments, steps
         self.ratio, self.resolution, self.tol = ratio, resolution, tol
@@ -92,7 +94,7 @@ class DEC(nn.Module):
             start: initial log-slopes (B, 2, N), Phi^(0); None starts at the identity.
 
         Returns:
-            The warp, in float32, and its solve.
+            The warp, in float32 (float64 for float64 features), and its solve.
 
         Raises:
             ShapeError: wrong rank or channels.
@@ -105,7 +107,11 @@ class DEC(nn.Module):
             )
         x = self.reduce(features, channels_last)
         b, n = x.shape[0], self.segments
-        w0 = torch.zeros(b, 2 * n, device=x.device) if start is None else start.float().reshape(b, 2 * n)
+        # coordinates need at least float32, whatever the features' precision
+        precise = torch.promote_types(features.dtype, torch.float32)
+        w0 = torch.zeros(b, 2 * n, device=x.device, dtype=precise)
+        if start is not None:
+            w0 = start.to(w0).reshape(b, 2 * n)
         basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
 
         def update(state: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ class DEC(nn.Module):
             canonical = warp_by_weights(
                 x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
             )
-            return self.rule(w, self.update(canonical), self.ratio).reshape(b, 2 * n)
+            return self.rule(w, self.update(canonical).to(w), self.ratio).reshape(b, 2 * n)
 
         solution = self.gradient.solve(
             update, w0, self.solver, steps=self.steps if steps is None else steps, tol=self.tol

@@ -15,17 +15,19 @@ class UpdateNetwork(nn.Module):
     the map is averaged along the other axis and onto the N segments by constant matrices (adaptive
     pooling to sizes that do not divide the map neither exports nor keeps positions).
 
+    The head then runs along the segments, the same for both axes: what a segment asks for depends on
+    what lies in it and around it. (A head that mixed all segments freely did not learn Eq. 5 at all.)
     The last layer starts at zero, so the proposal is zero and the warp the identity.
 
     Args:
         channels: channels of the map.
         segments: N, segments an axis.
         widths: channels of the convolutions.
-        mixing: hidden width of the head, which sees all segments of both axes.
+        hidden: channels of the head.
     """
 
     def __init__(
-        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), mixing: int = 64
+        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), hidden: int = 32
     ) -> None:
         super().__init__()
         self.segments = segments
@@ -34,20 +36,19 @@ class UpdateNetwork(nn.Module):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU()]
             channels = width
         self.convolutions = nn.Sequential(*layers)
-        self.squeeze = nn.Linear(channels, max(8, channels // 8))
-        self.mix = nn.Linear(2 * segments * self.squeeze.out_features, mixing)
-        self.head = nn.Linear(mixing, 2 * segments)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.mix = nn.Conv1d(channels, hidden, 3, padding=1)
+        self.head = nn.Conv1d(hidden, 1, 3, padding=1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Proposal (B, 2, N), axis x first, for a map (B, C, h, w); float32 whatever autocast does."""
         x = self.convolutions(x)
-        columns = segment_weights(x.shape[3], self.segments, x) @ x.mean(2).transpose(1, 2)
-        rows = segment_weights(x.shape[2], self.segments, x) @ x.mean(3).transpose(1, 2)
-        profile = nn.functional.silu(self.squeeze(torch.stack([columns, rows], dim=1)))
-        hidden = nn.functional.silu(self.mix(profile.flatten(1)))
-        return self.head(hidden).float().view(-1, 2, self.segments)
+        columns = x.mean(2) @ segment_weights(x.shape[3], self.segments, x).T
+        rows = x.mean(3) @ segment_weights(x.shape[2], self.segments, x).T
+        # both axes in one pass of the head, stacked along the batch
+        hidden = nn.functional.silu(self.mix(torch.cat([columns, rows])))
+        return self.head(hidden)[:, 0].float().view(2, -1, self.segments).transpose(0, 1)
 
 
 def segment_weights(n: int, segments: int, like: Tensor) -> Tensor:
@@ -55,10 +56,13 @@ def segment_weights(n: int, segments: int, like: Tensor) -> Tensor:
 
     Pixel j reaches half a pixel either side of j/(n-1), cut at the ends of the interval.
     """
-    edges = torch.linspace(0.0, 1.0, segments + 1, device=like.device, dtype=like.dtype)
-    j = torch.arange(n + 1, device=like.device, dtype=like.dtype) - 0.5
-    borders = (j / max(n - 1, 1)).clamp(0.0, 1.0)
+    if n == 1:  # the one pixel is all there is, whatever the segment
+        return torch.ones(segments, 1, device=like.device, dtype=like.dtype)
+    dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot tell pixels apart
+    edges = torch.linspace(0.0, 1.0, segments + 1, device=like.device, dtype=dtype)
+    j = torch.arange(n + 1, device=like.device, dtype=dtype) - 0.5
+    borders = (j / (n - 1)).clamp(0.0, 1.0)
     low = torch.maximum(edges[:-1, None], borders[None, :-1])
     high = torch.minimum(edges[1:, None], borders[None, 1:])
     overlap = (high - low).clamp_min(0.0)
-    return overlap / overlap.sum(-1, keepdim=True)
+    return (overlap / overlap.sum(-1, keepdim=True)).to(like.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -58,8 +59,8 @@ class Anderson:
         history = _History(zs, gs)
         move = self.damping * g
         if len(zs) > 1:
-            dz = torch.stack([b - a for a, b in zip(zs, zs[1:], strict=False)], dim=1)
-            dg = torch.stack([b - a for a, b in zip(gs, gs[1:], strict=False)], dim=1)
+            dz = torch.stack([b - a for a, b in pairwise(zs)], dim=1)
+            dg = torch.stack([b - a for a, b in pairwise(gs)], dim=1)
             # elementwise sums, not matmul: autocast must not lower the precision of the system
             # detached: weights are constants to autograd, whose gradient past convergence is noise;
             # they sum to one, so the unrolled gradient still tends to the implicit one

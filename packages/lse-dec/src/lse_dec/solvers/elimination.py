@@ -1,4 +1,4 @@
-"""Small symmetric positive definite systems without torch.linalg, which neither exports nor batches cheaply."""
+"""Small symmetric positive definite systems without torch.linalg, which does not export."""
 
 from __future__ import annotations
 

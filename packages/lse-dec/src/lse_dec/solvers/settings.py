@@ -7,7 +7,7 @@ from lse_core.errors import LSEError
 __all__ = ["positive"]
 
 
-def positive(solver: str, name: str, value: float, least: float = 0.0) -> None:
-    """Refuse a setting that is not a number above `least`."""
-    if not value > least:
-        raise LSEError(f"{solver} solver: {name} must be above {least:g}; got {value!r}")
+def positive(owner: str, name: str, value: float, *, kind: str = "solver") -> None:
+    """Refuse a setting that is not a number above zero."""
+    if not value > 0.0:
+        raise LSEError(f"{owner} {kind}: {name} must be above 0; got {value!r}")
