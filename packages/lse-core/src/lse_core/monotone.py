@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import DTypeError, ShapeError, WarpError
+from lse_core.geometry import geodesic_values, map_distance
 
 __all__ = ["MonotoneMap", "bound_log_slopes", "ramp", "uniform_basis", "uniform_knots"]
 
@@ -147,6 +149,31 @@ class MonotoneMap:
             raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
         return cls.from_log_slopes(0.5 * math.log(ratio) * torch.tanh(z))
 
+    @classmethod
+    def stack(cls, maps: Sequence[MonotoneMap]) -> MonotoneMap:
+        """All maps of a sequence in one batch, in order; dtype and device must agree.
+
+        Maps of fewer knots get their last segment cut into equal pieces, which changes no map.
+        """
+        if not maps:
+            raise ShapeError("stack needs at least one map")
+        most = max(m.segments for m in maps)
+        padded = [m._subdivide(most) for m in maps]
+        kinds = sorted({f"{m.knots.dtype} on {m.knots.device}" for m in maps})
+        if len(kinds) > 1:
+            raise DTypeError(f"stack needs maps of one dtype and device; got {' and '.join(kinds)}")
+        knots, values = (torch.cat([pair[i] for pair in padded]) for i in (0, 1))
+        return cls(knots, values, check=False)
+
+    def _subdivide(self, segments: int) -> tuple[Tensor, Tensor]:
+        extra = segments - self.segments
+        share = torch.arange(1, extra + 1, device=self.knots.device, dtype=self.knots.dtype) / (extra + 1)
+        pair = []
+        for t in (self.knots, self.values):
+            start, end = t[:, -2:-1], t[:, -1:]
+            pair.append(torch.cat([t[:, :-1], start + share * (end - start), end], dim=1))
+        return pair[0], pair[1]
+
     # evaluation -------------------------------------------------------------------------------
 
     def _segments(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,6 +263,25 @@ class MonotoneMap:
         ends = torch.zeros_like(y[:, :1])
         return MonotoneMap(u.expand_as(y), torch.cat([ends, y[:, 1:-1], ends + 1.0], dim=1), check=False)
 
+    def distance(self, other: MonotoneMap, kind: str = "max") -> Tensor:
+        """How far two maps are apart, (B,), exactly; kinds as in `lse_core.geometry.map_distance`."""
+        return map_distance(self, other, kind)
+
+    def geodesic(self, t: float | Tensor) -> MonotoneMap:
+        """The map a share `t` of the way from the identity to this one, by the shortest path.
+
+        Shortest in the "fisher_rao" distance (see `lse_core.geometry`), at constant speed.
+
+        Args:
+            t: a number, or (B,) numbers; within [0, 1], 0 giving the identity and 1 this map.
+        """
+        share = torch.as_tensor(t, device=self.knots.device, dtype=self.knots.dtype)
+        if share.ndim > 1 or (share.ndim == 1 and share.shape[0] != self.batch):
+            raise ShapeError(f"t must be a number or ({self.batch},); got {tuple(share.shape)}")
+        return MonotoneMap(
+            self.knots, geodesic_values(self.knots, self.values, share.reshape(-1, 1)), check=False
+        )
+
     # description ------------------------------------------------------------------------------
 
     @property
@@ -283,7 +329,25 @@ class MonotoneMap:
 
     def to(self, *args: Any, **kwargs: Any) -> MonotoneMap:
         """The map on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
-        return MonotoneMap(self.knots.to(*args, **kwargs), self.values.to(*args, **kwargs), check=False)
+        knots = self.knots.to(*args, **kwargs)
+        if not knots.is_floating_point():
+            raise DTypeError(f"a monotone map needs a floating dtype; got {knots.dtype}")
+        return MonotoneMap(knots, self.values.to(*args, **kwargs), check=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The map as named tensors, "knots" and "values", for safetensors or a module's buffers."""
+        return {"knots": self.knots, "values": self.values}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> MonotoneMap:
+        """The map that `state_dict` described, checked; ShapeError where a tensor is missing."""
+        if set(state) != {"knots", "values"}:
+            raise ShapeError(f"a monotone map's state is 'knots' and 'values'; got {sorted(state)}")
+        return cls(state["knots"], state["values"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a plain function of two tensors, so torch.load(weights_only=True) can be told to trust it
+        return _rebuild, (self.knots, self.values)
 
     def detach(self) -> MonotoneMap:
         """The same maps, cut off from the autograd graph."""
@@ -306,6 +370,13 @@ class MonotoneMap:
             f"MonotoneMap(batch={self.batch}, segments={self.segments}, "
             f"slopes {float(s.min()):.3g} to {float(s.max()):.3g}, {self.knots.dtype}, {self.knots.device})"
         )
+
+
+def _rebuild(knots: Tensor, values: Tensor) -> MonotoneMap:
+    return MonotoneMap(knots, values, check=False)
+
+
+torch.serialization.add_safe_globals([_rebuild])
 
 
 def _flatten(m: MonotoneMap) -> tuple[list[Any], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import ShapeError
+from lse_core.geometry import combine
 from lse_core.monotone import MonotoneMap
 
 __all__ = ["SeparableWarp"]
@@ -87,6 +89,11 @@ class SeparableWarp:
         w = random_log_slopes(batch, segments, ratio, generator=generator, device=device, dtype=dtype)
         return cls.from_log_slopes(w)
 
+    @classmethod
+    def stack(cls, warps: Sequence[SeparableWarp]) -> SeparableWarp:
+        """All warps of a sequence in one batch, in order; knot counts may differ."""
+        return cls(MonotoneMap.stack([w.x for w in warps]), MonotoneMap.stack([w.y for w in warps]))
+
     def __call__(self, points: Tensor) -> Tensor:
         """l(p) for points (B, n, 2) or (n, 2), xy order; returns (B, n, 2)."""
         if points.shape[-1] != 2 or points.ndim not in (2, 3):
@@ -106,6 +113,21 @@ class SeparableWarp:
     def resample(self, segments: int) -> SeparableWarp:
         """Both axes on `segments` equal segments; error bound as in `MonotoneMap.resample`."""
         return SeparableWarp(self.x.resample(segments), self.y.resample(segments))
+
+    def distance(self, other: SeparableWarp, kind: str = "max") -> Tensor:
+        """How far two warps are apart, (B,), exactly.
+
+        Args:
+            other: the other warps, as many or one.
+            kind: "max", the largest displacement between them as a share of the side; "rms", its root
+                mean square over the square; "fisher_rao", the length of the shortest path between
+                their slopes (see `lse_core.geometry`).
+        """
+        return combine(self.x.distance(other.x, kind), self.y.distance(other.y, kind), kind)
+
+    def geodesic(self, t: float | Tensor) -> SeparableWarp:
+        """The warp a share `t` of the way from the identity to this one; see `MonotoneMap.geodesic`."""
+        return SeparableWarp(self.x.geodesic(t), self.y.geodesic(t))
 
     @property
     def batch(self) -> int:
@@ -134,6 +156,28 @@ class SeparableWarp:
         """The same warps, cut off from the autograd graph."""
         return SeparableWarp(self.x.detach(), self.y.detach())
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The warp as named tensors, "x.knots" to "y.values", for safetensors or a module's buffers."""
+        return {
+            f"{axis}.{name}": t
+            for axis, m in (("x", self.x), ("y", self.y))
+            for name, t in m.state_dict().items()
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> SeparableWarp:
+        """The warp that `state_dict` described, checked; ShapeError where a tensor is missing."""
+        axes = [
+            {name.removeprefix(f"{axis}."): t for name, t in state.items() if name.startswith(f"{axis}.")}
+            for axis in ("x", "y")
+        ]
+        if sum(map(len, axes)) != len(state):
+            raise ShapeError(f"a separable warp's state is 'x.knots' to 'y.values'; got {sorted(state)}")
+        return cls(*(MonotoneMap.from_state_dict(axis) for axis in axes))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.x, self.y)
+
     def __getitem__(self, index: Any) -> SeparableWarp:
         """The warps at `index` along the batch (an int keeps a batch of one)."""
         return SeparableWarp(self.x[index], self.y[index])
@@ -143,6 +187,13 @@ class SeparableWarp:
 
     def __repr__(self) -> str:
         return f"SeparableWarp(x={self.x!r}, y={self.y!r})"
+
+
+def _rebuild(x: MonotoneMap, y: MonotoneMap) -> SeparableWarp:
+    return SeparableWarp(x, y)
+
+
+torch.serialization.add_safe_globals([_rebuild])
 
 
 def _flatten(w: SeparableWarp) -> tuple[list[Any], None]:
