@@ -221,13 +221,14 @@ def test_plugins_shows_why_one_failed_brackets_and_all(plugin: None) -> None:
 
     registry().register(Broken(), "broken")
     try:
-        with pytest.warns(UserWarning, match="broken"):
-            registry().plugins()
-        assert "[bold]no" in lse("plugins").stdout
+        listed = lse("plugins")
+        reason = "lse_datasets: RuntimeError: [bold]no"
+        assert f"warning: plugin 'broken' of broken (this process) is broken: {reason}\n" in listed.stderr
+        assert "[bold]no" in listed.stdout
         diagnosis = lse("doctor", "--json")
         assert diagnosis.exit_code == 1
         problems = json.loads(diagnosis.stdout)["problems"]
-        assert "plugin 'broken' of broken: lse_datasets: RuntimeError: [bold]no" in problems
+        assert f"plugin 'broken' of broken: {reason}" in problems
     finally:
         registry().unregister("broken")
 
