@@ -83,7 +83,7 @@ def test_unadapt_is_bit_for_bit(name: str, order: list[str]) -> None:
     assert [name for name, _ in back.named_modules()] == names
     assert not any(isinstance(m, CanonicalizedStage) for m in back.modules())
     assert torch.equal(back(images()), base)
-    assert lse_dec.adapt(back).paths  # and it can be adapted again
+    assert lse_dec.adapt(back).names  # and it can be adapted again
 
 
 def test_default_sites_are_the_image_and_the_first_stage() -> None:

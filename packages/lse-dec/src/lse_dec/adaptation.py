@@ -35,15 +35,12 @@ class AdaptedModel(nn.Module):
         self.model = model
         self.mode = mode
         self.settings = dict(settings)
-        self.paths: dict[str, str] = {}
+        self.names: list[str] = []
 
     @property
     def sites(self) -> dict[str, CanonicalizedStage]:
         """Canonicalized stages by name, in the order they were asked for."""
-        return {
-            name: self.model if path == "" else self.model.get_submodule(path)  # type: ignore[misc]
-            for name, path in self.paths.items()
-        }
+        return {name: _get(self.model, name) for name in self.names}
 
     @property
     def canonicalizers(self) -> dict[str, nn.Module]:
@@ -53,7 +50,20 @@ class AdaptedModel(nn.Module):
     @property
     def base(self) -> nn.Module:
         """The model behind the image's canonicalizer."""
-        return self.model.stage if isinstance(self.model, CanonicalizedStage) else self.model
+        return _behind(self.model)
+
+    @contextmanager
+    def without_sites(self) -> Iterator[nn.Module]:
+        """The base model as it was before `adapt`, while the block runs."""
+        sites, base = self.sites, self.base
+        for name in sites:
+            _remove(base, name)
+        try:
+            yield base
+        finally:
+            for name, site in sites.items():
+                if name != IMAGE:
+                    _put(base, name, site)
 
     def canonicalizer_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the canonicalizers alone, for an optimiser group of their own."""
@@ -164,20 +174,42 @@ def adapt(
 def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
     if place.name == IMAGE:
         adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode)
-        # paths found so far now lie one level deeper
-        adapted.paths = {name: f"stage.{path}" for name, path in adapted.paths.items()}
-        adapted.paths[IMAGE] = ""
-        return
-    path = f"stage.{place.name}" if IMAGE in adapted.paths else place.name
-    site = CanonicalizedStage(adapted.model.get_submodule(path), canonicalizer, place, mode)
-    _set(adapted.model, path, site)
-    adapted.paths[place.name] = path
+    else:
+        stage = _get(adapted.model, place.name)
+        _put(adapted.model, place.name, CanonicalizedStage(stage, canonicalizer, place, mode))
+    adapted.names.append(place.name)
 
 
-def _set(root: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, child = path.rpartition(".")
+def _get(root: nn.Module, name: str) -> Any:
+    """The module at the stage `name`: the site if there is one."""
+    if name == IMAGE:
+        return root
+    parent, child = _parent(root, name)
+    return getattr(parent, child)
+
+
+def _put(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, child = _parent(root, name)
     # setattr on containers such as Sequential takes their string indices too
-    setattr(root.get_submodule(parent), child, module)
+    setattr(parent, child, module)
+
+
+def _remove(root: nn.Module, name: str) -> None:
+    if name != IMAGE:
+        _put(root, name, _get(root, name).stage)
+
+
+def _parent(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds the stage `name`; names are those of the base, so sites are looked through."""
+    *path, child = name.split(".")
+    module = _behind(root)
+    for part in path:
+        module = _behind(getattr(module, part))
+    return module, child
+
+
+def _behind(module: nn.Module) -> nn.Module:
+    return module.stage if isinstance(module, CanonicalizedStage) else module
 
 
 class CheckedImage(CanonicalizedStage):
@@ -209,12 +241,10 @@ def unadapt(adapted: AdaptedModel) -> nn.Module:
     """Take the canonicalizers out and return the original model, bit for bit; the wrapper is spent."""
     if not isinstance(adapted, AdaptedModel):
         raise LSEError(f"unadapt takes what lse_dec.adapt returned; got {type(adapted).__name__}")
-    # deepest first, so that a path stays valid until its turn comes
-    for path in sorted(adapted.paths.values(), key=len, reverse=True):
-        if path:
-            _set(adapted.model, path, adapted.model.get_submodule(path).stage)  # type: ignore[arg-type]
+    for name in adapted.names:
+        _remove(adapted.model, name)
     model = adapted.base
-    adapted.paths = {}
+    adapted.names = []
     return model
 
 

@@ -1,0 +1,291 @@
+"""save and load: what comes back, and what is refused in one clear line."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import lse_dec
+from lse_core.errors import LSEError, OutputError
+from lse_core.plugins import hookimpl, registry
+from lse_dec.checkpoint.config import CheckpointError, Config
+from lse_dec.checkpoint.source import same_architecture
+from lse_dec.gradients import Implicit
+from lse_dec.solvers import Anderson, Naive
+from lse_dec.updates import Compose
+
+SMALL = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3, "num_classes": 7}
+
+
+def vit(**settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", **{**SMALL, **settings}).eval()
+
+
+def resnet(**settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("resnet10t", **{"num_classes": 7, **settings}).eval()
+
+
+def stirred(model: nn.Module, *args: Any, **options: Any) -> lse_dec.AdaptedModel:
+    adapted = lse_dec.adapt(model, *args, **options)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in adapted.canonicalizer_parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return adapted
+
+
+def images(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("mode", ["invariant", "equivariant"])
+def test_round_trip_by_timm_name(tmp_path: Path, mode: str) -> None:
+    adapted = stirred(resnet(), ["layer2", "image"], mode=mode, solver="naive", rule="compose", segments=5)
+    assert lse_dec.save(adapted, tmp_path / "model") == tmp_path / "model"
+    again = lse_dec.load(tmp_path / "model")
+    assert torch.equal(again(images()), adapted(images()))
+    assert list(again.sites) == ["layer2", "image"]
+    assert (again.mode, again.settings) == (adapted.mode, adapted.settings)
+    assert not again.training
+    assert list(again.state_dict()) == list(adapted.state_dict())
+    assert sorted(os.listdir(tmp_path / "model")) == ["config.json", "model.safetensors"]
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    adapted = stirred(vit(), ["image", "blocks.1"]).train()
+    names = [name for name, _ in adapted.named_modules()]
+    before = {k: v.clone() for k, v in adapted.state_dict().items()}
+    lse_dec.save(adapted, tmp_path)
+    assert [name for name, _ in adapted.named_modules()] == names
+    assert all(torch.equal(v, before[k]) for k, v in adapted.state_dict().items())
+    assert all(m.training for m in adapted.modules())
+
+
+def test_the_files_are_plain(tmp_path: Path) -> None:
+    adapted = stirred(resnet(num_classes=3, in_chans=1))
+    lse_dec.save(adapted, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["format"] == "lse-dec"
+    assert config["version"] == 1
+    assert config["model"] == {
+        "source": "timm",
+        "name": "resnet10t",
+        "kwargs": {"num_classes": 3, "in_chans": 1},
+    }
+    assert config["sites"] == ["image", "layer1"]
+    assert config["plugins"]["solver:anderson"] == "lse-dec"
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(tensors[k], v) for k, v in adapted.state_dict().items())
+
+
+def test_keywords_that_cannot_be_inferred(tmp_path: Path) -> None:
+    adapted = stirred(vit())  # depth, width and heads differ from the name's
+    lse_dec.save(adapted, tmp_path / "bare")
+    assert Config.read(tmp_path / "bare").model["source"] == "given"
+    with pytest.raises(CheckpointError, match=r"pass it as load\(folder, model\)"):
+        lse_dec.load(tmp_path / "bare")
+    assert torch.equal(lse_dec.load(tmp_path / "bare", vit())(images()), adapted(images()))
+    lse_dec.save(adapted, tmp_path / "told", model_kwargs=SMALL)
+    assert torch.equal(lse_dec.load(tmp_path / "told")(images()), adapted(images()))
+    with pytest.raises(CheckpointError, match="gives another model"):
+        lse_dec.save(adapted, tmp_path / "wrong", model_kwargs={**SMALL, "num_heads": 4})
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_heads_are_no_shape_but_count() -> None:
+    assert same_architecture(vit(), vit())
+    assert not same_architecture(vit(), vit(num_heads=4))
+    assert not same_architecture(vit(), vit(depth=3))
+
+
+def test_image_size_is_inferred(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=2)
+    lse_dec.save(lse_dec.adapt(model, "image"), tmp_path)
+    assert Config.read(tmp_path).model["kwargs"] == {"num_classes": 2, "img_size": [32, 32]}
+    assert lse_dec.load(tmp_path)(images()).shape == (2, 2)
+
+
+def test_settings_given_as_objects(tmp_path: Path) -> None:
+    adapted = stirred(
+        resnet(),
+        "image",
+        solver=Anderson(m=2, damping=0.5),
+        rule=Compose(max_step=0.1),
+        gradient=Implicit(steps=9, solver=Naive(damping=0.7)),
+        widths=(8, 16),
+    )
+    lse_dec.save(adapted, tmp_path)
+    again = lse_dec.load(tmp_path).canonicalizers["image"]
+    assert again.solver == Anderson(m=2, damping=0.5)
+    assert again.rule == Compose(max_step=0.1)
+    assert again.gradient == Implicit(steps=9, solver=Naive(damping=0.7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    adapted = stirred(resnet().to(dtype), "image")
+    lse_dec.save(adapted, tmp_path)
+    again = lse_dec.load(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {dtype}
+    assert torch.equal(again(images(dtype)), adapted(images(dtype)))
+
+
+def test_tied_weights(tmp_path: Path) -> None:
+    model = vit()
+    model.blocks[1].mlp.fc1.weight = model.blocks[0].mlp.fc1.weight
+    adapted = stirred(model)
+    lse_dec.save(adapted, tmp_path)
+    other = vit()
+    other.blocks[1].mlp.fc1.weight = other.blocks[0].mlp.fc1.weight
+    assert torch.equal(lse_dec.load(tmp_path, other)(images()), adapted(images()))
+
+
+def test_a_second_save_replaces_the_first_and_spares_other_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    lse_dec.save(stirred(resnet()), tmp_path)
+    changed = stirred(resnet(), "layer3")
+    lse_dec.save(changed, tmp_path)
+    assert list(lse_dec.load(tmp_path).sites) == ["layer3"]
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors", "notes.txt"]
+
+
+def test_an_interrupted_save_keeps_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapted = stirred(resnet())
+    lse_dec.save(adapted, tmp_path)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lse_dec.checkpoint.folder.save_model", full)
+    with pytest.raises(OutputError, match="cannot write .*No space left on device"):
+        lse_dec.save(stirred(resnet(), "layer3"), tmp_path)
+    assert torch.equal(lse_dec.load(tmp_path)(images()), adapted(images()))
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+
+
+def test_a_mixed_pair_is_refused(tmp_path: Path) -> None:
+    lse_dec.save(stirred(resnet()), tmp_path / "a")
+    lse_dec.save(stirred(resnet(), "layer3"), tmp_path / "b")
+    os.replace(tmp_path / "b" / "config.json", tmp_path / "a" / "config.json")
+    with pytest.raises(CheckpointError, match="checksum"):
+        lse_dec.load(tmp_path / "a")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    lse_dec.save(stirred(resnet()), folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+Edit = Callable[[dict[str, Any]], Any]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda c: c.update(version=2, lse_dec="9.1"), "written by lse-dec 9.1; this one reads up to 1"),
+        (lambda c: c.update(version="1"), "'version' must be a whole number"),
+        (lambda c: c.update(format="other"), "is no lse-dec config"),
+        (lambda c: c.update(sytes=[]), "unknown entry 'sytes'. Did you mean 'sites'?"),
+        (lambda c: c.pop("sites"), "'sites' must be a list; it is missing"),
+        (lambda c: c.update(sites=[]), "at least one stage"),
+        (lambda c: c.update(sites="image"), "'sites' must be a list; it is 'image'"),
+        (lambda c: c.update(sites=["layer9"]), "unknown stage 'layer9'"),
+        (lambda c: c.update(mode="sideways"), "unknown mode 'sideways'"),
+        (lambda c: c.update(dtype="float99"), "unknown dtype 'float99'"),
+        (lambda c: c["model"].update(source="web"), "'model' must tell"),
+        (lambda c: c["model"].update(name="resnet0"), "timm cannot make 'resnet0'"),
+        (lambda c: c["model"]["kwargs"].update(num_classes=9), "does not fit ResNet"),
+        (lambda c: c["settings"].update(segmnts=4), "unknown setting of DEC 'segmnts'"),
+        (lambda c: c["settings"].update(segments="four"), "does not fit"),
+        (
+            lambda c: c["settings"].update(solver={"name": "anderson", "settings": {"m": 9}}),
+            "m must be 1 to 5",
+        ),
+        (lambda c: c["settings"].update(solver={"name": "anderson"}), "name and settings"),
+        (lambda c: c["weights"].update(file="../model.safetensors"), "in the folder itself"),
+        (lambda c: c["weights"].update(file="other.safetensors"), "cannot read .*other.safetensors"),
+        (
+            lambda c: c["plugins"].update({"solver:halley": "acme-solvers"}),
+            "needs the solver 'halley' of acme-solvers: pip install acme-solvers",
+        ),
+    ],
+)
+def test_a_changed_config_is_refused(
+    tmp_path: Path, written: dict[str, bytes], edit: Edit, words: str
+) -> None:
+    for name, data in written.items():
+        (tmp_path / name).write_bytes(data)
+    config = json.loads(written["config.json"])
+    edit(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=words.replace("?", r"\?")) as raised:
+        lse_dec.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights_are_refused(tmp_path: Path, written: dict[str, bytes], kept: int) -> None:
+    (tmp_path / "config.json").write_bytes(written["config.json"])
+    (tmp_path / "model.safetensors").write_bytes(written["model.safetensors"][:kept])
+    with pytest.raises(CheckpointError, match="truncated"):
+        lse_dec.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"format": "lse-dec"'])
+def test_damaged_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "config.json"))):
+        lse_dec.load(tmp_path)
+
+
+def test_not_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a folder written by lse_dec.save"):
+        lse_dec.load(tmp_path / "nowhere")
+    with pytest.raises(LSEError, match="save takes what"):
+        lse_dec.save(resnet(), tmp_path)  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        lse_dec.save(stirred(resnet()), tmp_path / "file")
+
+
+class Halley(Naive):
+    """A stranger's solver."""
+
+
+class Acme:
+    @hookimpl
+    def lse_solvers(self) -> dict[str, Any]:
+        return {"halley": Halley}
+
+
+def test_a_strangers_plugin_is_needed_again(tmp_path: Path) -> None:
+    registry().register(Acme(), "acme")
+    try:
+        adapted = stirred(resnet(), "image", solver="halley")
+        lse_dec.save(adapted, tmp_path)
+        assert torch.equal(lse_dec.load(tmp_path)(images()), adapted(images()))
+    finally:
+        registry().unregister("acme")
+    with pytest.raises(CheckpointError, match="needs the solver 'halley' of acme"):
+        lse_dec.load(tmp_path)
+
+
+def test_what_cannot_be_named_cannot_be_written(tmp_path: Path) -> None:
+    adapted = lse_dec.adapt(resnet(), "image", solver=Halley())
+    with pytest.raises(LSEError, match="register its class as a plugin"):
+        lse_dec.save(adapted, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
