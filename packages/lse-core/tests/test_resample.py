@@ -149,7 +149,7 @@ def numeric_gradient(f: object, z: Tensor, h: float = 1e-6) -> Tensor:
     return gradient
 
 
-@pytest.mark.parametrize("size", [(6, 7)], ids=["matrix"])
+@pytest.mark.parametrize("size", [(6, 7), (34, 35)], ids=["few", "many"])
 @pytest.mark.parametrize("op", [scale, unscale])
 def test_gradient_at_the_identity_is_the_central_difference(op: object, size: tuple[int, int]) -> None:
     torch.manual_seed(0)

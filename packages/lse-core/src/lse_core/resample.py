@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
+from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_channels_last, sample_grid
 from lse_core.separable import SeparableWarp
 
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
 
 MODES = ("auto", "bilinear", "nearest")
-# Above this many pixels a channels-first map goes through grid_sample: matrix products cost
-# O(n^1.5) there (measured on CPU: 7.7 ms against 1.5 ms for 8x3x224x224, but 0.4 against 0.6 on 14x14).
-DENSE_PIXELS = 64 * 64
+# Matrix products cost O(n^3) an image, sampling O(n^2): from these sizes on sampling is cheaper.
+# Measured by tools/bench/warps.py.
+MANY_PIXELS = 32 * 32
+MANY_PIXELS_CUDA = 64 * 64
+FEW_CHANNELS = 16
 
 
 def scale(
@@ -32,6 +34,7 @@ def scale(
     *,
     mode: str = "auto",
     size: tuple[int, int] | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """S(x; l)(p) = x(l^-1(p)), Eq. 8 and 13: where the slope of `warp` exceeds 1 the picture grows.
 
@@ -44,15 +47,17 @@ def scale(
         mode: "bilinear", "nearest", or "auto": nearest for integer dtypes, else bilinear. Both
             sample at the very same coordinates.
         size: (height, width) of the output; None keeps the input's.
+        antialias: where the result shrinks the input, average over all the pixels that fall together
+            instead of reading two of them. Bilinear mode and separable warps only.
 
     Returns:
         The warped tensor, layout and dtype of `x`.
 
     Raises:
         ShapeError: rank, batch or size do not fit.
-        DTypeError: the warp is on another device, or a label map is to be interpolated.
+        DTypeError: the warp is on another device, or a label map is to be interpolated or averaged.
     """
-    return unscale(x, ~warp, layout, mode=mode, size=size)
+    return unscale(x, ~warp, layout, mode=mode, size=size, antialias=antialias)
 
 
 def unscale(
@@ -62,6 +67,7 @@ def unscale(
     *,
     mode: str = "auto",
     size: tuple[int, int] | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """S^-1(x; l)(p) = x(l(p)): undoes `scale` with the same warp, up to interpolation.
 
@@ -70,8 +76,11 @@ def unscale(
     labels = not x.is_floating_point()
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
-    if labels and mode == "bilinear":
+    nearest = mode == "nearest" or (labels and mode == "auto")
+    if labels and (not nearest or antialias):
         raise DTypeError(f"labels of dtype {x.dtype} cannot be interpolated; use mode='nearest'")
+    if nearest and antialias:
+        raise DTypeError("antialias averages pixels, mode='nearest' must not; choose one of them")
     bare = x.ndim == 3 and labels  # a label map without channels
     lay = as_layout("nchw" if bare else layout)
     spatial, rest = lay.unpack(x.unsqueeze(1) if bare else x)
@@ -79,17 +88,46 @@ def unscale(
     h, w = spatial.shape[h_axis], spatial.shape[h_axis + 1]
     out_h, out_w = size or (h, w)
     warp = _fit(warp, spatial, out_h, out_w)
-    u_x = warp.x(pixel_centres(out_w, warp))
-    u_y = warp.y(pixel_centres(out_h, warp))
-    if labels or mode == "nearest":
-        out = _nearest(spatial, u_x, u_y, lay.channels_last)
-    elif not lay.channels_last and h * w > DENSE_PIXELS and not _tracing():
-        out = _grid_sample(spatial, u_x, u_y)
+    p_x, p_y = pixel_centres(out_w, warp), pixel_centres(out_h, warp)
+    s_x, s_y = warp.x(p_x) * (w - 1), warp.y(p_y) * (h - 1)
+    if nearest:
+        out = _nearest(spatial, s_x, s_y, lay.channels_last)
+    elif antialias:
+        w_x = _wide_weights(s_x, w, warp.x.slope(p_x) * (w - 1) / max(out_w - 1, 1))
+        w_y = _wide_weights(s_y, h, warp.y.slope(p_y) * (h - 1) / max(out_h - 1, 1))
+        out = warp_by_weights(spatial, w_x, w_y, channels_last=lay.channels_last)
     else:
-        out = warp_by_weights(
-            spatial, axis_weights(u_x, w), axis_weights(u_y, h), channels_last=lay.channels_last
-        )
+        out = _bilinear(spatial, s_x, s_y, lay.channels_last)
     return out[:, 0] if bare else lay.pack(out, rest)
+
+
+def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
+    """The cheapest way to the same numbers: matrix products, two taps, or grid_sample."""
+    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    cuda = x.is_cuda
+    many = h * w > (MANY_PIXELS_CUDA if cuda else MANY_PIXELS)
+    if torch.compiler.is_exporting():
+        # exported graphs hold only ops that every runtime shares, which GridSample is not
+        return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
+    s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
+    if torch.compiler.is_compiling():
+        # the compiler derives gradients itself, of plain operations
+        if many and not channels_last:
+            return plain_grid_sample(x.to(s_x.dtype), _outer(s_x, s_y)).to(x.dtype)
+        return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
+    if not channels_last:
+        if cuda and not many:  # deterministic there, which grid_sample's backward is not
+            return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=False)
+        return sample_grid(x, _outer(s_x, s_y))
+    if many and c < FEW_CHANNELS:
+        return sample_grid(x.permute(0, 3, 1, 2), _outer(s_x, s_y)).permute(0, 2, 3, 1).contiguous()
+    return sample_channels_last(x, s_x, s_y, taps=many and not cuda and min(h, w) > 1)
+
+
+def _outer(s_x: Tensor, s_y: Tensor) -> Tensor:
+    """Positions (B, m_h, m_w, 2) in xy order from those of each axis."""
+    shape = (s_x.shape[0], s_y.shape[1], s_x.shape[1])
+    return torch.stack([s_x.unsqueeze(1).expand(shape), s_y.unsqueeze(2).expand(shape)], dim=-1)
 
 
 def pixel_centres(n: int, like: SeparableWarp | Tensor) -> Tensor:
@@ -112,9 +150,18 @@ def axis_weights(u: Tensor, n: int) -> Tensor:
     Returns:
         (B, m, n); rows sum to 1.
     """
-    j = torch.arange(n, device=u.device, dtype=u.dtype)
-    s = (u.unsqueeze(-1) * (n - 1) - j).clamp(-2.0, 2.0)
-    return ((s - 1.0).abs() + (s + 1.0).abs()) * 0.5 - s.abs()
+    return _weights(u * (n - 1), n)
+
+
+def _weights(s: Tensor, n: int) -> Tensor:
+    return hat(s.unsqueeze(-1) - torch.arange(n, device=s.device, dtype=s.dtype))
+
+
+def _wide_weights(s: Tensor, n: int, step: Tensor) -> Tensor:
+    """Tents as wide as the distance between positions in pixels, where that exceeds one; rows sum to 1."""
+    j = torch.arange(n, device=s.device, dtype=s.dtype)
+    tent = hat((s.unsqueeze(-1) - j) / step.abs().clamp_min(1.0).unsqueeze(-1))
+    return tent / tent.sum(-1, keepdim=True)
 
 
 def averaging_weights(n: int, m: int, *, device: torch.device | None = None, dtype: torch.dtype) -> Tensor:
@@ -152,35 +199,19 @@ def warp_by_weights(x: Tensor, w_x: Tensor, w_y: Tensor, *, channels_last: bool)
         b, h, w, c = x.shape
         rows = w_y @ x.reshape(b, h, w * c)
         return w_x.unsqueeze(1) @ rows.view(b, w_y.shape[1], w, c)
-    return w_y.unsqueeze(1) @ (x @ w_x.unsqueeze(1).transpose(-1, -2))
+    b, c, h, w = x.shape
+    rows = x.reshape(b, c * h, w) @ w_x.transpose(1, 2)  # one product an image, not one a channel
+    return w_y.unsqueeze(1) @ rows.view(b, c, h, w_x.shape[1])
 
 
-def _grid_sample(x: Tensor, u_x: Tensor, u_y: Tensor) -> Tensor:
-    b, m_h, m_w = u_x.shape[0], u_y.shape[1], u_x.shape[1]
-    grid = torch.stack([u_x.unsqueeze(1).expand(b, m_h, m_w), u_y.unsqueeze(2).expand(b, m_h, m_w)], dim=-1)
-    grid = 2.0 * grid - 1.0
-    # grid_sample wants one dtype; coordinates in half precision would miss whole pixels
-    out = F.grid_sample(x.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return out.to(x.dtype)
-
-
-def _nearest(x: Tensor, u_x: Tensor, u_y: Tensor, channels_last: bool) -> Tensor:
+def _nearest(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
     h_axis = 1 if channels_last else 2
-    i_y = _nearest_index(u_y, x.shape[h_axis]).unsqueeze(2)
-    i_x = _nearest_index(u_x, x.shape[h_axis + 1]).unsqueeze(1)
+    i_y = s_y.round().long().clamp(0, x.shape[h_axis] - 1).unsqueeze(2)
+    i_x = s_x.round().long().clamp(0, x.shape[h_axis + 1] - 1).unsqueeze(1)
     i_b = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
     if channels_last:
         return x[i_b, i_y, i_x]
     return x.permute(0, 2, 3, 1)[i_b, i_y, i_x].permute(0, 3, 1, 2)
-
-
-def _nearest_index(u: Tensor, n: int) -> Tensor:
-    return (u * (n - 1)).round().long().clamp(0, n - 1)
-
-
-def _tracing() -> bool:
-    # exported graphs hold only ops that every runtime shares, which GridSample is not
-    return torch.compiler.is_exporting()
 
 
 def _fit(warp: SeparableWarp, spatial: Tensor, out_h: int, out_w: int) -> SeparableWarp:
