@@ -1,0 +1,25 @@
+"""The `lse export` group; each command imports what is heavy when it runs."""
+
+from __future__ import annotations
+
+import click
+
+from lse_export.commands.onnx import onnx
+from lse_export.commands.verify import verify
+
+__all__ = ["export"]
+
+
+@click.group()
+def export() -> None:
+    """Export adapted models and prove the result equal.
+
+    \b
+    Example:
+      lse export onnx runs/model --out model.onnx
+      lse export verify model.onnx runs/model
+    """
+
+
+for _command in (onnx, verify):
+    export.add_command(_command)

@@ -1,0 +1,83 @@
+"""`lse export verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lse_export.commands.common import (
+    images_for,
+    images_option,
+    json_option,
+    load_model,
+    size_option,
+    working,
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--batch-sizes", multiple=True, type=click.IntRange(1), default=(1, 5), show_default=True,
+    help="Images a call; repeat for several.",
+)  # fmt: skip
+@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Of the output's range.")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@size_option
+@images_option
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    file: Path,
+    model: Path,
+    batch_sizes: tuple[int, ...],
+    tolerance: float,
+    provider: str,
+    size: tuple[int, int] | None,
+    images: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Compare the ONNX FILE with the MODEL it was exported from, a folder that lse_dec.save wrote.
+
+    Compares on the images given and on edge cases, at every batch size. Ends with exit status 1
+    where the two differ.
+
+    \b
+    Example:
+      lse export verify model.onnx runs/model --images photos/ --batch-sizes 1 --batch-sizes 7
+    """
+    from lse_export.verification import verify as compare
+
+    with working(f"loading {model}"):
+        adapted = load_model(model)
+        inputs = images_for(adapted, size, images)
+    with working(f"comparing {file}"):
+        report = compare(
+            file,
+            adapted,
+            inputs,
+            batch_sizes=batch_sizes,
+            tolerance=tolerance,
+            provider=provider,
+            throw=False,
+        )
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("output", "inputs", "batch", "max diff", "of range", "mean diff", "argmax", "verdict")
+        for row in report.rows:
+            table.add_row(
+                row.output, row.inputs, str(row.batch_size), f"{row.max_abs_diff:.2e}", f"{row.relative:.2e}",
+                f"{row.mean_abs_diff:.2e}", f"{row.argmax_agreement:.1%}", row.verdict,
+            )  # fmt: skip
+        Console().print(table)
+        click.echo(f"ran on {report.providers[0]}")
+    click.echo(report.summary(), err=True)
+    ctx.exit(0 if report.ok else 1)

@@ -1,0 +1,27 @@
+"""What lse-export registers; heavy imports wait until a hook is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lse_core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def lse_exporters() -> Mapping[str, Any]:
+    """The ONNX exporter."""
+    from lse_export.to_onnx import export_onnx
+
+    return {"onnx": export_onnx}
+
+
+@hookimpl
+def lse_commands() -> Mapping[str, click.Command]:
+    """The command group `export`."""
+    from lse_export.commands import export
+
+    return {"export": export}

@@ -1,0 +1,194 @@
+"""An adapted model as an exporter needs it: eval mode, a fixed number of steps, one tensor in, tensors out.
+
+An adapted model is known here by its attributes alone: `canonicalizers` (modules by the name of
+their site), `mode` and `settings`. A canonicalizer may carry `steps`, `solver` and `rule`, and
+answers with an object that has `warp` and `solution` (see `lse_dec.canonicalizers.Canonicalization`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite
+from lse_export.errors import ExportError
+
+__all__ = [
+    "Unrolled",
+    "canonicalizers_of",
+    "check_example",
+    "evaluating",
+    "recording",
+    "residual_traces",
+    "steps_of",
+    "with_steps",
+]
+
+
+def canonicalizers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Canonicalizers by site; empty for a model that was never adapted."""
+    found = getattr(model, "canonicalizers", None)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def steps_of(model: nn.Module) -> dict[str, int]:
+    """Solver steps by site, for the canonicalizers that iterate."""
+    return {
+        site: int(canonicalizer.steps)  # type: ignore[arg-type]
+        for site, canonicalizer in canonicalizers_of(model).items()
+        if hasattr(canonicalizer, "steps")
+    }
+
+
+@contextmanager
+def with_steps(model: nn.Module, steps: int | Mapping[str, int] | None) -> Iterator[None]:
+    """Let the model's solvers take `steps` evaluations while the block runs; None changes nothing.
+
+    Args:
+        model: an adapted model.
+        steps: at least 1, for all sites or by the name of the site.
+
+    Raises:
+        LSEError: out of range, or the model has no solver whose steps could be set.
+    """
+    if steps is None:
+        yield
+        return
+    before = steps_of(model)
+    wanted = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(before, steps)
+    if not before or not wanted.keys() <= before.keys():
+        raise LSEError(f"no solver steps to set: sites that iterate are {', '.join(before) or 'none'}")
+    for count in wanted.values():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise LSEError(f"solver steps must be a whole number of at least 1; got {count!r}")
+    canonicalizers = canonicalizers_of(model)
+    try:
+        for site, count in wanted.items():
+            canonicalizers[site].steps = count  # type: ignore[assignment]
+        yield
+    finally:
+        for site, count in before.items():
+            canonicalizers[site].steps = count  # type: ignore[assignment]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients while the block runs; every module's own mode comes back after it.
+
+    Without gradients matters for more than speed: the steps that only carry a gradient (phantom
+    steps) would otherwise be exported too.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def recording(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Collect the last answer of every canonicalizer by site while the block runs."""
+    record: dict[str, Any] = {}
+
+    def keeper(site: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            record[site] = output
+
+        return keep
+
+    handles = [
+        canonicalizer.register_forward_hook(keeper(site))
+        for site, canonicalizer in canonicalizers_of(model).items()
+    ]
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def residual_traces(model: nn.Module, image: Tensor) -> dict[str, list[float]]:
+    """Largest residual over the batch at every solver step, by site; sites without a solve are absent.
+
+    Runs the model once, in whatever mode it is in.
+    """
+    with recording(model) as record:
+        model(image)
+    return {
+        site: answer.solution.residuals.amax(dim=1).tolist()
+        for site, answer in record.items()
+        if getattr(answer, "solution", None) is not None
+    }
+
+
+class Unrolled(nn.Module):
+    """A function from one tensor to a flat tuple of tensors, as graph formats have it.
+
+    Args:
+        model: any module of one tensor argument.
+        record: filled by `recording(model)`; given, every site's warp and residual are outputs too.
+    """
+
+    def __init__(self, model: nn.Module, record: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.record = record
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The model's tensors in order, then (x values, y values, residual) of every recorded site.
+
+        Warps are (B, N + 1): where the map sends 0, 1/N, ..., 1. Residuals are (B,).
+        """
+        outputs = [leaf for leaf in pytree.tree_leaves(self.model(image)) if isinstance(leaf, Tensor)]
+        for answer in (self.record or {}).values():
+            outputs += [answer.warp.x.values, answer.warp.y.values]
+            if answer.solution is not None:
+                outputs.append(answer.solution.residual)
+        return tuple(outputs)
+
+    def extra_names(self) -> list[str]:
+        """Names of the outputs that `record` adds; known after a forward pass."""
+        names = []
+        for site, answer in (self.record or {}).items():
+            names += [f"warp_x.{site}", f"warp_y.{site}"]
+            if answer.solution is not None:
+                names.append(f"residual.{site}")
+        return names
+
+
+def check_example(model: nn.Module, example: Tensor) -> Tensor:
+    """Return the example on the model's device.
+
+    Raises:
+        ShapeError, DTypeError, NotFiniteError: no batch of finite floating images (B, C, H, W).
+        ExportError: the model itself fails on it.
+    """
+    if not isinstance(example, Tensor):
+        raise DTypeError(f"the example must be a tensor of images; got {type(example).__name__}")
+    if example.ndim != 4 or 0 in example.shape:
+        raise ShapeError(
+            f"the example must be images (batch, channels, height, width); got shape {tuple(example.shape)}"
+        )
+    if not example.is_floating_point():
+        raise DTypeError(f"the example must be floating images, normalised; got {example.dtype}")
+    check_finite(example, "the example")
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        example = example.to(parameter.device)
+    try:
+        with evaluating(model):
+            model(example)
+    except LSEError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"the model fails on an example of shape {tuple(example.shape)}: {text}") from error
+    return example

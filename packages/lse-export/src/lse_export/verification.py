@@ -1,0 +1,325 @@
+"""Does the exported file compute what the model computes? On real images and on edge cases, per output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError
+from lse_export.errors import ExportError, VerificationError
+from lse_export.metadata import read_metadata
+from lse_export.runtime import open_session, run
+from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
+
+__all__ = ["Comparison", "Verification", "edge_inputs", "verify"]
+
+Verdict = Literal["equal", "amplified", "different"]
+
+# two units in the last place of float32: the least that another order of summation may change
+ROUNDING = 2.0**-22
+# outputs that `with_warps` adds live on [0, 1], or are residuals in the same units
+EXTRAS = ("warp_x.", "warp_y.", "residual.")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output on one kind of input at one batch size.
+
+    Attributes:
+        output: its name in the file.
+        inputs: "real", "constant", "extreme" or "random".
+        batch_size: images a call.
+        max_abs_diff: largest absolute difference.
+        mean_abs_diff: mean absolute difference.
+        relative: `max_abs_diff` over the range (largest minus least value) of the model's own output.
+        argmax_agreement: share of images with the same largest entry along axis 1; 1.0 for outputs
+            that are no class scores (B, C).
+        verdict: "equal" within the tolerance; "amplified" where the model itself moves as far when
+            its input changes by rounding only, so that no export could agree; else "different".
+    """
+
+    output: str
+    inputs: str
+    batch_size: int
+    max_abs_diff: float
+    mean_abs_diff: float
+    relative: float
+    argmax_agreement: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found. Plain numbers are over the real inputs, all outputs and batch sizes.
+
+    Attributes:
+        path: the file.
+        rows: every comparison made, edge inputs included.
+        batch_sizes: batch sizes compared.
+        tolerance: largest `relative` that counts as equal.
+        providers: execution providers of the session, the first being what ran.
+        steps: solver steps compared, by site.
+        residuals: largest residual over the real inputs at every step, by site.
+    """
+
+    path: Path
+    rows: list[Comparison]
+    batch_sizes: tuple[int, ...]
+    tolerance: float
+    providers: list[str]
+    steps: dict[str, int]
+    residuals: dict[str, list[float]]
+
+    @property
+    def real(self) -> list[Comparison]:
+        """The comparisons on real inputs."""
+        return [row for row in self.rows if row.inputs == "real"]
+
+    @property
+    def max_abs_diff(self) -> float:
+        """Largest absolute difference on real inputs."""
+        return max(row.max_abs_diff for row in self.real)
+
+    @property
+    def mean_abs_diff(self) -> float:
+        """Largest of the mean absolute differences on real inputs."""
+        return max(row.mean_abs_diff for row in self.real)
+
+    @property
+    def relative(self) -> float:
+        """Largest difference on real inputs, relative to the range of the output it is in."""
+        return max(row.relative for row in self.real)
+
+    @property
+    def argmax_agreement(self) -> float:
+        """Least share of real images with the same answer."""
+        return min(row.argmax_agreement for row in self.real)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is "different"."""
+        return all(row.verdict != "different" for row in self.rows)
+
+    @property
+    def not_contracting(self) -> dict[str, list[float]]:
+        """Residuals of the sites where they do not at least halve from the first step to the last."""
+        return {
+            site: trace
+            for site, trace in self.residuals.items()
+            if len(trace) > 1 and not trace[-1] <= 0.5 * trace[0] and not trace[-1] < 1e-6
+        }
+
+    def summary(self) -> str:
+        """One line: the verdict, the numbers, and what the residuals say about it."""
+        worst = max(self.rows, key=lambda row: row.relative)
+        text = (
+            f"{self.path}: largest difference {worst.relative:.2g} of the range of {worst.output!r} "
+            f"({worst.inputs} inputs, batch size {worst.batch_size}; tolerance {self.tolerance:g})"
+        )
+        if not self.ok:
+            text += "; the file does not compute what the model computes"
+        elif any(row.verdict == "amplified" for row in self.rows):
+            text += "; the model moves as far by rounding of its input alone, so the export is not to blame"
+        if worst.verdict != "equal" and self.not_contracting:
+            sites = ", ".join(
+                f"{s!r} ({t[0]:.2g} to {t[-1]:.2g} in {len(t)} steps)"
+                for s, t in self.not_contracting.items()
+            )
+            text += f"; the update does not contract at {sites}, which amplifies rounding"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "path": str(self.path),
+            "ok": self.ok,
+            "max_abs_diff": self.max_abs_diff,
+            "mean_abs_diff": self.mean_abs_diff,
+            "relative": self.relative,
+            "argmax_agreement": self.argmax_agreement,
+            "batch_sizes": list(self.batch_sizes),
+            "tolerance": self.tolerance,
+            "providers": self.providers,
+            "steps": self.steps,
+            "residuals": self.residuals,
+            "rows": [vars(row) for row in self.rows],
+        }
+
+
+def verify(
+    path: str | Path,
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_sizes: Sequence[int] = (1, 5),
+    tolerance: float = 1e-4,
+    provider: str = "cpu",
+    edges: bool = True,
+    throw: bool = True,
+) -> Verification:
+    """Compare an exported file with the model it came from.
+
+    The model runs in eval mode with as many solver steps as the file says it was unrolled with.
+
+    Args:
+        path: the ONNX file.
+        model: the model, left as it was.
+        inputs: (n, C, H, W) real images; every one is compared at every batch size.
+        batch_sizes: how many images a call; the last batch is filled up from the start.
+        tolerance: largest difference, relative to the output's range, that counts as equal.
+        provider: ONNX Runtime's execution provider, see `lse_export.runtime.PROVIDERS`.
+        edges: compare on `edge_inputs` too.
+        throw: raise where the file differs from the model; off, look at `Verification.ok`.
+
+    Raises:
+        VerificationError: the file differs from the model and `throw` is on.
+        ExportError: the file cannot be run, takes no such batch, or has other outputs than the model.
+        ShapeError, DTypeError, NotFiniteError: `inputs` are no finite images.
+    """
+    path, sizes = Path(path), tuple(batch_sizes)
+    if not sizes or min(sizes) < 1:
+        raise LSEError(f"batch sizes must be whole numbers of at least 1; got {list(sizes)}")
+    session = open_session(path, provider)
+    steps = _steps(path)
+    with with_steps(model, steps or None), evaluating(model):
+        inputs = check_example(model, inputs)
+        batches = [("real", batch) for size in sizes for batch in _batches(inputs, size)]
+        if edges:
+            batches += list(edge_inputs(inputs, sizes[-1]).items())
+        found: dict[tuple[str, str, int], list[_Pair]] = {}
+        for kind, batch in batches:
+            _fits(session, batch)
+            with recording(model) as record:
+                for name, pair in _compare(session, model, record, batch).items():
+                    found.setdefault((name, kind, len(batch)), []).append(pair)
+        rows = [_row(key, pairs, model, tolerance) for key, pairs in found.items()]
+        traces = residual_traces(model, inputs)
+    report = Verification(path, rows, sizes, tolerance, list(session.get_providers()), steps, traces)
+    if throw and not report.ok:
+        raise VerificationError(report.summary())
+    return report
+
+
+def edge_inputs(like: Tensor, batch: int) -> dict[str, Tensor]:
+    """Inputs at the edge of what a model will see, by kind, (batch, C, H, W) each.
+
+    "constant": flat images between the least and the largest value of `like`; "extreme": random signs
+    at four times its largest magnitude; "random": uniform noise over its range.
+    """
+    low, high = float(like.min()), float(like.max())
+    shape = (batch, *like.shape[1:])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(shape, generator=generator)
+    levels = torch.linspace(low, high, batch).view(-1, 1, 1, 1)
+    peak = 4.0 * max(abs(low), abs(high), 1e-3)
+    edges = {
+        "constant": levels.expand(shape).contiguous(),
+        "extreme": torch.where(noise < 0.5, -peak, peak),
+        "random": low + (high - low) * noise,
+    }
+    return {kind: image.to(like) for kind, image in edges.items()}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One output of the model and of the file for one batch."""
+
+    image: Tensor
+    index: int
+    expected: Tensor
+    got: Tensor
+
+
+def _steps(path: Path) -> dict[str, int]:
+    """Solver steps by site, as the file tells; empty for a file that tells nothing."""
+    facts = read_metadata(onnx.load_model(path, load_external_data=False))
+    settings = json.loads(facts.get("lse.settings", "{}"))
+    return {site: values["steps"] for site, values in settings.items() if "steps" in values}
+
+
+def _batches(inputs: Tensor, size: int) -> list[Tensor]:
+    count = -(-len(inputs) // size)
+    index = torch.arange(count * size, device=inputs.device) % len(inputs)
+    return list(inputs[index].split(size))
+
+
+def _fits(session: Any, batch: Tensor) -> None:
+    wanted = session.get_inputs()[0].shape
+    for axis, (size, have) in enumerate(zip(wanted, batch.shape, strict=False)):
+        if isinstance(size, int) and size != have:
+            what = "batch size" if axis == 0 else "image shape"
+            raise ExportError(f"the file's {what} is fixed: it takes {wanted}, not {list(batch.shape)}")
+
+
+def _compare(session: Any, model: nn.Module, record: dict[str, Any], batch: Tensor) -> dict[str, _Pair]:
+    got = run(session, batch)
+    extras = any(name.startswith(EXTRAS) for name in got)
+    expected = Unrolled(model, record if extras else None)(batch)
+    if len(expected) != len(got):
+        raise ExportError(f"the file has {len(got)} outputs, the model {len(expected)}: not made from it")
+    pairs = {}
+    for index, (name, value) in enumerate(got.items()):
+        reference = expected[index].cpu()
+        if reference.shape != value.shape:
+            raise ExportError(
+                f"output {name!r} is {tuple(value.shape)} in the file and {tuple(reference.shape)} "
+                "in the model: not made from it"
+            )
+        pairs[name] = _Pair(batch, index, reference, value)
+    return pairs
+
+
+def _row(key: tuple[str, str, int], pairs: list[_Pair], model: nn.Module, tolerance: float) -> Comparison:
+    name, kind, size = key
+    expected = torch.cat([pair.expected for pair in pairs]).double()
+    got = torch.cat([pair.got for pair in pairs]).double()
+    diff = _difference(expected, got)
+    extent = _extent(name, expected)
+    largest = float(diff.max())
+    verdict: Verdict = "equal" if largest <= tolerance * extent else "different"
+    if verdict == "different" and not name.startswith(EXTRAS):
+        shaken = max(_shake(model, pair) for pair in pairs)
+        # the same order of magnitude: the export moved no further than rounding alone can
+        if tolerance * extent < 8.0 * shaken and largest <= 32.0 * shaken:
+            verdict = "amplified"
+    scores = expected.ndim == 2 and not name.startswith(EXTRAS)
+    agreement = float((expected.argmax(1) == got.argmax(1)).double().mean()) if scores else 1.0
+    return Comparison(name, kind, size, largest, float(diff.mean()), largest / extent, agreement, verdict)
+
+
+def _difference(expected: Tensor, got: Tensor) -> Tensor:
+    """|expected - got|; NaN in both is no difference, in one alone an infinite one."""
+    diff = (expected - got).abs()
+    same = (expected == got) | (expected.isnan() & got.isnan())
+    return torch.where(same, 0.0, diff.nan_to_num(nan=torch.inf))
+
+
+def _extent(name: str, expected: Tensor) -> float:
+    if name.startswith(EXTRAS):
+        return 1.0
+    finite = expected[expected.isfinite()]
+    if not finite.numel():
+        return 1.0
+    # an output that does not vary is measured by its size instead
+    return max(float(finite.max() - finite.min()), 1e-3 * float(finite.abs().max()), 1e-12)
+
+
+def _shake(model: nn.Module, pair: _Pair) -> float:
+    """How far the model's own output moves when its input changes by rounding only."""
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.rand(pair.image.shape, generator=generator) * 2 - 1 for _ in range(2)]
+    # pixels on their own, and all together: an average over the image hides the former
+    changes = [*noise, torch.ones(()), -torch.ones(())]
+    size = ROUNDING * float(pair.image.abs().max())
+    moved = 0.0
+    for change in changes:
+        out = Unrolled(model)(pair.image + size * change.to(pair.image))[pair.index].cpu()
+        moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
+    return moved

@@ -1,0 +1,241 @@
+"""The pieces around an export: whole files, sessions that run where asked, pictures as tensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+from torch import nn
+
+import lse_export
+from lse_core.errors import LSEError, OutputError, UnknownNameError
+from lse_export import to_onnx
+from lse_export.atomic import replacing
+from lse_export.cleanup import clean
+from lse_export.images import Preparation, picture_files, preparation_of, read_images, sample_images
+from lse_export.latency import interleaved
+from lse_export.runtime import open_session, run
+from lse_export.unroll import evaluating, with_steps
+from lse_export.verification import edge_inputs
+
+
+def doubling(path: Path) -> Path:
+    x = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    y = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    graph = helper.make_graph([helper.make_node("Add", ["image", "image"], ["logits"])], "g", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+# files --------------------------------------------------------------------------------------------
+
+
+def test_files_move_into_place_together(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "m.onnx"
+    with replacing(target, overwrite=False) as path:
+        path.write_text("graph")
+        (path.parent / "m.onnx.data").write_text("weights")
+        assert not target.exists()
+    assert target.read_text() == "graph"
+    assert sorted(f.name for f in target.parent.iterdir()) == ["m.onnx", "m.onnx.data"]
+
+
+def test_an_error_leaves_nothing_new_and_the_old_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    target.write_text("old")
+
+    def stop_half_way() -> None:
+        with replacing(target, overwrite=True) as path:
+            path.write_text("new")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
+    assert [f.name for f in tmp_path.iterdir()] == ["m.onnx"]
+    assert target.read_text() == "old"
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    def fill() -> None:
+        with replacing(tmp_path / "m.onnx", overwrite=False) as path:
+            path.write_text("new")
+            raise OSError(28, os.strerror(28))
+
+    with pytest.raises(OutputError, match=r"cannot write .*m\.onnx: No space left"):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        replacing(tmp_path / "file" / "m.onnx", overwrite=False),
+    ):
+        pass
+
+
+def test_weights_too_large_for_one_message_lie_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "LARGEST_MESSAGE", 1000)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    lse_export.export_onnx(model, images, tmp_path / "m.onnx", allow_plain=True)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert (tmp_path / "m.onnx").stat().st_size < 3 * 8 * 8 * 4 * 4
+    assert lse_export.verify(tmp_path / "m.onnx", model, images).ok
+
+
+# sessions -----------------------------------------------------------------------------------------
+
+
+def test_session_runs_and_says_where(tmp_path: Path) -> None:
+    session = open_session(doubling(tmp_path / "m.onnx"), threads=1)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    x = torch.rand(3, 1, 2, 2)
+    assert torch.equal(run(session, x)["logits"], 2 * x)
+
+
+def test_unusable_files_and_providers(tmp_path: Path) -> None:
+    with pytest.raises(lse_export.ExportError, match="no such file"):
+        open_session(tmp_path / "absent.onnx")
+    good = doubling(tmp_path / "good.onnx")
+    (tmp_path / "cut.onnx").write_bytes(good.read_bytes()[:-9])
+    (tmp_path / "text.onnx").write_text("no model at all")
+    for name in ("cut.onnx", "text.onnx"):
+        with pytest.raises(lse_export.ExportError, match="ONNX Runtime cannot load it") as caught:
+            open_session(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'cuda'\?"):
+        open_session(good, "cudaa")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would be able to run it")
+def test_no_silent_fallback_to_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(lse_export.ExportError, match=r"fell back to|has no provider"):
+        open_session(doubling(tmp_path / "m.onnx"), "cuda")
+
+
+def test_verify_refuses_a_file_of_another_model(tmp_path: Path) -> None:
+    path = doubling(tmp_path / "m.onnx")
+    x = torch.rand(2, 1, 2, 2)
+
+    class Double(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    assert lse_export.verify(path, Double(), x).max_abs_diff == 0.0
+    with pytest.raises(lse_export.ExportError, match="not made from it"):
+        lse_export.verify(path, nn.Flatten(), x)
+    with pytest.raises(lse_export.ExportError, match="image shape is fixed"):
+        lse_export.verify(path, Double(), torch.rand(2, 1, 4, 4))
+    with pytest.raises(LSEError, match="batch sizes"):
+        lse_export.verify(path, Double(), x, batch_sizes=())
+
+
+def test_edge_inputs_are_what_they_are_called() -> None:
+    like = torch.rand(2, 3, 4, 4) * 2 - 1
+    edges = edge_inputs(like, 5)
+    assert {k: tuple(v.shape) for k, v in edges.items()} == dict.fromkeys(edges, (5, 3, 4, 4))
+    assert edges["constant"].flatten(1).std(1).abs().max() == 0
+    assert torch.equal(edges["extreme"].abs(), torch.full((5, 3, 4, 4), 4 * float(like.abs().max())))
+    assert like.min() <= edges["random"].min()
+    assert edges["random"].max() <= like.max()
+
+
+# the graph ----------------------------------------------------------------------------------------
+
+
+def test_cleaning_removes_notes_and_names_nodes_by_module() -> None:
+    node = helper.make_node("Relu", ["a"], ["b"], name="node_relu_17", doc_string="/home/me/model.py")
+    scopes = "['', 'model.stage', 'model.stage.act', 'relu']"
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /home/me/model.py")
+    plain = helper.make_node("Relu", ["b"], ["c"])
+    model = helper.make_model(helper.make_graph([node, plain], "g", [], []))
+    clean(model)
+    assert [n.name for n in model.graph.node] == ["stage.act/Relu_0", "Relu_0"]
+    assert b"/home/me" not in model.SerializeToString()
+
+
+# the model ----------------------------------------------------------------------------------------
+
+
+def test_eval_mode_is_borrowed_module_by_module() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
+    model[1].eval()
+    with evaluating(model):
+        assert not any(m.training for m in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [m.training for m in model.modules()] == [True, True, False, False]
+    assert torch.is_grad_enabled()
+
+
+def test_steps_come_back_after_an_error() -> None:
+    model = nn.Module()
+    model.canonicalizers = {"a": nn.Module(), "b": nn.Module()}
+    model.canonicalizers["a"].steps, model.canonicalizers["b"].steps = 5, 7
+
+    def stop_half_way() -> None:
+        with with_steps(model, {"b": 2}):
+            assert [c.steps for c in model.canonicalizers.values()] == [5, 2]
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
+    assert [c.steps for c in model.canonicalizers.values()] == [5, 7]
+    with pytest.raises(LSEError, match="sites that iterate are a, b"), with_steps(model, {"c": 2}):
+        pass
+    with pytest.raises(LSEError, match="sites that iterate are none"), with_steps(nn.Identity(), 2):
+        pass
+
+
+# pictures -----------------------------------------------------------------------------------------
+
+
+def test_pictures_become_normalised_tensors(tmp_path: Path) -> None:
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    rgb[..., 0] = 255
+    Image.fromarray(rgb).save(tmp_path / "b.png")
+    Image.fromarray(rgb[..., 1]).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    files = picture_files([tmp_path])
+    assert [f.name for f in files] == ["a.png", "b.png"]
+    preparation = Preparation(3, 2, 3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    batch = read_images(files, preparation)
+    assert batch.shape == (2, 3, 2, 3)
+    assert torch.equal(batch[1, :, 0, 0], torch.tensor([2.0, -2.0, -2.0]))
+    assert read_images(files, Preparation(1, 2, 3, (0.0,), (1.0,))).shape == (2, 1, 2, 3)
+    with pytest.raises(lse_export.ExportError, match=r"notes\.txt is no picture"):
+        read_images([tmp_path / "notes.txt"], preparation)
+    with pytest.raises(lse_export.ExportError, match="no such file or folder"):
+        picture_files([tmp_path / "absent"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(lse_export.ExportError, match="no pictures found"):
+        picture_files([tmp_path / "empty"])
+    with pytest.raises(LSEError, match="the model takes 4"):
+        read_images(files, Preparation(4, 2, 3, (0.0,) * 4, (1.0,) * 4))
+
+
+def test_what_a_model_takes_is_read_off_it() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3))
+    with pytest.raises(lse_export.ExportError, match="does not say what image size"):
+        preparation_of(model)
+    assert preparation_of(model, (8, 9)) == Preparation(1, 8, 9, (0.0,), (1.0,))
+    model.pretrained_cfg = {"input_size": (3, 32, 48), "mean": (0.1,), "std": (0.2,)}
+    assert preparation_of(model) == Preparation(1, 32, 48, (0.1,), (0.2,))
+    assert sample_images(preparation_of(model)).shape == (2, 1, 32, 48)
+
+
+def test_interleaving_takes_turns() -> None:
+    order: list[str] = []
+    seconds = interleaved([lambda: order.append("a"), lambda: order.append("b")], rounds=2, warmup=1)
+    assert order == ["a", "b"] * 3
+    assert [len(s) for s in seconds] == [2, 2]
