@@ -43,9 +43,8 @@ def stir(adapted: lse_dec.AdaptedModel, size: float = 0.5) -> lse_dec.AdaptedMod
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for canonicalizer in adapted.canonicalizers.values():
-            head = canonicalizer.update.head
-            head.bias.copy_(size * torch.randn(head.bias.shape, generator=generator))
-            head.weight.copy_(0.1 * size * torch.randn(head.weight.shape, generator=generator))
+            weight = canonicalizer.update.head.weight
+            weight.copy_(8.0 * size * torch.randn(weight.shape, generator=generator))
     return adapted
 
 
@@ -303,7 +302,7 @@ def test_options_reach_the_canonicalizer() -> None:
         ({"sites": "layer1"}, "unknown stage 'layer1'."),
         ({"sites": ["image", "image"]}, "each once"),
         ({"sites": []}, "at least one stage"),
-        ({"sites": "blocks.0.attn"}, "takes no spatial map"),
+        ({"sites": "fc_norm"}, "takes no spatial map"),
         ({"sites": "head"}, "takes no spatial map"),
         ({"segmnts": 4}, "unknown setting of DEC 'segmnts'. Did you mean 'segments'?"),
         ({"ratio": 9.0}, "ratio must be above 1 and at most 4"),

@@ -21,8 +21,7 @@ def trained(channels: int = 16, size: float = 0.3, **settings: Any) -> DEC:
     """A DEC whose last layer is no longer zero."""
     torch.manual_seed(0)
     dec = DEC(channels, **settings)
-    nn.init.normal_(dec.update.head.weight, std=size / math.sqrt(dec.update.head.in_features))
-    nn.init.normal_(dec.update.head.bias, std=size)
+    nn.init.normal_(dec.update.head.weight, std=4.0 * size)
     return dec
 
 
@@ -64,21 +63,20 @@ def test_the_axes_are_not_mixed_up() -> None:
 
 def test_first_axis_of_the_network_is_x() -> None:
     torch.manual_seed(0)
-    net = UpdateNetwork(2, 4, widths=(3,))
-    columns = torch.zeros(1, 2, 12, 12)
-    columns[..., 6:] = 5.0  # varies along x only: rows see the same everywhere but for the border
-    seen: list[Tensor] = []
-    net.mix.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    net(columns)
-    profile = seen[0].view(1, 2, 4, -1)
-    inner = profile[:, :, 1:3]  # away from the zero padding
-    assert (inner[:, 0, 0] - inner[:, 0, 1]).abs().max() > 1e-2
-    assert (inner[:, 1, 0] - inner[:, 1, 1]).abs().max() < 1e-6
+    net = UpdateNetwork(2, 8, widths=(3,))
+    nn.init.normal_(net.head.weight)
+    blank, left = torch.zeros(1, 2, 32, 32), torch.zeros(1, 2, 32, 32)
+    left[..., 1] = 5.0  # a line at the left edge
+    for bump, mine, other in ((left, 0, 1), (left.transpose(2, 3), 1, 0)):
+        change = (net(bump) - net(blank)).abs()[0]
+        assert change[mine, 0] > 1e-3  # seen where it is,
+        assert change[mine, 5:].max() < 1e-6  # not far away,
+        assert change[other].min() > 1e-6  # and by every segment of the other axis
 
 
 def test_the_solve_is_the_drivers() -> None:
     """The state the DEC returns is a fixed point of unscale -> network -> rule, done here by hand."""
-    dec = trained(segments=6, steps=60, solver=Anderson(), tol=1e-6)
+    dec = trained(segments=6, steps=60, rule=Absolute(), tol=1e-6)
     x = smooth()
     found = dec(x)
     assert (found.solution.codes == Code.CONVERGED).all()
@@ -124,7 +122,7 @@ def test_no_value_is_read_back_from_the_device() -> None:
 
 
 def test_state_stays_in_float32_under_autocast() -> None:
-    dec, x = trained(), smooth()
+    dec, x = trained(rule=Absolute(), size=0.1), smooth()
     exact = dec(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = dec(x)
@@ -135,7 +133,7 @@ def test_state_stays_in_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_module_keeps_coordinates_in_float32(dtype: torch.dtype) -> None:
-    dec, x = trained(), smooth()
+    dec, x = trained(rule=Absolute(), size=0.1), smooth()
     exact = dec(x)
     found = dec.to(dtype)(x.to(dtype))
     assert found.warp.dtype == torch.float32
@@ -203,7 +201,7 @@ def test_steps_and_start_of_a_call() -> None:
 
 
 def test_a_sample_alone_and_in_a_batch() -> None:
-    dec, x = trained(), smooth(5)
+    dec, x = trained(rule=Absolute()), smooth(5)
     together = dec(x).solution.z
     for i in range(5):
         assert (dec(x[i : i + 1]).solution.z[0] - together[i]).abs().max() < 1e-6
@@ -290,7 +288,8 @@ def test_loss_is_zero_for_an_equivariant_canonicalizer(channels_last: bool) -> N
     assert 0 <= loss.item() < 1e-5
 
 
-@pytest.mark.parametrize("gradient", ["phantom", "implicit", "unrolled"])
+# not the implicit one: far from convergence, where 3 steps end, it is another loss's gradient
+@pytest.mark.parametrize("gradient", ["phantom", "unrolled"])
 def test_loss_trains_a_fresh_canonicalizer(gradient: str) -> None:
     torch.manual_seed(0)
     dec, x = DEC(16, gradient=gradient), smooth()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
 from lse_core.plugins import registry
@@ -36,6 +37,7 @@ class AdaptedModel(nn.Module):
         self.mode = mode
         self.settings = dict(settings)
         self.names: list[str] = []
+        self.handles: list[RemovableHandle] = []
 
     @property
     def sites(self) -> dict[str, CanonicalizedStage]:
@@ -106,7 +108,8 @@ def adapt(
     result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
 
     Args:
-        model: any model a registered backbone knows (timm's ViT and ResNet families are built in).
+        model: any model; the families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet are known by
+            heart, the stages of others are found by a dry run.
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
@@ -136,7 +139,7 @@ def adapt(
         raise UnknownNameError(f"canonicalizers know the warp 'separable' only; got {warp!r}")
     backbone = backbone_of(model)
     if sites is None:
-        sites = [IMAGE, backbone.stages(model)[0].name]
+        sites = [IMAGE, *(stage.name for stage in backbone.stages(model)[:1])]
     names = [sites] if isinstance(sites, str) else list(sites)
     if not names or len(set(names)) != len(names):
         raise LSEError(f"sites must name at least one stage, each once; got {names}")
@@ -165,6 +168,8 @@ def adapt(
         if like is not None:
             module.to(device=like.device, dtype=like.dtype)
         _insert(adapted, place, module.train(model.training), mode)
+        if place.watch is not None:
+            adapted.handles.append(place.watch(model))
     # only the wrappers: a layer that the caller froze in eval mode stays so
     for wrapper in (adapted, *adapted.sites.values()):
         wrapper.training = model.training
@@ -243,8 +248,10 @@ def unadapt(adapted: AdaptedModel) -> nn.Module:
         raise LSEError(f"unadapt takes what lse_dec.adapt returned; got {type(adapted).__name__}")
     for name in adapted.names:
         _remove(adapted.model, name)
+    for handle in adapted.handles:
+        handle.remove()
     model = adapted.base
-    adapted.names = []
+    adapted.names, adapted.handles = [], []
     return model
 
 

@@ -34,7 +34,24 @@ def lse_canonicalizers() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_backbones() -> Mapping[str, Any]:
-    """timm's ViT and ResNet families."""
+    """Give the families known by heart, and the generic route for all others."""
     from lse_dec import backbones
 
-    return {"vit": backbones.ViT(), "resnet": backbones.ResNet()}
+    return {
+        "beit": backbones.BEiT(),
+        "convnext": backbones.ConvNeXt(),
+        "generic": backbones.Generic(),
+        "hrnet": backbones.HRNet(),
+        "pvt": backbones.PVT(),
+        "resnet": backbones.ResNet(),
+        "swin": backbones.Swin(),
+        "vit": backbones.ViT(),
+    }
+
+
+@hookimpl
+def lse_commands() -> Mapping[str, Any]:
+    """Give the command that adapts models."""
+    from lse_dec.commands.adapt import adapt
+
+    return {"adapt": adapt}

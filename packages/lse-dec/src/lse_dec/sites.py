@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,9 +47,19 @@ class CanonicalizedStage(nn.Module):
         kind = "nhwc" if layout.channels_last else "nchw"
         canonical = layout.pack(unscale(spatial, found.warp, kind), rest)
         out = self.stage(canonical, *args, **kwargs)
-        if self.mode == "invariant" or not isinstance(out, Tensor) or out.ndim < 3:
-            return out  # class scores have no place in the picture: nothing to put back
-        return self._restore(x, canonical, out, found)
+        return out if self.mode == "invariant" else self._restored(x, canonical, out, found)
+
+    def _restored(self, x: Tensor, canonical: Tensor, out: Any, found: Canonicalization) -> Any:
+        """The output warped back, also inside tuples, lists and dicts of maps."""
+        if isinstance(out, Tensor):
+            # class scores have no place in the picture: nothing to put back
+            return out if out.ndim < 3 else self._restore(x, canonical, out, found)
+        if isinstance(out, Mapping):
+            return type(out)({k: self._restored(x, canonical, v, found) for k, v in out.items()})  # type: ignore[call-arg]
+        if isinstance(out, tuple | list):
+            parts = [self._restored(x, canonical, v, found) for v in out]
+            return type(out)(*parts) if hasattr(out, "_fields") else type(out)(parts)
+        return out
 
     def _restore(self, x: Tensor, canonical: Tensor, out: Tensor, found: Canonicalization) -> Tensor:
         layout: Layout = self.where.output_layout

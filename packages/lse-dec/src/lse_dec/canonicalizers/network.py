@@ -42,13 +42,13 @@ class UpdateNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Proposal (B, 2, N), axis x first, for a map (B, C, h, w); float32 whatever autocast does."""
+        """Proposal (B, 2, N), axis x first, for a map (B, C, h, w), in the dtype of the layers."""
         x = self.convolutions(x)
         columns = x.mean(2) @ segment_weights(x.shape[3], self.segments, x).T
         rows = x.mean(3) @ segment_weights(x.shape[2], self.segments, x).T
         # both axes in one pass of the head, stacked along the batch
         hidden = nn.functional.silu(self.mix(torch.cat([columns, rows])))
-        return self.head(hidden)[:, 0].float().view(2, -1, self.segments).transpose(0, 1)
+        return self.head(hidden)[:, 0].view(2, -1, self.segments).transpose(0, 1)
 
 
 def segment_weights(n: int, segments: int, like: Tensor) -> Tensor:

@@ -1,0 +1,180 @@
+"""A dry run: which modules of a model take a spatial map, and how it is laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError
+from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_dec.backbones.base import Stage, first_convolution
+
+__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
+
+BATCH = 2  # tells a batch of windows from a batch of maps
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A module as the dry run saw it.
+
+    Attributes:
+        stage: the module as a stage, or None where its input is no spatial map.
+        shape: of its first argument, batch first; empty if that is no tensor.
+        output: of its output; empty if that is no single tensor.
+        why: where `stage` is None, why, as the end of a sentence.
+    """
+
+    stage: Stage | None
+    shape: tuple[int, ...]
+    output: tuple[int, ...]
+    why: str = ""
+
+
+def probe(model: nn.Module, size: tuple[int, int] | None = None) -> dict[str, Seen]:
+    """Run `model` once on blank images and describe every module that ran, in order of execution.
+
+    Nothing of the model is changed: the run is in eval mode and without gradients. The model itself is
+    the entry "".
+
+    Args:
+        model: any model that takes a batch of images.
+        size: (height, width) of the images; None tries the sizes that the model's metadata name, then
+            some common ones.
+
+    Raises:
+        LSEError: the model could not be run at any of the sizes.
+    """
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    channels = _channels(model)
+    reason = ""
+    for height, width in [size] if size else image_sizes(model):
+        x = torch.zeros(BATCH, channels, height, width, device=like.device, dtype=like.dtype)
+        try:
+            return _run(model, x)
+        except LSEError:
+            raise
+        except Exception as error:  # whatever a strange model raises about a size it does not take
+            reason = reason or f"{height} x {width}: {' '.join(str(error).split())[:160]}"
+    raise LSEError(f"{type(model).__name__} could not be run on blank images ({reason})")
+
+
+def image_sizes(model: Any) -> list[tuple[int, int]]:
+    """Sizes of images to try, most likely first."""
+    found = [getattr(m, "img_size", None) for m in (model, getattr(model, "patch_embed", None))]
+    found.append((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (0,))[1:])
+    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in found if s]
+    return list(dict.fromkeys([*(s for s in sizes if len(s) == 2), (224, 224), (64, 64), (32, 32)]))
+
+
+def _channels(model: nn.Module) -> int:
+    try:
+        return first_convolution(model).in_channels
+    except LSEError:
+        return 3
+
+
+def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
+    calls: dict[str, list[tuple[Any, Any]]] = {}
+    names = {module: name for name, module in model.named_modules()}
+    order: list[str] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if names[module] not in order:
+            order.append(names[module])
+
+    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        calls.setdefault(names[module], []).append((args[0] if args else None, out))
+
+    handles = [m.register_forward_pre_hook(before) for m in names]
+    handles += [m.register_forward_hook(after) for m in names]
+    try:
+        with torch.no_grad(), _evaluating(model):
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    grid = _grid(model)
+    return {name: _seen(name, calls[name], model, x, grid) for name in order if name in calls}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _seen(name: str, calls: list[tuple[Any, Any]], model: nn.Module, x: Tensor, grid: Any) -> Seen:
+    first, out = calls[0]
+    shape = tuple(first.shape) if isinstance(first, Tensor) else ()
+    output = tuple(out.shape) if isinstance(out, Tensor) else ()
+    module = model.get_submodule(name)
+    if not shape:
+        why = "takes no tensor as its first argument"
+    elif len(calls) > 1:
+        why = f"is called {len(calls)} times in one pass"
+    elif first is x and name:
+        why = "takes the image itself (that site is called 'image')"
+    elif (found := layout_of(first, module, model, grid)) is None:
+        why = f"takes no spatial map but a tensor of shape {shape[1:]}"
+    else:
+        layout, channels = found
+        size = layout.grid if isinstance(layout, Tokens) else None  # maps follow the image's size
+        back = layout_of(out, module, model, grid) if isinstance(out, Tensor) else None
+        return Seen(Stage(name, channels, layout, back[0] if back else NCHW(), size), shape, output)
+    return Seen(None, shape, output, why)
+
+
+def layout_of(
+    x: Tensor, module: nn.Module, model: Any, grid: tuple[int, int] | None
+) -> tuple[Layout, int] | None:
+    """Layout and channels of a tensor, or None if it is no spatial map.
+
+    Args:
+        x: what entered or left `module` in the dry run, batch `BATCH`.
+        module: told apart by its convolutions where the shape is ambiguous.
+        model: its `output_fmt`, as timm has it, counts next.
+        grid: patches a side if the model embeds patches, else None.
+    """
+    if not x.is_floating_point() or not x.ndim or x.shape[0] != BATCH:
+        return None
+    # without a known grid nobody can tell which tokens are patches, nor in which order
+    if x.ndim == 3 and grid is not None:
+        prefix = x.shape[1] - grid[0] * grid[1]
+        # more prefix tokens than this are other tokens than prefix ones
+        return (Tokens(grid, prefix), x.shape[2]) if 0 <= prefix <= 16 else None
+    if x.ndim != 4:
+        return None
+    _, a, b, c = x.shape
+    if _channels_last(a, b, c, module, model):
+        return (NHWC(), c) if a > 1 and b > 1 else None
+    return (NCHW(), a) if b > 1 and c > 1 else None
+
+
+def _channels_last(a: int, b: int, c: int, module: nn.Module, model: Any) -> bool:
+    if (a == b) != (b == c):  # square maps: the odd one out counts channels
+        return a == b
+    convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)), None)
+    if convolution is None and getattr(model, "output_fmt", "NCHW") == "NHWC":
+        return True
+    linear = next((m for m in module.modules() if isinstance(m, nn.Linear | nn.LayerNorm)), None)
+    return convolution is None and linear is not None and a != c
+
+
+def _grid(model: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of the patches, where a module of the model tells them."""
+    for module in model.modules():
+        grid: Any = getattr(module, "grid_size", None)
+        if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(n, int) for n in grid):
+            return grid
+    return None

@@ -1,0 +1,1 @@
+"""Commands that lse-dec adds to `lse`."""

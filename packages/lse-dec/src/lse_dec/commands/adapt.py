@@ -1,0 +1,167 @@
+"""`lse adapt`: look at a model's stages, or write an adapted model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lse_core.errors import LSEError, unknown_name
+
+__all__ = ["adapt"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.option("--list", "only_list", is_flag=True, help="Show the stages of MODEL and write nothing.")
+@click.option("--all", "everything", is_flag=True, help="With --list: every module that takes a map.")
+@click.option(
+    "--site", "sites", multiple=True, help="Stage to adapt, repeatable; default: image and the first."
+)
+@click.option("--canonicalizer", default="dec", show_default=True, help="Name of the canonicalizer.")
+@click.option("--rule", default="residual", show_default=True, help="Name of the update rule.")
+@click.option("--solver", default="anderson", show_default=True, help="Name of the solver.")
+@click.option(
+    "--steps", default=5, show_default=True, type=click.IntRange(1), help="Evaluations of the update."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["invariant", "equivariant"]),
+    default="invariant",
+    show_default=True,
+    help="Leave outputs as they are, or warp dense ones back.",
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the canonicalizer.")
+@click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
+@click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def adapt(
+    model: str,
+    only_list: bool,
+    everything: bool,
+    sites: tuple[str, ...],
+    canonicalizer: str,
+    rule: str,
+    solver: str,
+    steps: int,
+    mode: str,
+    settings: tuple[str, ...],
+    model_set: tuple[str, ...],
+    pretrained: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Adapt the timm model MODEL, or list the stages where it can be.
+
+    \b
+    Example:
+      lse adapt --list resnet18
+      lse adapt vit_tiny_patch16_224 --site image --site blocks.0 --rule compose --out runs/vit
+    """
+    if not only_list and out is None:
+        raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
+    kwargs = _settings(model_set)
+    base = _create(model, kwargs, pretrained)
+    if only_list:
+        _show_stages(model, base, everything, as_json)
+        return
+    import lse_dec
+
+    assert out is not None
+    adapted = lse_dec.adapt(
+        base,
+        list(sites) or None,
+        canonicalizer=canonicalizer,
+        rule=rule,
+        solver=solver,
+        steps=steps,
+        mode=mode,
+        **_settings(settings),
+    )
+    lse_dec.save(adapted, out, model_kwargs=kwargs or None)
+    added = sum(p.numel() for p in adapted.canonicalizer_parameters())
+    total = sum(p.numel() for p in adapted.parameters())
+    summary = {
+        "model": model,
+        "sites": adapted.names,
+        "parameters": total,
+        "added": added,
+        "folder": str(out),
+    }
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(
+            f"{model} adapted at {', '.join(adapted.names)}: {added:,} parameters on {total - added:,}; "
+            f"written to {out}. Next: lse_dec.load({str(out)!r})"
+        )
+
+
+def _create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
+    import timm
+
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models())
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
+    except Exception as error:
+        raise LSEError(f"timm cannot make {name!r}: {' '.join(str(error).split())}") from error
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None:
+    from lse_dec.backbones import backbone_of
+    from lse_dec.backbones.probe import probe
+
+    backbone = backbone_of(model)
+    seen = probe(model)
+    stages = {stage.name: stage for stage in [backbone.image(model), *backbone.stages(model)]}
+    if everything:
+        stages.update({n: s.stage for n, s in seen.items() if n and n not in stages and s.stage})
+    rows = [
+        {
+            "site": stage.name,
+            "channels": stage.channels,
+            "layout": type(stage.layout).__name__,
+            # the image is what the model as a whole takes, its entry is ""
+            "input": list(seen["" if n == "image" else n].shape[1:]),
+            "output": list(seen["" if n == "image" else n].output[1:]),
+        }
+        for n, stage in stages.items()
+    ]
+    family = type(backbone).__name__
+    if as_json:
+        click.echo(json.dumps({"model": name, "backbone": family, "stages": rows}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Stages of {name} ({family})")
+    for column in rows[0]:
+        table.add_column(column, justify="right" if column == "channels" else "left")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " x ".join(map(str, value)) or "several"
+    return str(value)
