@@ -1,4 +1,4 @@
-"""Bilinear sampling: three ways to one result, first and second derivatives, at pixels and between."""
+"""Bilinear sampling: four ways to one result, first and second derivatives, at pixels and between."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lse_core import SeparableWarp, scale, unscale
-from lse_core.sampling import hat, on_pixels, sample_channels_last, sample_grid
+from lse_core.sampling import hat, on_pixels, sample_grid, sample_separable
 
 F64 = torch.float64
 
@@ -20,12 +20,16 @@ def by_grid(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
     return sample_grid(x.permute(0, 3, 1, 2), outer(s_x, s_y)).permute(0, 2, 3, 1)
 
 
+def by_grid_sample(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+    return sample_separable(x.permute(0, 3, 1, 2), s_x, s_y, "grid_sample").permute(0, 2, 3, 1)
+
+
 def by_products(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
-    return sample_channels_last(x, s_x, s_y, taps=False)
+    return sample_separable(x, s_x, s_y, "products")
 
 
 def by_taps(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
-    return sample_channels_last(x, s_x, s_y, taps=True)
+    return sample_separable(x, s_x, s_y, "taps")
 
 
 def by_definition(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
@@ -34,7 +38,9 @@ def by_definition(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
     return torch.einsum("bih,bhwc,bjw->bijc", w_y, x, w_x)
 
 
-WAYS = pytest.mark.parametrize("way", [by_grid, by_products, by_taps], ids=lambda f: f.__name__[3:])
+WAYS = pytest.mark.parametrize(
+    "way", [by_grid, by_grid_sample, by_products, by_taps], ids=lambda f: f.__name__[3:]
+)
 
 
 def case(on: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:

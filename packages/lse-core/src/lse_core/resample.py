@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
-from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_channels_last, sample_grid
+from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_separable
 from lse_core.separable import SeparableWarp
 
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
 
 MODES = ("auto", "bilinear", "nearest")
-# Matrix products cost O(n^3) an image, sampling O(n^2): from these sizes on sampling is cheaper.
-# Measured by tools/bench/warps.py.
+# Matrix products cost O(n^3) an image, sampling O(n^2): from these sizes on sampling is cheaper. Reading
+# two neighbours pays where a pixel has many channels side by side. Measured by tools/bench/warps.py.
 MANY_PIXELS = 32 * 32
 MANY_PIXELS_CUDA = 64 * 64
 FEW_CHANNELS = 16
@@ -113,21 +113,17 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
     if torch.compiler.is_compiling():
         # the compiler derives gradients itself, of plain operations
         if many and not channels_last:
-            return plain_grid_sample(x.to(s_x.dtype), _outer(s_x, s_y)).to(x.dtype)
+            return plain_grid_sample(x, s_x, s_y)
         return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
     if not channels_last:
         if cuda and not many:  # deterministic there, which grid_sample's backward is not
             return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=False)
-        return sample_grid(x, _outer(s_x, s_y))
+        return sample_separable(x, s_x, s_y, "grid_sample")
     if many and c < FEW_CHANNELS:
-        return sample_grid(x.permute(0, 3, 1, 2), _outer(s_x, s_y)).permute(0, 2, 3, 1).contiguous()
-    return sample_channels_last(x, s_x, s_y, taps=many and not cuda and min(h, w) > 1)
-
-
-def _outer(s_x: Tensor, s_y: Tensor) -> Tensor:
-    """Positions (B, m_h, m_w, 2) in xy order from those of each axis."""
-    shape = (s_x.shape[0], s_y.shape[1], s_x.shape[1])
-    return torch.stack([s_x.unsqueeze(1).expand(shape), s_y.unsqueeze(2).expand(shape)], dim=-1)
+        first = x.permute(0, 3, 1, 2)
+        return sample_separable(first, s_x, s_y, "grid_sample").permute(0, 2, 3, 1).contiguous()
+    taps = not cuda and c >= FEW_CHANNELS and min(h, w) > 1
+    return sample_separable(x, s_x, s_y, "taps" if taps else "products")
 
 
 def pixel_centres(n: int, like: SeparableWarp | Tensor) -> Tensor:

@@ -4,8 +4,8 @@
 of one side only. Here the derivative at a pixel is the mean of both sides, and gradients have
 gradients. Two autograd functions, each with a fast first backward and a plain one for higher orders:
 
-- `sample_channels_last` for separable coordinates on (B, H, W, C), by matrix products or by two taps;
-- `sample_grid` for any coordinates on (B, C, H, W), by `F.grid_sample`.
+- `sample_separable` for separable coordinates, by matrix products, two taps or `F.grid_sample`;
+- `sample_grid` for any coordinates, by `F.grid_sample`.
 
 Positions are in pixels, 0 the centre of the first.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["hat", "on_pixels", "sample_channels_last", "sample_grid"]
+__all__ = ["hat", "on_pixels", "plain_grid_sample", "sample_grid", "sample_separable"]
 
 
 def hat(t: Tensor) -> Tensor:
@@ -40,24 +40,30 @@ def on_pixels(s: Tensor, n: int) -> Tensor:
     """
     nearest = s.round()
     off = nearest - s
-    rounding = 8.0 * torch.finfo(s.dtype).eps * n
+    rounding = 3.0 * torch.finfo(s.dtype).eps * n
     return s + torch.where(off.abs() <= rounding, off, torch.zeros_like(off)).detach()
 
 
-# separable coordinates, channels last -----------------------------------------------------------
+# separable coordinates --------------------------------------------------------------------------
+
+KERNELS = ("products", "taps", "grid_sample")
 
 
-def sample_channels_last(x: Tensor, s_x: Tensor, s_y: Tensor, *, taps: bool) -> Tensor:
-    """Sample (B, H, W, C) at separable positions s_x (B, m_w) and s_y (B, m_h); (B, m_h, m_w, C).
+def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor:
+    """Sample a map at separable positions s_x (B, m_w) and s_y (B, m_h).
 
     Args:
-        x: the map, any floating dtype.
+        x: (B, H, W, C), or (B, C, H, W) for the kernel "grid_sample"; any floating dtype.
         s_x: columns, in pixels within [0, W-1].
         s_y: rows, in pixels within [0, H-1].
-        taps: read the two neighbours of each position rather than multiply by weight matrices: less
-            work on large maps, worth it from some 16 channels on. Wants at least 2 x 2 pixels.
+        kernel: "products" multiplies by weight matrices, best on small maps; "taps" reads the two
+            neighbours of each position, best on large maps of many channels (at least 2 x 2 pixels);
+            "grid_sample" is torch's own.
+
+    Returns:
+        (B, m_h, m_w, C), or (B, C, m_h, m_w), in the dtype of `x`.
     """
-    out: Tensor = _ChannelsLast.apply(x, s_x, s_y, taps)
+    out: Tensor = _Separable.apply(x, s_x, s_y, kernel)
     return out
 
 
@@ -100,61 +106,151 @@ def _two_columns(x: Tensor, s_x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return pixels.index_select(0, j), pixels.index_select(0, j + 1), share
 
 
-class _ChannelsLast(torch.autograd.Function):
+class _Separable(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, s_x: Tensor, s_y: Tensor, taps: bool) -> Tensor:
+    def forward(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor:
+        if kernel == "grid_sample":
+            return _grid_sample(x.to(s_x.dtype), _axes_grid(x, s_x, s_y)).to(x.dtype)
         b, h, w, c = x.shape
-        if not taps:
+        if kernel == "products":
             return _along_x(_weights(s_x, w, x), _along_y(_weights(s_y, h, x), x))
         rows = torch.lerp(*_two_rows(x, s_y)).view(b, -1, w, c)
         return torch.lerp(*_two_columns(rows, s_x)).view(b, s_y.shape[1], s_x.shape[1], c)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, s_x, s_y, ctx.taps = inputs
+        x, s_x, s_y, ctx.kernel = inputs
         ctx.save_for_backward(x, s_x, s_y)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        need = ctx.needs_input_grad[:3]
         x, s_x, s_y = ctx.saved_tensors
-        b, h, w, c = x.shape
         g = g.to(x.dtype)  # under autocast the product was in half precision
-        w_x, w_y = _weights(s_x, w, x), _weights(s_y, h, x)
-        need_x, need_s_x, need_s_y, _ = ctx.needs_input_grad
-        back = _along_x(w_x.transpose(1, 2).contiguous(), g) if need_x or need_s_y else None
-        grad_x = grad_s_x = grad_s_y = None
-        if need_x and back is not None:
-            grad_x = _along_y(w_y.transpose(1, 2), back)
-        # with gradients of gradients asked for, only the products below are differentiable
-        quick = ctx.taps and not torch.is_grad_enabled()
-        if need_s_x:
-            if quick and not _on_a_pixel(s_x, w):
-                rows = torch.lerp(*_two_rows(x, s_y)).view(b, -1, w, c)
-                left, right, _ = _two_columns(rows, s_x)
-                slope = (right - left).view(g.shape)
-            else:
-                slope = _along_x(_weights(s_x, w, x, slope=True), _along_y(w_y, x))
-            grad_s_x = (g * slope).sum((1, 3)).to(s_x.dtype)
-        if need_s_y and back is not None:
-            if quick and not _on_a_pixel(s_y, h):
-                above, below, _ = _two_rows(x, s_y)
-                slope = (below - above).view(back.shape)
-            else:
-                slope = _along_y(_weights(s_y, h, x, slope=True), x)
-            grad_s_y = (back * slope).sum((2, 3)).to(s_y.dtype)
-        return grad_x, grad_s_x, grad_s_y, None
+        # with gradients of gradients asked for, only the products are differentiable
+        first = not torch.is_grad_enabled()
+        if ctx.kernel != "grid_sample":
+            return *_products_backward(g, x, s_x, s_y, need, taps=first and ctx.kernel == "taps"), None
+        if first:
+            return *_grid_backward(g, x, s_x, s_y, need), None
+        g, x = g.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
+        grad_x, grad_s_x, grad_s_y = _products_backward(g, x, s_x, s_y, need, taps=False)
+        return None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_s_x, grad_s_y, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        *tensors, taps = args
+        *tensors, kernel = args
         folded = [_fold(t, d, info.batch_size) for t, d in zip(tensors, in_dims, strict=False)]
-        out = _ChannelsLast.apply(*folded, taps)
+        out = _Separable.apply(*folded, kernel)
         return out.unflatten(0, (info.batch_size, -1)), 0
 
 
-def _on_a_pixel(s: Tensor, n: int) -> bool:
-    """Whether a position inside the picture is on a pixel, where the two sides' slopes differ."""
-    return bool(((s == s.round()) & (s > 0) & (s < n - 1)).any())
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _products_backward(
+    g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...], *, taps: bool
+) -> Gradients:
+    """Gradients to the map and the positions, channels last; with `taps` the slopes by neighbours."""
+    h, w = x.shape[1:3]
+    need_x, need_s_x, need_s_y = need
+    w_x, w_y = _weights(s_x, w, x), _weights(s_y, h, x)
+    back = _along_x(w_x.transpose(1, 2).contiguous(), g) if need_x or need_s_y else None
+    grad_x = grad_s_x = grad_s_y = None
+    if need_x and back is not None:
+        grad_x = _along_y(w_y.transpose(1, 2), back)
+    if need_s_x:
+        slope_x = _slope_x(x, s_x, s_y, taps)
+        grad_s_x = (g * slope_x).sum((1, 3)).to(s_x.dtype)
+    if need_s_y and back is not None:
+        slope_y = _slope_y(x, s_y, taps)
+        grad_s_y = (back * slope_y).sum((2, 3)).to(s_y.dtype)
+    return grad_x, grad_s_x, grad_s_y
+
+
+def _slope_x(x: Tensor, s_x: Tensor, s_y: Tensor, taps: bool) -> Tensor:
+    """Derivative of the samples along x, (B, m_h, m_w, C)."""
+    b, h, w, c = x.shape
+    if not taps:
+        return _along_x(_weights(s_x, w, x, slope=True), _along_y(_weights(s_y, h, x), x))
+    rows = torch.lerp(*_two_rows(x, s_y)).view(b, -1, w, c)
+    left, right, _ = _two_columns(rows, s_x)
+    slope = right.sub_(left).view(b, s_y.shape[1], s_x.shape[1], c)
+    at = _with_pixels(s_x, w)
+    if at.numel():  # there two neighbours give one side only
+        slope[at] = _slope_x(x[at], s_x[at], s_y[at], False)
+    return slope
+
+
+def _slope_y(x: Tensor, s_y: Tensor, taps: bool) -> Tensor:
+    """Derivative of the map's rows along y, (B, m_h, W, C)."""
+    b, h, w, c = x.shape
+    if not taps:
+        return _along_y(_weights(s_y, h, x, slope=True), x)
+    above, below, _ = _two_rows(x, s_y)
+    slope = below.sub_(above).view(b, -1, w, c)
+    at = _with_pixels(s_y, h)
+    if at.numel():
+        slope[at] = _slope_y(x[at], s_y[at], False)
+    return slope
+
+
+def _with_pixels(s: Tensor, n: int) -> Tensor:
+    """Samples of the batch with a position on a pixel inside the picture, where two slopes meet."""
+    return ((s == s.round()) & (s > 0) & (s < n - 1)).any(1).nonzero().view(-1)
+
+
+def _grid_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
+    """torch's own backward, a second time from the other side where positions are on pixels."""
+    h, w = x.shape[2:]
+    need_s = need[1] or need[2]
+    nudge_x, nudge_y = (_nudge(s, n) for s, n in ((s_x, w), (s_y, h)))
+    g, full = g.to(s_x.dtype), x.to(s_x.dtype)
+    grid = _axes_grid(x, s_x + nudge_x, s_y + nudge_y)
+    grad_x, grad_grid = _grid_sample_backward(g, full, grid, need[0], need_s)
+    at = torch.cat([nudge_x, nudge_y], dim=1).any(1).nonzero().view(-1) if need_s else None
+    if at is not None and at.numel():
+        grid = _axes_grid(x, (s_x - nudge_x)[at], (s_y - nudge_y)[at])
+        other = _grid_sample_backward(g[at], full[at], grid, False, True)[1]
+        grad_grid[at] = 0.5 * (grad_grid[at] + other)
+    if not need_s:
+        return grad_x.to(x.dtype), None, None
+    return (
+        grad_x.to(x.dtype) if need[0] else None,
+        grad_grid[..., 0].sum(1) * (2.0 / max(w - 1, 1)),
+        grad_grid[..., 1].sum(2) * (2.0 / max(h - 1, 1)),
+    )
+
+
+def _axes_grid(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+    """The grid that `F.grid_sample` wants, (B, m_h, m_w, 2) in [-1, 1], of positions on each axis."""
+    h, w = x.shape[2:]
+    shape = (s_x.shape[0], s_y.shape[1], s_x.shape[1])
+    g_x, g_y = s_x * (2.0 / max(w - 1, 1)) - 1.0, s_y * (2.0 / max(h - 1, 1)) - 1.0
+    return torch.stack([g_x.unsqueeze(1).expand(shape), g_y.unsqueeze(2).expand(shape)], dim=-1)
+
+
+def _nudge(s: Tensor, n: int) -> Tensor:
+    """A step off the pixel for positions on one inside the picture, small against a pixel; else 0."""
+    step = 32.0 * torch.finfo(s.dtype).eps * n
+    on = (s == s.round()) & (s > 0) & (s < n - 1)
+    return torch.where(on, step, 0.0).to(s.dtype)
+
+
+def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _grid_sample_backward(
+    g: Tensor, x: Tensor, grid: Tensor, want_x: bool, want_grid: bool
+) -> tuple[Tensor, Tensor]:
+    # 0, 1: bilinear, border
+    return torch.ops.aten.grid_sampler_2d_backward(g, x, grid, 0, 1, True, [want_x, want_grid])
+
+
+def plain_grid_sample(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+    """`F.grid_sample` of (B, C, H, W) at separable positions; one-sided derivatives, no second ones."""
+    return _grid_sample(x.to(s_x.dtype), _axes_grid(x, s_x, s_y)).to(x.dtype)
 
 
 def _fold(t: Tensor, dim: int | None, size: int) -> Tensor:
@@ -178,22 +274,16 @@ def sample_grid(x: Tensor, s: Tensor) -> Tensor:
     return out.to(x.dtype)
 
 
-def _sizes(x: Tensor) -> Tensor:
-    """(W, H) minus one, at least one: what turns pixels into grid_sample's [-1, 1]."""
+def _grid(x: Tensor, s: Tensor) -> Tensor:
     h, w = x.shape[2:]
-    return torch.tensor([max(w - 1, 1), max(h - 1, 1)], device=x.device, dtype=x.dtype)
-
-
-def plain_grid_sample(x: Tensor, s: Tensor) -> Tensor:
-    """`F.grid_sample` at positions in pixels, border held; one-sided derivatives, no second ones."""
-    grid = s * (2.0 / _sizes(x)) - 1.0
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    per_pixel = torch.tensor([2.0 / max(w - 1, 1), 2.0 / max(h - 1, 1)], device=x.device, dtype=s.dtype)
+    return s * per_pixel - 1.0
 
 
 class _Grid(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, s: Tensor) -> Tensor:
-        return plain_grid_sample(x, s)
+        return _grid_sample(x, _grid(x, s))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -212,35 +302,27 @@ class _Grid(torch.autograd.Function):
         return out.unflatten(0, (info.batch_size, -1)), 0
 
 
-def _nudges(s: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which positions are on a pixel (B, m_h, m_w, 2), and a step that leads off it but not far."""
-    last = _sizes(x)
-    step = 32.0 * torch.finfo(s.dtype).eps * last
-    return ((s - s.round()).abs() <= step / 2) & (s > step) & (s < last - step), step
+def _nudges(x: Tensor, s: Tensor) -> Tensor:
+    h, w = x.shape[2:]
+    return torch.stack([_nudge(s[..., 0], w), _nudge(s[..., 1], h)], dim=-1)
 
 
 def _native_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:
     """torch's own backward, a second time from the other side where positions are on pixels."""
-    per_pixel = 2.0 / _sizes(x)
-    mask, step = _nudges(s, x)
-    twice = need_s and bool(mask.any())
-    nudge = torch.where(mask, step, torch.zeros_like(s)) if twice else None
-
-    def native(at: Tensor, want_x: bool) -> tuple[Tensor, Tensor]:
-        grid = at * per_pixel - 1.0
-        # 0, 1: bilinear, border
-        return torch.ops.aten.grid_sampler_2d_backward(g, x, grid, 0, 1, True, [want_x, need_s])
-
-    grad_x, grad_grid = native(s if nudge is None else s + nudge, True)
-    if nudge is not None:
-        grad_grid = 0.5 * (grad_grid + native(s - nudge, False)[1])
-    return grad_x, grad_grid * per_pixel if need_s else grad_grid
+    nudge = _nudges(x, s)
+    twice = need_s and bool(nudge.any())
+    at = s + nudge if twice else s
+    grad_x, grad_grid = _grid_sample_backward(g, x, _grid(x, at), True, need_s)
+    if twice:
+        other = _grid_sample_backward(g, x, _grid(x, s - nudge), False, True)[1]
+        grad_grid = 0.5 * (grad_grid + other)
+    # the derivative of [-1, 1] coordinates in pixels
+    return grad_x, grad_grid * (_grid(x, torch.ones_like(s[:1, :1, :1])) + 1.0) if need_s else grad_grid
 
 
 def _plain_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:
     """The same by gathering, in operations that autograd can differentiate again."""
-    mask, step = _nudges(s.detach(), x)
-    nudge = torch.where(mask, step, torch.zeros_like(step)).detach()
+    nudge = _nudges(x, s.detach())
     grad_x, right = _gathered_backward(g, x, s + nudge)
     left = _gathered_backward(g, x, s - nudge)[1]
     return grad_x, 0.5 * (left + right)
