@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lse_core.errors import LSEError
+    from lse_core.grid import GridWarp
     from lse_core.layouts import NCHW, NHWC, Layout, Tokens
     from lse_core.metrics import EquivarianceError, InvarianceError, equivariance_error, invariance_error
     from lse_core.monotone import MonotoneMap
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "errors": ["LSEError"],
+    "grid": ["GridWarp"],
     "layouts": ["NCHW", "NHWC", "Layout", "Tokens"],
     "metrics": ["EquivarianceError", "InvarianceError", "equivariance_error", "invariance_error"],
     "monotone": ["MonotoneMap"],
@@ -36,6 +38,7 @@ __all__ = [
     "NCHW",
     "NHWC",
     "EquivarianceError",
+    "GridWarp",
     "InvarianceError",
     "LSEError",
     "Layout",

@@ -13,7 +13,14 @@ from torch.utils import _pytree as pytree
 from lse_core.errors import DTypeError, ShapeError, WarpError
 from lse_core.geometry import geodesic_values, map_distance
 
-__all__ = ["MonotoneMap", "bound_log_slopes", "ramp", "uniform_basis", "uniform_knots"]
+__all__ = [
+    "MonotoneMap",
+    "bound_log_slopes",
+    "logits_to_log_slopes",
+    "ramp",
+    "uniform_basis",
+    "uniform_knots",
+]
 
 
 def ramp(t: Tensor) -> Tensor:
@@ -50,6 +57,13 @@ def bound_log_slopes(w: Tensor, ratio: float) -> Tensor:
     """
     half = 0.5 * math.log(ratio)
     return (w - w.mean(dim=-1, keepdim=True)).clamp(-half, half)
+
+
+def logits_to_log_slopes(z: Tensor, ratio: float) -> Tensor:
+    """Log-slopes ln(ratio)/2 tanh(z), whose softmax gives slopes within [1/ratio, ratio]; any shape."""
+    if not ratio > 1.0:
+        raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
+    return 0.5 * math.log(ratio) * torch.tanh(z)
 
 
 class MonotoneMap:
@@ -145,9 +159,7 @@ class MonotoneMap:
             z: (B, N) floating point.
             ratio: bound r > 1 on the slopes; the log-slopes are ln(r)/2 tanh(z).
         """
-        if not ratio > 1.0:
-            raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
-        return cls.from_log_slopes(0.5 * math.log(ratio) * torch.tanh(z))
+        return cls.from_log_slopes(logits_to_log_slopes(z, ratio))
 
     @classmethod
     def stack(cls, maps: Sequence[MonotoneMap]) -> MonotoneMap:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lse_core.errors import WarpError
 
-__all__ = ["random_log_slopes"]
+__all__ = ["authors_log_slopes", "random_log_slopes"]
 
 
 def random_log_slopes(
@@ -38,3 +38,21 @@ def random_log_slopes(
         raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
     u = torch.rand(batch, 2, segments, generator=generator, device=device, dtype=dtype)
     return (u - 0.5) * math.log(ratio)
+
+
+def authors_log_slopes(
+    shape: tuple[int, ...],
+    strength: float,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Log-slopes as the authors' published code draws them: uniform in [0, 3 strength], of any shape.
+
+    Since a constant drops out, the slopes lie within [exp(-3 strength), exp(3 strength)]. Their blur of
+    the parameters (sigma 0.2 of a node, four millionths from each neighbour) is left out.
+    """
+    if strength < 0:
+        raise WarpError(f"strength must be at least 0; got {strength}")
+    return 3.0 * strength * torch.rand(shape, generator=generator, device=device, dtype=dtype)

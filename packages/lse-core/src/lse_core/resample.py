@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
-from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_separable
+from lse_core.pointwise import PointwiseWarp
+from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_grid, sample_separable
 from lse_core.separable import SeparableWarp
 
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
@@ -29,7 +30,7 @@ FEW_CHANNELS = 16
 
 def scale(
     x: Tensor,
-    warp: SeparableWarp,
+    warp: SeparableWarp | PointwiseWarp,
     layout: Layout | str = "nchw",
     *,
     mode: str = "auto",
@@ -42,7 +43,8 @@ def scale(
         x: (B, C, H, W), (B, H, W, C) or tokens, as `layout` says; or label maps (B, H, W) of an
             integer dtype. Floating values of any range; float16 and bfloat16 keep their dtype while
             coordinates stay in the warp's.
-        warp: batch B (or one warp for all).
+        warp: batch B (or one warp for all). A `GridWarp` goes through `~warp`, the paper's inverse;
+            for the true one use `unscale(x, warp.inverse())`.
         layout: "nchw", "nhwc", or a `Layout` such as `Tokens(grid, prefix)`.
         mode: "bilinear", "nearest", or "auto": nearest for integer dtypes, else bilinear. Both
             sample at the very same coordinates.
@@ -55,14 +57,15 @@ def scale(
 
     Raises:
         ShapeError: rank, batch or size do not fit.
-        DTypeError: the warp is on another device, or a label map is to be interpolated or averaged.
+        DTypeError: the warp is on another device, a label map is to be interpolated or averaged, or a
+            warp that is not separable is to be anti-aliased.
     """
     return unscale(x, ~warp, layout, mode=mode, size=size, antialias=antialias)
 
 
 def unscale(
     x: Tensor,
-    warp: SeparableWarp,
+    warp: SeparableWarp | PointwiseWarp,
     layout: Layout | str = "nchw",
     *,
     mode: str = "auto",
@@ -88,10 +91,15 @@ def unscale(
     h, w = spatial.shape[h_axis], spatial.shape[h_axis + 1]
     out_h, out_w = size or (h, w)
     warp = _fit(warp, spatial, out_h, out_w)
+    if isinstance(warp, PointwiseWarp):
+        if antialias:
+            raise DTypeError("antialias needs a SeparableWarp; take warp.separable() of a GridWarp")
+        out = _coupled(spatial, warp.lattice(out_h, out_w), lay.channels_last, nearest)
+        return out[:, 0] if bare else lay.pack(out, rest)
     p_x, p_y = pixel_centres(out_w, warp), pixel_centres(out_h, warp)
     s_x, s_y = warp.x(p_x) * (w - 1), warp.y(p_y) * (h - 1)
     if nearest:
-        out = _nearest(spatial, s_x, s_y, lay.channels_last)
+        out = _pick(spatial, s_x.unsqueeze(1), s_y.unsqueeze(2), lay.channels_last)
     elif antialias:
         w_x = _wide_weights(s_x, w, warp.x.slope(p_x) * (w - 1) / max(out_w - 1, 1))
         w_y = _wide_weights(s_y, h, warp.y.slope(p_y) * (h - 1) / max(out_h - 1, 1))
@@ -99,6 +107,18 @@ def unscale(
     else:
         out = _bilinear(spatial, s_x, s_y, lay.channels_last)
     return out[:, 0] if bare else lay.pack(out, rest)
+
+
+def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tensor:
+    """Sample at coordinates (B, m_h, m_w, 2) within [0, 1]."""
+    h, w = x.shape[1:3] if channels_last else x.shape[2:]
+    s = at * torch.tensor([w - 1, h - 1], device=at.device, dtype=at.dtype)
+    s_x, s_y = on_pixels(s[..., 0], w), on_pixels(s[..., 1], h)
+    if nearest:
+        return _pick(x, s_x, s_y, channels_last)
+    first = x.permute(0, 3, 1, 2) if channels_last else x
+    out = sample_grid(first, torch.stack([s_x, s_y], dim=-1))
+    return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
 
 
 def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
@@ -200,19 +220,22 @@ def warp_by_weights(x: Tensor, w_x: Tensor, w_y: Tensor, *, channels_last: bool)
     return w_y.unsqueeze(1) @ rows.view(b, c, h, w_x.shape[1])
 
 
-def _nearest(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
+def _pick(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
+    """The nearest pixels to positions that broadcast to (B, m_h, m_w)."""
     h_axis = 1 if channels_last else 2
-    i_y = s_y.round().long().clamp(0, x.shape[h_axis] - 1).unsqueeze(2)
-    i_x = s_x.round().long().clamp(0, x.shape[h_axis + 1] - 1).unsqueeze(1)
+    i_y = s_y.round().long().clamp(0, x.shape[h_axis] - 1)
+    i_x = s_x.round().long().clamp(0, x.shape[h_axis + 1] - 1)
     i_b = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
     if channels_last:
         return x[i_b, i_y, i_x]
     return x.permute(0, 2, 3, 1)[i_b, i_y, i_x].permute(0, 3, 1, 2)
 
 
-def _fit(warp: SeparableWarp, spatial: Tensor, out_h: int, out_w: int) -> SeparableWarp:
-    if not isinstance(warp, SeparableWarp):
-        raise DTypeError(f"expected a SeparableWarp; got {type(warp).__name__}")
+def _fit(
+    warp: SeparableWarp | PointwiseWarp, spatial: Tensor, out_h: int, out_w: int
+) -> SeparableWarp | PointwiseWarp:
+    if not isinstance(warp, (SeparableWarp, PointwiseWarp)):
+        raise DTypeError(f"expected a SeparableWarp or a GridWarp; got {type(warp).__name__}")
     if warp.device != spatial.device:
         raise DTypeError(f"the warp is on {warp.device}, the input on {spatial.device}; move one with .to()")
     if out_h < 1 or out_w < 1:

@@ -1,0 +1,157 @@
+"""Warps evaluated point by point: what coupled grids, their inverses and products have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lse_core.errors import ShapeError
+from lse_core.separable import SeparableWarp
+
+__all__ = ["ComposedWarp", "PointwiseWarp"]
+
+
+class PointwiseWarp(ABC):
+    """A batch of warps of the unit square that need not be separable.
+
+    `w(p)` maps points, `w @ v` composes exactly ((w @ v)(p) = w(v(p)), with a SeparableWarp on either
+    side too), `~w` inverts. Coordinates as for `SeparableWarp`.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _evaluate(self, points: Tensor) -> Tensor:
+        """l at points (B or 1, n, 2), (B, n, 2)."""
+
+    @abstractmethod
+    def __invert__(self) -> PointwiseWarp:
+        """The inverse warp, or the best that is known of it."""
+
+    @abstractmethod
+    def _map(self, f: Callable[[Tensor], Tensor]) -> PointwiseWarp:
+        """The warp with `f` applied to all its tensors."""
+
+    @property
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """A tensor whose batch, device and dtype are the warp's."""
+
+    def _points(self, points: Tensor) -> Tensor:
+        if points.shape[-1] != 2 or points.ndim not in (2, 3):
+            raise ShapeError(f"points must be (n, 2) or (batch, n, 2) in xy order; got {tuple(points.shape)}")
+        points = points if points.ndim == 3 else points.unsqueeze(0)
+        if points.shape[0] != self.batch and 1 not in (points.shape[0], self.batch):
+            raise ShapeError(f"points of a batch of {points.shape[0]} do not fit {self.batch} warps")
+        return points.expand(max(points.shape[0], self.batch), -1, -1)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """l(p) for points (B, n, 2) or (n, 2), xy order, within [0, 1]; returns (B, n, 2)."""
+        return self._evaluate(self._points(points))
+
+    def lattice(self, h: int, w: int) -> Tensor:
+        """l at the pixel centres of an h x w picture, (B, h, w, 2)."""
+        x, y = self._pixel_centres(w), self._pixel_centres(h)
+        points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).view(-1, 2)
+        return self(points).view(-1, h, w, 2)
+
+    def _pixel_centres(self, n: int) -> Tensor:
+        if n == 1:
+            return torch.full((1,), 0.5, device=self.device, dtype=self.dtype)
+        return torch.linspace(0.0, 1.0, n, device=self.device, dtype=self.dtype)
+
+    def __matmul__(self, other: object) -> ComposedWarp:
+        if not isinstance(other, (PointwiseWarp, SeparableWarp)):
+            return NotImplemented
+        return ComposedWarp(self, other)
+
+    def __rmatmul__(self, other: object) -> ComposedWarp:
+        if not isinstance(other, SeparableWarp):
+            return NotImplemented
+        return ComposedWarp(other, self)
+
+    @property
+    def batch(self) -> int:
+        """Number of warps in the batch."""
+        return self.tensor.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the warp's tensors are."""
+        return self.tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the coordinates."""
+        return self.tensor.dtype
+
+    def broadcast(self, batch: int) -> PointwiseWarp:
+        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
+        if self.batch == batch:
+            return self
+        if self.batch != 1:
+            raise ShapeError(f"a batch of {self.batch} warps does not fit a batch of {batch}")
+        return self._map(lambda t: t.expand(batch, *t.shape[1:]))
+
+    def to(self, *args: Any, **kwargs: Any) -> PointwiseWarp:
+        """The warp on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
+        return self._map(lambda t: t.to(*args, **kwargs))
+
+    def detach(self) -> PointwiseWarp:
+        """The same warps, cut off from the autograd graph."""
+        return self._map(Tensor.detach)
+
+    def __getitem__(self, index: Any) -> PointwiseWarp:
+        """The warps at `index` along the batch (an int keeps a batch of one)."""
+        chosen = [index] if isinstance(index, int) else index
+        return self._map(lambda t: t[chosen])
+
+    def __len__(self) -> int:
+        return self.batch
+
+
+class ComposedWarp(PointwiseWarp):
+    """outer(inner(p)), exactly; made by `@` where one side is not separable.
+
+    Args:
+        outer: the warp applied last.
+        inner: the warp applied first; batches equal, or one of them 1.
+    """
+
+    __slots__ = ("inner", "outer")
+
+    def __init__(self, outer: SeparableWarp | PointwiseWarp, inner: SeparableWarp | PointwiseWarp) -> None:
+        batch = max(outer.batch, inner.batch)
+        self.outer, self.inner = outer.broadcast(batch), inner.broadcast(batch)
+
+    def _evaluate(self, points: Tensor) -> Tensor:
+        return self.outer(self.inner(points))
+
+    def __invert__(self) -> ComposedWarp:
+        """The inverses in reverse order, as good as theirs are."""
+        return ComposedWarp(~self.inner, ~self.outer)
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> ComposedWarp:
+        return ComposedWarp(_apply(self.outer, f), _apply(self.inner, f))
+
+    @property
+    def tensor(self) -> Tensor:
+        """A tensor of the outer warp."""
+        return self.outer.x.knots if isinstance(self.outer, SeparableWarp) else self.outer.tensor
+
+    def __repr__(self) -> str:
+        return f"ComposedWarp({self.outer!r} after {self.inner!r})"
+
+
+def _apply(
+    warp: SeparableWarp | PointwiseWarp, f: Callable[[Tensor], Tensor]
+) -> SeparableWarp | PointwiseWarp:
+    if isinstance(warp, PointwiseWarp):
+        return warp._map(f)
+    mapped: SeparableWarp = pytree.tree_map(f, warp)
+    return mapped
