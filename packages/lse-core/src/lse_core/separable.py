@@ -79,6 +79,8 @@ class SeparableWarp:
         segments: int = 4,
         ratio: float = 2.0,
         *,
+        distribution: str = "log_uniform",
+        strength: float = 1.0,
         generator: torch.Generator | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
@@ -86,7 +88,16 @@ class SeparableWarp:
         """Random warps, Omega in Eq. 23: see `lse_core.random.random_log_slopes`."""
         from lse_core.random import random_log_slopes
 
-        w = random_log_slopes(batch, segments, ratio, generator=generator, device=device, dtype=dtype)
+        w = random_log_slopes(
+            batch,
+            segments,
+            ratio,
+            distribution=distribution,
+            strength=strength,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
         return cls.from_log_slopes(w)
 
     @classmethod
