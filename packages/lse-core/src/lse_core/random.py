@@ -18,7 +18,7 @@ from lse_core.errors import ShapeError, WarpError, unknown_name
 __all__ = ["DISTRIBUTIONS", "authors_log_slopes", "random_log_slopes"]
 
 DISTRIBUTIONS = ("log_uniform", "uniform", "smooth", "authors")
-SWEEPS = 40  # of the uniform sampler; slopes of 64 segments are uncorrelated with the start after 20
+SWEEPS = 40  # of the uniform sampler; 64 slopes have their final spread after 20
 WAVES = 3  # of the smooth curves
 
 
