@@ -47,8 +47,12 @@ class _Bounded:
             raise LSEError(f"max_step must be above 0; got {self.max_step!r}")
 
     def change(self, proposal: Tensor) -> Tensor:
-        """The proposal bounded to max_step either side of zero."""
-        return self.max_step * torch.tanh(proposal)
+        """The proposal, centred along the segments, bounded to max_step either side of zero.
+
+        A constant over all segments changes no map, but would drive tanh into saturation, where
+        learning stops.
+        """
+        return self.max_step * torch.tanh(proposal - proposal.mean(-1, keepdim=True))
 
 
 @dataclass(frozen=True)
