@@ -92,13 +92,13 @@ def test_the_solve_is_the_drivers() -> None:
 @pytest.mark.parametrize("size", [(40, 48), (64, 20), (16, 16), (9, 7)])
 def test_reducing_and_warping_commute_on_smooth_maps(size: tuple[int, int]) -> None:
     dec = trained(8)
-    dec.norm = nn.Identity()  # a nonlinear map commutes with a warp, but not with interpolation
+    dec.reduce.norm = nn.Identity()  # a nonlinear map commutes with a warp, but not with interpolation
     x = nn.functional.interpolate(smooth(3, 8, (3, 3)), size=size, mode="bicubic", align_corners=True)
     g = SeparableWarp.random(3, 4, 1.7, generator=torch.Generator().manual_seed(1))
     small = min(16, size[0]), min(16, size[1])
 
     def pooled(z: Tensor) -> Tensor:  # what others do, on other corners
-        return dec.project(nn.functional.adaptive_avg_pool2d(z, small).permute(0, 2, 3, 1)).permute(
+        return dec.reduce.project(nn.functional.adaptive_avg_pool2d(z, small).permute(0, 2, 3, 1)).permute(
             0, 3, 1, 2
         )
 

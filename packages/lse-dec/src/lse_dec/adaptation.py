@@ -19,6 +19,10 @@ from lse_dec.sites import MODES, CanonicalizedStage
 __all__ = ["AdaptedModel", "adapt", "observe", "unadapt"]
 
 
+_ITERATION = {"rule": "residual", "solver": "anderson", "steps": 5}
+"""Defaults of `adapt` that only canonicalizers which iterate take."""
+
+
 class AdaptedModel(nn.Module):
     """A model with canonicalizers before some of its stages: M~ of section 4.3.
 
@@ -158,8 +162,11 @@ def adapt(
         "solver": build(reg.get("solver", solver)) if isinstance(solver, str) else solver,
         "steps": steps,
     }
-    # canonicalizers without iteration take none of these three
-    given = {name: value for name, value in given.items() if takes(factory, name)}
+    for name, default in _ITERATION.items():  # which canonicalizers without iteration do not take
+        if not takes(factory, name):
+            if settings[name] != default:
+                raise LSEError(f"canonicalizer {canonicalizer!r} takes no {name}; got {settings[name]!r}")
+            del given[name]
     # build every module before touching the model: an error must leave it as it was
     made = [build(factory, place.channels, **given, **options) for place in places]
     adapted = AdaptedModel(model, mode, settings)

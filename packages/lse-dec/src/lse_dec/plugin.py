@@ -26,10 +26,16 @@ def lse_updates() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_canonicalizers() -> Mapping[str, Any]:
-    """The deep equilibrium canonicalizer."""
+    """Give the deep equilibrium canonicalizer, the paper's baselines and the analytic one."""
     from lse_dec import canonicalizers
 
-    return {"dec": canonicalizers.DEC}
+    return {
+        "canon": canonicalizers.Canon,
+        "dec": canonicalizers.DEC,
+        "identity": canonicalizers.Identity,
+        "optim": canonicalizers.Optim,
+        "variation": canonicalizers.Variation,
+    }
 
 
 @hookimpl

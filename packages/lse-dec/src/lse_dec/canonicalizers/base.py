@@ -7,10 +7,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from lse_core.errors import ShapeError
 from lse_core.separable import SeparableWarp
 from lse_dec.solvers import Solution
 
-__all__ = ["Canonicalization", "Canonicalizer"]
+__all__ = ["Canonicalization", "Canonicalizer", "channels_first"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,14 @@ class Canonicalizer(Protocol):
     def __call__(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
         """Find the warp for a map (B, C, H, W), or (B, H, W, C) if `channels_last`."""
         ...
+
+
+def channels_first(features: Tensor, channels: int, channels_last: bool, name: str) -> Tensor:
+    """`features` as (B, C, H, W); ShapeError if they are no map of `channels` channels."""
+    axis = 3 if channels_last else 1
+    if features.ndim != 4 or features.shape[axis] != channels:
+        raise ShapeError(
+            f"{name} made for {channels} channels got features of shape {tuple(features.shape)} "
+            f"({'channels last' if channels_last else 'channels first'})"
+        )
+    return features.permute(0, 3, 1, 2) if channels_last else features

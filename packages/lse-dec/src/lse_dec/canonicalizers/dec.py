@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError, ShapeError
-from lse_core.monotone import uniform_basis
-from lse_core.resample import averaging_weights, axis_weights, pixel_centres, warp_by_weights
+from lse_core.errors import LSEError, unknown_name
+from lse_core.monotone import bound_log_slopes, uniform_basis
+from lse_core.resample import axis_weights, pixel_centres, warp_by_weights
 from lse_core.separable import SeparableWarp
-from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.canonicalizers.base import Canonicalization, channels_first
 from lse_dec.canonicalizers.network import UpdateNetwork
+from lse_dec.canonicalizers.reduction import Reduction
+from lse_dec.canonicalizers.variation import Variation
 from lse_dec.gradients import Gradient, as_gradient
 from lse_dec.solvers import Anderson, Solver
 from lse_dec.updates import Residual, UpdateRule
@@ -38,6 +40,8 @@ class DEC(nn.Module):
         projection: channels after projection.
         widths: channels of the update network's convolutions.
         tol: residual (root mean square of log-slopes) at which a solve counts as converged.
+        start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
+            equivariant already (within `ratio`).
 
     Raises:
         LSEError: a setting out of its range.
@@ -57,6 +61,7 @@ class DEC(nn.Module):
         projection: int = 32,
         widths: tuple[int, ...] = (64, 128),
         tol: float = 1e-3,
+        start: str = "identity",
     ) -> None:
         super().__init__()
         if not 1.0 < ratio <= 4.0:
@@ -67,15 +72,15 @@ class DEC(nn.Module):
                 f"got {segments}, {steps}, {resolution}"
             )
         self.channels, self.segments, self.steps = channels, segments, steps
-        self.ratio, self.resolution, self.tol = ratio, resolution, tol
+        self.ratio, self.tol = ratio, tol
         self.rule: UpdateRule = rule if rule is not None else Residual()
         self.solver: Solver = solver if solver is not None else Anderson()
         self.gradient = as_gradient(gradient)
-        # the scale of latent features is anybody's guess; images come normalised, and a norm over
-        # one to three channels would erase them
-        self.norm = nn.LayerNorm(channels) if channels >= 8 else nn.Identity()
-        self.project = nn.Linear(channels, projection)
+        self.reduce = Reduction(channels, projection, resolution)
         self.update = UpdateNetwork(projection, segments, widths)
+        if start not in ("identity", "variation"):
+            raise unknown_name("start", start, ["identity", "variation"])
+        self.start = Variation(channels, segments=segments) if start == "variation" else None
 
     def forward(
         self,
@@ -91,7 +96,7 @@ class DEC(nn.Module):
             features: (B, C, H, W), or (B, H, W, C) if `channels_last`.
             channels_last: where the channels are.
             steps: evaluations of the update in this call; None takes the module's.
-            start: initial log-slopes (B, 2, N), Phi^(0); None starts at the identity.
+            start: initial log-slopes (B, 2, N), Phi^(0); None starts as the module says.
 
         Returns:
             The warp, in float32 (float64 for float64 features), and its solve.
@@ -99,12 +104,7 @@ class DEC(nn.Module):
         Raises:
             ShapeError: wrong rank or channels.
         """
-        axis = 3 if channels_last else 1
-        if features.ndim != 4 or features.shape[axis] != self.channels:
-            raise ShapeError(
-                f"dec made for {self.channels} channels got features of shape {tuple(features.shape)} "
-                f"({'channels last' if channels_last else 'channels first'})"
-            )
+        planes = channels_first(features, self.channels, channels_last, "dec")
         x = self.reduce(features, channels_last)
         b, n = x.shape[0], self.segments
         # coordinates need at least float32, whatever the features' precision
@@ -112,6 +112,10 @@ class DEC(nn.Module):
         w0 = torch.zeros(b, 2 * n, device=x.device, dtype=precise)
         if start is not None:
             w0 = start.to(w0).reshape(b, 2 * n)
+        elif self.start is not None:
+            first = self.start(planes).warp
+            slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1)
+            w0 = bound_log_slopes(slopes, self.ratio).to(w0).reshape(b, 2 * n)
         basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
 
         def update(state: Tensor) -> Tensor:
@@ -129,19 +133,3 @@ class DEC(nn.Module):
             update, w0, self.solver, steps=self.steps if steps is None else steps, tol=self.tol
         )
         return Canonicalization(SeparableWarp.from_log_slopes(solution.z.view(b, 2, n)), solution)
-
-    def reduce(self, features: Tensor, channels_last: bool) -> Tensor:
-        """The small map the update sees: (B, projection, h, w) with h, w at most `resolution`."""
-        h, w = features.shape[1:3] if channels_last else features.shape[2:4]
-        small_h, small_w = min(h, self.resolution), min(w, self.resolution)
-        x = features
-        if (small_h, small_w) != (h, w):
-            a_y, a_x = (
-                averaging_weights(big, small, device=x.device, dtype=torch.float32).unsqueeze(0)
-                for big, small in ((h, small_h), (w, small_w))
-            )
-            x = warp_by_weights(
-                x, a_x.expand(x.shape[0], -1, -1), a_y.expand(x.shape[0], -1, -1), channels_last=channels_last
-            )
-        x = x if channels_last else x.permute(0, 2, 3, 1)
-        return self.project(self.norm(x)).permute(0, 3, 1, 2)

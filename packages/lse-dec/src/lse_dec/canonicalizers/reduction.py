@@ -1,0 +1,46 @@
+"""Features made small once, before canonicalizers look at them many times."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lse_core.resample import averaging_weights, warp_by_weights
+
+__all__ = ["Reduction"]
+
+
+class Reduction(nn.Module):
+    """Anti-aliased reduction on the same corners as every warp, then a pointwise projection.
+
+    Both commute with a warp (the first up to smoothing), so they are done once per solve.
+
+    Args:
+        channels: channels of the features.
+        projection: channels after projection.
+        resolution: the result has at most this many pixels a side.
+    """
+
+    def __init__(self, channels: int, projection: int, resolution: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        # the scale of latent features is anybody's guess; images come normalised, and a norm over
+        # one to three channels would erase them
+        self.norm = nn.LayerNorm(channels) if channels >= 8 else nn.Identity()
+        self.project = nn.Linear(channels, projection)
+
+    def forward(self, features: Tensor, channels_last: bool) -> Tensor:
+        """(B, C, H, W), or (B, H, W, C) if `channels_last`, to (B, projection, h, w)."""
+        h, w = features.shape[1:3] if channels_last else features.shape[2:4]
+        small_h, small_w = min(h, self.resolution), min(w, self.resolution)
+        x = features
+        if (small_h, small_w) != (h, w):
+            a_y, a_x = (
+                averaging_weights(big, small, device=x.device, dtype=torch.float32).unsqueeze(0)
+                for big, small in ((h, small_h), (w, small_w))
+            )
+            x = warp_by_weights(
+                x, a_x.expand(x.shape[0], -1, -1), a_y.expand(x.shape[0], -1, -1), channels_last=channels_last
+            )
+        x = x if channels_last else x.permute(0, 2, 3, 1)
+        return self.project(self.norm(x)).permute(0, 3, 1, 2)
