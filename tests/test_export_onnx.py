@@ -185,6 +185,11 @@ def test_graph_has_only_operators_that_every_runtime_shares(case: Case) -> None:
     assert onnx.TensorProto.DOUBLE not in kinds
 
 
+@pytest.mark.parametrize("target", ["tensorrt10", "tensorrt11", "onnxruntime", "web"])
+def test_graph_passes_the_gate(case: Case, target: str) -> None:
+    assert lse_export.check(case.report.path, target).problems == []
+
+
 def test_names_and_dynamic_batch(case: Case) -> None:
     (image,) = case.proto.graph.input
     assert image.name == "image"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lse_export.errors import ExportError, VerificationError
+    from lse_export.gate import GateReport, check
     from lse_export.latency import LatencyRatio, latency_ratio
     from lse_export.to_onnx import OnnxExport, export_onnx
     from lse_export.verification import Verification, verify
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "errors": ["ExportError", "VerificationError"],
+    "gate": ["GateReport", "check"],
     "latency": ["LatencyRatio", "latency_ratio"],
     "to_onnx": ["OnnxExport", "export_onnx"],
     # not `verify.py`: importing a submodule of that name would hide the function
@@ -24,10 +26,12 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ExportError",
+    "GateReport",
     "LatencyRatio",
     "OnnxExport",
     "Verification",
     "VerificationError",
+    "check",
     "export_onnx",
     "latency_ratio",
     "verify",

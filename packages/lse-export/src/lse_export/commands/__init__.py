@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from lse_export.commands.check import check
 from lse_export.commands.onnx import onnx
 from lse_export.commands.verify import verify
 
@@ -18,8 +19,9 @@ def export() -> None:
     Example:
       lse export onnx runs/model --out model.onnx
       lse export verify model.onnx runs/model
+      lse export check model.onnx --target tensorrt10
     """
 
 
-for _command in (onnx, verify):
+for _command in (onnx, verify, check):
     export.add_command(_command)

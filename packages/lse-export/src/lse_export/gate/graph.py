@@ -1,0 +1,104 @@
+"""An ONNX model as the rules see it: every node, subgraphs included, with the types of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from lse_export.errors import ExportError
+
+__all__ = ["Model", "attribute", "label", "open_model"]
+
+
+class Model:
+    """A loaded model and what was inferred about it.
+
+    Attributes:
+        path: the file.
+        proto: the model without external weights.
+        nodes: all nodes in order, those of subgraphs and local functions too.
+        types: type names ("float32", "int64", ...) by tensor name, where known.
+        constants: names of initializers and of outputs of Constant nodes.
+    """
+
+    def __init__(self, path: Path, proto: onnx.ModelProto) -> None:
+        self.path, self.proto = path, proto
+        self.types: dict[str, str] = {}
+        self.constants: set[str] = set()
+        self.initializers: list[onnx.TensorProto] = []
+        try:
+            graph = onnx.shape_inference.infer_shapes(proto).graph
+        except (onnx.shape_inference.InferenceError, ValueError):
+            graph = proto.graph  # what is wrong is for the rules to say
+        self.nodes = list(self._walk(graph))
+        for function in proto.functions:
+            self.nodes.extend(function.node)
+        self.functions = {(f.domain, f.name) for f in proto.functions}
+
+    def _walk(self, graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            if value.type.HasField("tensor_type"):
+                self.types[value.name] = type_name(value.type.tensor_type.elem_type)
+        for tensor in graph.initializer:
+            self.types[tensor.name] = type_name(tensor.data_type)
+            self.constants.add(tensor.name)
+            self.initializers.append(tensor)
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                self.constants.update(node.output)
+            yield node
+            for item in node.attribute:
+                if item.type == onnx.AttributeProto.GRAPH:
+                    yield from self._walk(item.g)
+                for graph_ in item.graphs:
+                    yield from self._walk(graph_)
+
+    @property
+    def opset(self) -> int:
+        """Opset of the standard domain; 0 where the file names none."""
+        return max((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def open_model(path: Path) -> Model:
+    """Load an ONNX file.
+
+    Raises:
+        ExportError: no such file, truncated, or no ONNX model at all.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file")
+    try:
+        proto = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError moves between its versions
+        text = f"{path} is no ONNX model, or was cut short ({type(error).__name__})"
+        raise ExportError(text) from error
+    # most random bytes are no protobuf, but an empty file is: a message without fields
+    if not proto.graph.node:
+        raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")
+    return Model(path, proto)
+
+
+def type_name(number: int) -> str:
+    """ "float32" for TensorProto.FLOAT and so on; "unknown" where there is none."""
+    if number == onnx.TensorProto.UNDEFINED or number not in onnx.TensorProto.DataType.values():
+        return "unknown"
+    if number == onnx.TensorProto.STRING:
+        return "string"
+    return str(helper.tensor_dtype_to_np_dtype(number))
+
+
+def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+    """Value of an attribute; text as str."""
+    for item in node.attribute:
+        if item.name == name:
+            value = helper.get_attribute_value(item)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How to call a node: its name, or its first output where it has none."""
+    return node.name or f"(output {next(iter(node.output), '?')})"
