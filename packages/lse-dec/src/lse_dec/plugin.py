@@ -56,8 +56,18 @@ def lse_backbones() -> Mapping[str, Any]:
 
 
 @hookimpl
-def lse_commands() -> Mapping[str, Any]:
-    """Give the command that adapts models."""
-    from lse_dec.commands.adapt import adapt
+def lse_datasets() -> Mapping[str, Any]:
+    """Give the locally scaled digits."""
+    from lse_dec.data import build_digits
 
-    return {"adapt": adapt}
+    return {"digits": build_digits}
+
+
+@hookimpl
+def lse_commands() -> Mapping[str, Any]:
+    """Give the commands for models, data and the demo."""
+    from lse_dec.commands.adapt import adapt
+    from lse_dec.data.commands import data
+    from lse_dec.demo.command import demo
+
+    return {"adapt": adapt, "data": data, "demo": demo}

@@ -1,0 +1,1 @@
+"""The main job, end to end: train, adapt, measure, export, verify, report (`lse demo`)."""

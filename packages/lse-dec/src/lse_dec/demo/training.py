@@ -1,0 +1,123 @@
+"""Training the demo's models: random monotone scaling (Aug), and Eq. 5 for the canonicalizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lse_core.resample import unscale
+from lse_core.separable import SeparableWarp
+from lse_dec.adaptation import AdaptedModel
+from lse_dec.demo.settings import DemoSettings
+from lse_dec.losses import canonicalizer_equivariance_loss
+
+__all__ = ["TrainingLog", "normalise", "train"]
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (N, 1, R, R) to the network's input: float32, ink near 3, paper near -0.3."""
+    return (images.float() / 255.0 - 0.1) / 0.3
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Losses of a run: first and last tenth of its steps.
+
+    Attributes:
+        steps: optimiser steps taken.
+        loss: mean cross-entropy over the last tenth.
+        equivariance: mean of Eq. 5's loss over the first and the last tenth (1: no better than
+            ignoring the input), or None without a canonicalizer.
+    """
+
+    steps: int
+    loss: float
+    equivariance: tuple[float, float] | None
+
+
+def train(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: DemoSettings,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    on_step: Callable[[], None],
+) -> TrainingLog:
+    """Train with AdamW and a one-cycle schedule; every image is warped anew (Aug).
+
+    An `AdaptedModel`'s canonicalizer learns by Eq. 5 beside the task: random warps, a random number
+    of solver steps, no labels (see `canonicalizer_equivariance_loss`).
+
+    Args:
+        model: classifier to 1,000 log-probabilities.
+        images: (N, 1, R, R) normalised, on the model's device.
+        labels: (N,) int64.
+        settings: the demo's settings.
+        steps: optimiser steps.
+        learning_rate: peak rate of the backbone.
+        seed: seed of batches and warps.
+        on_step: called after every step.
+    """
+    backbone = list(model.backbone_parameters() if isinstance(model, AdaptedModel) else model.parameters())
+    groups: list[dict[str, Any]] = [{"params": backbone, "lr": learning_rate}]
+    own: list[nn.Parameter] = []
+    if isinstance(model, AdaptedModel):
+        own = list(model.canonicalizer_parameters())
+        groups.append({"params": own, "lr": settings.learning_rate_dec})
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [group["lr"] for group in groups], total_steps=steps, pct_start=0.2
+    )
+    # drawn on the CPU, so that a seed means the same on every device
+    generator = torch.Generator().manual_seed(seed)
+    losses, errors = [], []
+    model.train()
+    for batch in _batches(len(images), settings.batch_size, steps, generator):
+        n = len(batch)
+        augmenting = SeparableWarp.random(n, 4, settings.aug_ratio, generator=generator)
+        x = unscale(images[batch], augmenting.to(images.device))
+        loss = F.nll_loss(model(x), labels[batch])
+        losses.append(loss.detach())
+        total = loss
+        if isinstance(model, AdaptedModel):
+            g = SeparableWarp.random(
+                n, settings.segments // 2, settings.equivariance_ratio, generator=generator
+            )
+            solver_steps = int(torch.randint(2, settings.solver_steps + 2, (), generator=generator))
+            for canonicalizer in model.canonicalizers.values():
+                error = canonicalizer_equivariance_loss(
+                    canonicalizer, x, g.to(images.device), steps=solver_steps
+                )
+                total = total + settings.equivariance_weight * error
+                errors.append(error.detach())
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(backbone, 1.0)
+        if own:
+            nn.utils.clip_grad_norm_(own, 0.5)
+        optimiser.step()
+        schedule.step()
+        on_step()
+    tenth = max(1, steps // 10)
+    return TrainingLog(
+        steps,
+        float(torch.stack(losses[-tenth:]).mean()),
+        (float(torch.stack(errors[:tenth]).mean()), float(torch.stack(errors[-tenth:]).mean()))
+        if errors
+        else None,
+    )
+
+
+def _batches(total: int, size: int, steps: int, generator: torch.Generator) -> list[Tensor]:
+    """`steps` batches of indices: every image once before any comes again."""
+    rounds = -(-steps * size // total)
+    order = torch.cat([torch.randperm(total, generator=generator) for _ in range(rounds)])
+    return list(order[: steps * size].split(size))
