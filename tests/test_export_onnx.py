@@ -424,10 +424,14 @@ def test_command_line_end_to_end(
     # what is tested is the command, not how models are stored
     monkeypatch.setattr(lse_dec, "load", lambda folder: case.model, raising=False)
     out = tmp_path / "m.onnx"
-    run = CliRunner().invoke(export, ["onnx", str(tmp_path), "--out", str(out), "--steps", "1", "--json"])
+    run = CliRunner().invoke(
+        export, ["onnx", str(tmp_path), "--out", str(out), "--json", "--steps", "auto", "--tolerance", "0.5"]
+    )
     assert run.exit_code == 0, run.output
     report = json.loads(run.stdout)
-    assert report["metadata"]["lse.steps"] == "1"
+    choice = json.loads(report["metadata"]["lse.steps_choice"])
+    assert report["metadata"]["lse.steps"] == str(choice["steps"])
+    assert "deviation" in run.stderr
     assert out.exists()
     run = CliRunner().invoke(export, ["verify", str(out), str(tmp_path), "--json"])
     assert run.exit_code == 0, run.output

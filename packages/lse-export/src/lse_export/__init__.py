@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lse_export.errors import ExportError, VerificationError
     from lse_export.gate import GateReport, check
     from lse_export.latency import LatencyRatio, latency_ratio
+    from lse_export.steps import StepChoice, choose_steps
     from lse_export.to_onnx import OnnxExport, export_onnx
     from lse_export.verification import Verification, verify
 
@@ -18,6 +19,7 @@ _HOMES = {
     "errors": ["ExportError", "VerificationError"],
     "gate": ["GateReport", "check"],
     "latency": ["LatencyRatio", "latency_ratio"],
+    "steps": ["StepChoice", "choose_steps"],
     "to_onnx": ["OnnxExport", "export_onnx"],
     # not `verify.py`: importing a submodule of that name would hide the function
     "verification": ["Verification", "verify"],
@@ -29,9 +31,11 @@ __all__ = [
     "GateReport",
     "LatencyRatio",
     "OnnxExport",
+    "StepChoice",
     "Verification",
     "VerificationError",
     "check",
+    "choose_steps",
     "export_onnx",
     "latency_ratio",
     "verify",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,11 +17,39 @@ from lse_export.commands.common import (
     working,
 )
 
+if TYPE_CHECKING:
+    from lse_export.steps import StepChoice
+
+
+class StepsOrAuto(click.ParamType):
+    """A whole number of at least 1, or "auto"."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
+        """Read the value off the command line."""
+        if value == "auto":
+            return "auto"
+        if str(value).isdigit() and int(value) >= 1:
+            return int(value)
+        self.fail(f"{value!r} is neither 'auto' nor a whole number of at least 1", param, ctx)
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
-@click.option("--steps", type=click.IntRange(1), help="Solver steps to unroll.  [default: the model's]")
+@click.option(
+    "--steps",
+    type=StepsOrAuto(),
+    help="Solver steps to unroll, or 'auto' to measure how few do.  [default: the model's]",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-3,
+    show_default=True,
+    help="With --steps auto: largest deviation from the converged output, of its range.",
+)
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
 @click.option("--fixed-batch", type=click.IntRange(1), help="Fix the batch size instead of leaving it open.")
 @click.option("--warps", is_flag=True, help="Add each site's warp and residual as outputs.")
@@ -31,7 +60,8 @@ from lse_export.commands.common import (
 def onnx(
     model: Path,
     out: Path,
-    steps: int | None,
+    steps: int | Literal["auto"] | None,
+    tolerance: float,
     opset: int,
     fixed_batch: int | None,
     warps: bool,
@@ -42,20 +72,27 @@ def onnx(
 ) -> None:
     """Write the adapted MODEL, a folder that lse_dec.save wrote, as an ONNX file.
 
-    The solver is unrolled into everyday operators. The residuals in the file's metadata are measured
-    on the images given.
+    The solver is unrolled into everyday operators. The residuals in the file's metadata, and with
+    --steps auto the choice of steps, are measured on the images given.
 
     \b
     Example:
-      lse export onnx runs/model --out model.onnx --steps 4 --images photos/
+      lse export onnx runs/model --out model.onnx --steps auto --images photos/
     """
     from lse_export.atomic import check_target
+    from lse_export.steps import choose_steps
     from lse_export.to_onnx import export_onnx
 
     check_target(out, force)  # before the work, not after
     with working(f"loading {model}"):
         adapted = load_model(model)
         example = images_for(adapted, size, images)
+    facts: dict[str, str] = {}
+    if steps == "auto":
+        with working("measuring how few steps do"):
+            choice = choose_steps(adapted, example, tolerance=tolerance)
+        steps, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
+        _print_choice(choice)
     if fixed_batch is not None:
         example = example[[k % len(example) for k in range(fixed_batch)]]
     with working(f"exporting to {out}"):
@@ -68,6 +105,7 @@ def onnx(
             dynamic_batch=fixed_batch is None,
             overwrite=force,
             with_warps=warps,
+            metadata=facts,
         )
     if as_json:
         click.echo(json.dumps({**vars(report), "path": str(report.path), "ops": dict(report.ops)}))
@@ -79,3 +117,18 @@ def onnx(
     for key in ("lse.sites", "lse.solver", "lse.steps", "lse.rule", "lse.mode", "lse.residual"):
         click.echo(f"  {key.removeprefix('lse.'):<9} {report.metadata.get(key, 'none')}")
     click.echo(f"next: lse export verify {report.path} {model}")
+
+
+def _print_choice(choice: StepChoice) -> None:
+    """Print the table to stderr, so that --json stays readable by scripts."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("steps", "residual", "deviation", "same answer", "")
+    for row in choice.rows:
+        mark = "chosen" if row.steps == choice.steps else ""
+        table.add_row(
+            str(row.steps), f"{row.residual:.2e}", f"{row.deviation:.2e}", f"{row.agreement:.1%}", mark
+        )
+    Console(stderr=True).print(table)
+    click.echo(choice.summary(), err=True)
