@@ -320,3 +320,13 @@ def test_warp_distance_is_the_mean_square() -> None:
     ]
     torch.testing.assert_close(warp_distance(a, b), torch.tensor(naive), rtol=1e-4, atol=1e-8)
     assert (warp_distance(a, a) == 0).all()
+
+
+def test_stopping_early_and_relative_tolerance() -> None:
+    x = smooth()
+    full = trained(rule=Absolute(), steps=60, tol=1e-4)(x)
+    early = trained(rule=Absolute(), steps=60, tol=1e-4, stop_early=True)(x)
+    assert early.solution.steps < full.solution.steps == 60
+    assert (early.warp.x.values - full.warp.x.values).abs().max() < 1e-3
+    loose = trained(rule=Absolute(), steps=60, tol=0.0, rtol=0.1, stop_early=True)(x)
+    assert loose.solution.steps < early.solution.steps

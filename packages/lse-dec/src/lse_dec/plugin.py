@@ -10,10 +10,17 @@ from lse_core.plugins import hookimpl
 
 @hookimpl
 def lse_solvers() -> Mapping[str, Any]:
-    """Naive, Anderson and Broyden."""
+    """Give naive, Anderson and Broyden, and torchdeq's solvers for comparison."""
     from lse_dec import solvers
 
-    return {"naive": solvers.Naive, "anderson": solvers.Anderson, "broyden": solvers.Broyden}
+    return {
+        "anderson": solvers.Anderson,
+        "broyden": solvers.Broyden,
+        "naive": solvers.Naive,
+        "torchdeq.anderson": solvers.TorchDEQAnderson,
+        "torchdeq.broyden": solvers.TorchDEQBroyden,
+        "torchdeq.fixed_point_iter": solvers.TorchDEQNaive,
+    }
 
 
 @hookimpl

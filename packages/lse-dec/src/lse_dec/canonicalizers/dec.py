@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,9 @@ class DEC(nn.Module):
         projection: channels after projection.
         widths: channels of the update network's convolutions.
         tol: residual (root mean square of log-slopes) at which a solve counts as converged.
+        rtol: the same relative to the size of the solution; either suffices.
+        stop_early: freeze each map when it has converged and stop when all have, at the cost of asking
+            the device once a step (never when exporting: that needs a fixed number of steps).
         start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
             equivariant already (within `ratio`).
 
@@ -61,6 +66,8 @@ class DEC(nn.Module):
         projection: int = 32,
         widths: tuple[int, ...] = (64, 128),
         tol: float = 1e-3,
+        rtol: float = 0.0,
+        stop_early: bool = False,
         start: str = "identity",
     ) -> None:
         super().__init__()
@@ -72,7 +79,7 @@ class DEC(nn.Module):
                 f"got {segments}, {steps}, {resolution}"
             )
         self.channels, self.segments, self.steps = channels, segments, steps
-        self.ratio, self.tol = ratio, tol
+        self.ratio, self.tol, self.rtol, self.stop_early = ratio, tol, rtol, stop_early
         self.rule: UpdateRule = rule if rule is not None else Residual()
         self.solver: Solver = solver if solver is not None else Anderson()
         self.gradient = as_gradient(gradient)
@@ -104,15 +111,35 @@ class DEC(nn.Module):
         Raises:
             ShapeError: wrong rank or channels.
         """
+        update, w0 = self.problem(features, channels_last=channels_last)
+        if start is not None:
+            w0 = start.to(w0).reshape(w0.shape)
+        solution = self.gradient.solve(
+            update,
+            w0,
+            self.solver,
+            steps=self.steps if steps is None else steps,
+            tol=self.tol,
+            rtol=self.rtol,
+            stop_early=self.stop_early,
+        )
+        w = solution.z.view(-1, 2, self.segments)
+        return Canonicalization(SeparableWarp.from_log_slopes(w), solution)
+
+    def problem(
+        self, features: Tensor, *, channels_last: bool = False
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The update H of Eq. 14 for a batch of maps, (B, 2N) to (B, 2N), and Phi^(0), (B, 2N).
+
+        What `forward` solves; `lse_dec.contraction` measures how much it contracts.
+        """
         planes = channels_first(features, self.channels, channels_last, "dec")
         x = self.reduce(features, channels_last)
         b, n = x.shape[0], self.segments
         # coordinates need at least float32, whatever the features' precision
         precise = torch.promote_types(features.dtype, torch.float32)
         w0 = torch.zeros(b, 2 * n, device=x.device, dtype=precise)
-        if start is not None:
-            w0 = start.to(w0).reshape(b, 2 * n)
-        elif self.start is not None:
+        if self.start is not None:
             first = self.start(planes).warp
             slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1)
             w0 = bound_log_slopes(slopes, self.ratio).to(w0).reshape(b, 2 * n)
@@ -129,7 +156,4 @@ class DEC(nn.Module):
             )
             return self.rule(w, self.update(canonical).to(w), self.ratio).reshape(b, 2 * n)
 
-        solution = self.gradient.solve(
-            update, w0, self.solver, steps=self.steps if steps is None else steps, tol=self.tol
-        )
-        return Canonicalization(SeparableWarp.from_log_slopes(solution.z.view(b, 2, n)), solution)
+        return update, w0

@@ -7,5 +7,19 @@ from lse_dec.solvers.base import Code, Solution, Solver
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
 from lse_dec.solvers.naive import Naive
+from lse_dec.solvers.torchdeq import TorchDEQAnderson, TorchDEQBroyden, TorchDEQNaive, register
 
-__all__ = ["Anderson", "Broyden", "Code", "Naive", "Solution", "Solver", "solve"]
+__all__ = [
+    "Anderson",
+    "Broyden",
+    "Code",
+    "Naive",
+    "Solution",
+    "Solver",
+    "TorchDEQAnderson",
+    "TorchDEQBroyden",
+    "TorchDEQNaive",
+    "solve",
+]
+
+register()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Code", "Solution", "Solver", "rms"]
+__all__ = ["Code", "Solution", "Solver", "WholeSolver", "rms", "row_where"]
 
 
 @runtime_checkable
@@ -27,6 +28,15 @@ class Solver(Protocol):
 
     def step(self, z: Tensor, fz: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Next iterate and state from the iterate `z` and its image `fz`, both (B, D)."""
+        ...
+
+
+@runtime_checkable
+class WholeSolver(Protocol):
+    """A solver with a loop of its own, as other libraries have them; the driver watches what it evaluates."""
+
+    def run(self, f: Callable[[Tensor], Tensor], z0: Tensor, steps: int) -> None:
+        """Search from `z0`, (B, D), with exactly `steps` evaluations of `f`; the result is what `f` saw."""
         ...
 
 

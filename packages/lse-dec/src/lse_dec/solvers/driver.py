@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import ConvergenceError, ShapeError
-from lse_dec.solvers.base import Code, Solution, Solver, rms, row_where
+from lse_dec.solvers.base import Code, Solution, Solver, WholeSolver, rms, row_where
 
 __all__ = ["solve"]
 
@@ -16,7 +16,7 @@ __all__ = ["solve"]
 def solve(
     f: Callable[[Tensor], Tensor],
     z0: Tensor,
-    solver: Solver,
+    solver: Solver | WholeSolver,
     *,
     steps: int = 5,
     tol: float = 1e-4,
@@ -32,7 +32,7 @@ def solve(
     Args:
         f: the update, (B, D) to (B, D), acting on each sample on its own.
         z0: (B, D) floating point initial guess.
-        solver: the step rule.
+        solver: the step rule (or a whole solver of another library, which spends all its steps).
         steps: evaluations of `f`, at least 1. All are spent unless `stop_early`.
         tol: absolute tolerance.
         rtol: relative tolerance.
@@ -48,38 +48,68 @@ def solve(
         raise ShapeError(f"a solve needs at least 1 step; got {steps}")
     if z0.ndim != 2:
         raise ShapeError(f"the state must be (batch, D); got {tuple(z0.shape)}")
+    record = _Record(z0, tol, rtol, freeze=stop_early)
+    if isinstance(solver, WholeSolver):
+
+        def watched(z: Tensor) -> Tensor:
+            fz = f(z)
+            record.see(z, fz)
+            return fz
+
+        solver.run(watched, z0, steps)
+    else:
+        _iterate(f, z0, solver, steps, record, stop_early)
+    solution = record.solution()
+    if throw and bool((solution.codes != Code.CONVERGED).any()):
+        failed, worst = int((solution.codes != Code.CONVERGED).sum()), int(solution.codes.max())
+        raise ConvergenceError(
+            f"{failed} of {len(solution.codes)} solves failed after {solution.steps} steps: "
+            f"{Code(worst).text}; worst residual {float(solution.residual.max()):.3g}, tolerance {tol:g}"
+        )
+    return solution
+
+
+def _iterate(
+    f: Callable[[Tensor], Tensor], z0: Tensor, solver: Solver, steps: int, record: _Record, stop_early: bool
+) -> None:
     z, state = z0, solver.init(z0)
-    best = z0
-    best_residual = torch.full_like(z0[:, 0], torch.inf)
-    done = torch.zeros_like(best_residual, dtype=torch.bool)
-    trace: list[Tensor] = []
     for k in range(steps):
         fz = f(z)
-        residual = rms(fz - z)
-        trace.append(residual)
-        better = residual < best_residual  # false for NaN: a bad step never replaces a good one
-        if stop_early:
-            better = better & ~done
-        best = row_where(better, fz, best)
-        best_residual = torch.where(better, residual, best_residual)
-        done = done | (best_residual <= tol + rtol * rms(best))
-        if stop_early and bool(done.all()):
+        record.see(z, fz)
+        if stop_early and bool(record.done.all()):
             break
         if k + 1 < steps:
             proposal, state = solver.step(z, fz, state)
-            finite = proposal.isfinite().all(-1)
             # a step that overflowed restarts from the best point seen
-            z = row_where(finite, proposal, best)
-    codes = torch.where(
-        done,
-        int(Code.CONVERGED),
-        torch.where(best_residual.isfinite(), int(Code.STEPS_SPENT), int(Code.NOT_FINITE)),
-    )
-    solution = Solution(best, best_residual, torch.stack(trace), codes)
-    if throw and bool((codes != Code.CONVERGED).any()):
-        worst = int(codes.max())
-        raise ConvergenceError(
-            f"{int((codes != Code.CONVERGED).sum())} of {len(codes)} solves failed after {solution.steps} "
-            f"steps: {Code(worst).text}; worst residual {float(best_residual.max()):.3g}, tolerance {tol:g}"
+            z = row_where(proposal.isfinite().all(-1), proposal, record.best)
+
+
+class _Record:
+    """What a solve has seen so far: every residual, and each sample's best."""
+
+    def __init__(self, z0: Tensor, tol: float, rtol: float, freeze: bool) -> None:
+        self.tol, self.rtol, self.freeze = tol, rtol, freeze
+        self.best = z0
+        self.residual = torch.full_like(z0[:, 0], torch.inf)
+        self.done = torch.zeros_like(self.residual, dtype=torch.bool)
+        self.trace: list[Tensor] = []
+
+    def see(self, z: Tensor, fz: Tensor) -> None:
+        """Take note of an iterate and its image."""
+        residual = rms(fz - z)
+        self.trace.append(residual)
+        better = residual < self.residual  # false for NaN: a bad step never replaces a good one
+        if self.freeze:
+            better = better & ~self.done
+        self.best = row_where(better, fz, self.best)
+        self.residual = torch.where(better, residual, self.residual)
+        self.done = self.done | (self.residual <= self.tol + self.rtol * rms(self.best))
+
+    def solution(self) -> Solution:
+        """The best of every sample."""
+        codes = torch.where(
+            self.done,
+            int(Code.CONVERGED),
+            torch.where(self.residual.isfinite(), int(Code.STEPS_SPENT), int(Code.NOT_FINITE)),
         )
-    return solution
+        return Solution(self.best, self.residual, torch.stack(self.trace), codes)
