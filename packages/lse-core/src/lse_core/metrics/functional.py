@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lse_core.errors import ShapeError, unknown_name
 from lse_core.layouts import Layout
+from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 
@@ -17,7 +18,7 @@ REDUCTIONS = ("mean", "none")
 def equivariance_error(
     outputs: Tensor,
     outputs_scaled: Tensor,
-    warp: SeparableWarp,
+    warp: SeparableWarp | PointwiseWarp,
     layout: Layout | str = "nchw",
     *,
     per_element: bool = False,
