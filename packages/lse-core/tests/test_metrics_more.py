@@ -66,7 +66,7 @@ def test_accuracy_per_scale_against_a_loop() -> None:
             if low <= float(scales[n]) < high or (high == 3.0 and float(scales[n]) == 3.0)
         ]
         assert float(result.accuracy[k]) == pytest.approx(sum(hits) / len(hits))
-        assert int(result.count[k]) == len(hits)
+        assert int(result.samples[k]) == len(hits)
     empty = accuracy_per_scale(scores, targets, scales, [*BRACKETS, (5.0, 6.0)])
     assert bool(empty.accuracy[3].isnan())
     assert bool(empty.mean.isfinite())
@@ -237,7 +237,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         )
 
     running = [start(0), start(1)]

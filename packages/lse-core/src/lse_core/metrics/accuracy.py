@@ -21,7 +21,7 @@ class ScaleAccuracy(NamedTuple):
     Args:
         brackets: the ranges of scale.
         accuracy: (K,) accuracy in each; NaN where no sample fell into one.
-        count: (K,) samples in each.
+        samples: (K,) samples in each.
         mean: mean over brackets, each weighing the same, as the paper's "Overall".
         std: standard deviation over brackets, of the population (divided by K, not K - 1), which is
             what the paper's tables print.
@@ -29,7 +29,7 @@ class ScaleAccuracy(NamedTuple):
 
     brackets: tuple[tuple[float, float], ...]
     accuracy: Tensor
-    count: Tensor
+    samples: Tensor
     mean: Tensor
     std: Tensor
 
