@@ -25,8 +25,9 @@ def describe(
     Keys: `lse.version`; `lse.sites`, `lse.mode`, `lse.solver`, `lse.rule`, `lse.steps` as `adapt` was
     asked; `lse.settings`, JSON by site with each canonicalizer's class, solver, rule, steps and
     tolerance in full; `lse.residual`, JSON by site: the largest residual over the example at the last
-    step; `lse.input_range`, JSON [least, largest] value of the example; `lse.class_names`, JSON;
-    `lse.opset`, `lse.torch` and `lse.onnx`. A plain model has no keys about canonicalizers.
+    step; `lse.input_range`, JSON [least, largest] value of the example; `lse.mean` and `lse.std`, JSON by
+    channel, where the model has timm's data config; `lse.class_names`, JSON; `lse.opset`, `lse.torch`
+    and `lse.onnx`. A plain model has no keys about canonicalizers.
     """
     facts = {
         "lse.version": metadata.version("lse-export"),
@@ -37,6 +38,8 @@ def describe(
     }
     if class_names is not None:
         facts["lse.class_names"] = json.dumps(list(class_names))
+    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    facts |= {f"lse.{key}": json.dumps(list(config[key])) for key in ("mean", "std") if key in config}
     canonicalizers = canonicalizers_of(model)
     if canonicalizers:
         asked: Mapping[str, Any] = getattr(model, "settings", {})

@@ -21,7 +21,9 @@ def lse_exporters() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_commands() -> Mapping[str, click.Command]:
-    """The command group `export`."""
+    """The command group `export`, and the commands that run what it made."""
     from lse_export.commands import export
+    from lse_export.commands.bench import bench
+    from lse_export.commands.predict import predict
 
-    return {"export": export}
+    return {"bench": bench, "export": export, "predict": predict}

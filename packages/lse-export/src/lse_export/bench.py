@@ -1,0 +1,143 @@
+"""Latency of a model in all the ways it can run here, the plain model beside the adapted one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError, unknown_name
+from lse_export.latency import interleaved
+from lse_export.runtime import PROVIDERS, open_session, run
+from lse_export.to_onnx import export_onnx
+from lse_export.unroll import check_example, evaluating
+
+__all__ = ["WAYS", "BenchRow", "bench"]
+
+WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS))
+"""Ways to run a model: eager, torch.compile, and ONNX Runtime by provider."""
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One model run one way.
+
+    Attributes:
+        model: the name it was given.
+        way: one of `WAYS`.
+        milliseconds: median of a batch.
+        spread: quartiles, milliseconds.
+        throughput: images a second, from the median.
+        ratio: median over rounds of the time over that of the first model run the same way; 1 for
+            the first model itself.
+        error: why it could not be run here, else "" (the numbers are then NaN).
+    """
+
+    model: str
+    way: str
+    milliseconds: float
+    spread: tuple[float, float]
+    throughput: float
+    ratio: float
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None for NaN."""
+        values = asdict(self)
+        return {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
+
+
+def bench(
+    models: dict[str, nn.Module],
+    example: Tensor,
+    *,
+    ways: Sequence[str] = ("eager", "ort-cpu"),
+    rounds: int = 20,
+    warmup: int = 3,
+) -> list[BenchRow]:
+    """Time every model every way, taking turns within each way so that ratios are fair.
+
+    Args:
+        models: by name; the first is what the others are compared with (the plain model).
+        example: (B, C, H, W), the batch all run on.
+        ways: which of `WAYS`. A way that does not work here is reported, not raised.
+        rounds: measurements of each, at least 2.
+        warmup: runs of each before them.
+
+    Raises:
+        UnknownNameError: no such way.
+        LSEError: no model, or fewer than two rounds.
+    """
+    if not models or rounds < 2 or warmup < 0:
+        raise LSEError("a benchmark needs at least one model, two rounds and no negative warmup")
+    for way in ways:
+        if way not in WAYS:
+            raise unknown_name("way to run a model", way, WAYS)
+    rows: list[BenchRow] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = _Files(Path(folder), example)
+        for way in ways:
+            rows += _one_way(models, example, way, files, rounds, warmup)
+    return rows
+
+
+class _Files:
+    """Models exported once, whatever the number of providers."""
+
+    def __init__(self, folder: Path, example: Tensor) -> None:
+        self.folder, self.example = folder, example
+
+    def of(self, name: str, model: nn.Module) -> Path:
+        path = self.folder / f"{name}.onnx"
+        if not path.exists():
+            export_onnx(model, self.example, path, allow_plain=True)
+        return path
+
+
+def _one_way(
+    models: dict[str, nn.Module], example: Tensor, way: str, files: _Files, rounds: int, warmup: int
+) -> list[BenchRow]:
+    calls: dict[str, Callable[[], object]] = {}
+    try:
+        for name, model in models.items():
+            calls[name] = _call(name, model, example, way, files)
+        seconds = interleaved(list(calls.values()), rounds, warmup)
+    except Exception as error:  # compilers and drivers fail in ways of their own
+        text = str(error).strip().splitlines()
+        reason = text[0][:200] if text else type(error).__name__
+        nan = float("nan")
+        return [BenchRow(name, way, nan, (nan, nan), nan, nan, reason) for name in models]
+    rows = []
+    for name, own in zip(models, seconds, strict=True):
+        low, _, high = quantiles(own, n=4)
+        ratio = median(a / b for a, b in zip(own, seconds[0], strict=True))
+        rows.append(
+            BenchRow(name, way, 1e3 * median(own), (1e3 * low, 1e3 * high), len(example) / median(own), ratio)
+        )
+    return rows
+
+
+def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files) -> Callable[[], object]:
+    if way.startswith("ort-"):
+        provider = way.removeprefix("ort-")
+        path = files.of(name, model)
+        session = open_session(path, provider, threads=torch.get_num_threads())
+        return lambda: run(session, example)
+    image = check_example(model, example)
+    ran: Callable[[Tensor], object] = torch.compile(model) if way == "compiled" else model
+
+    def call() -> None:
+        with evaluating(model):
+            ran(image)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
+
+    if way == "compiled":
+        call()  # compiling is no part of the time
+    return call

@@ -1,0 +1,86 @@
+"""`lse bench`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lse_export.commands.common import images_for, json_option, load_model, size_option, working
+from lse_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--ways",
+    multiple=True,
+    metavar="NAME",
+    default=("eager", "ort-cpu"),
+    show_default=True,
+    help="eager, compiled, ort-cpu, ort-cuda or ort-tensorrt; repeat for several.",
+)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images a call.")
+@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Measurements of each.")
+@click.option("--device", default="cpu", show_default=True, help="Device of eager and compiled.")
+@size_option
+@json_option
+def bench(
+    model: Path,
+    ways: tuple[str, ...],
+    batch: int,
+    rounds: int,
+    device: str,
+    size: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
+    """Time the adapted MODEL, a folder that lse_dec.save wrote, beside the same model without adaptation.
+
+    The two take turns within each way, so that other load on the machine falls on both.
+
+    \b
+    Example:
+      lse bench runs/model --ways eager --ways ort-cpu --batch 8
+    """
+    from lse_export.bench import bench as measure
+
+    with working(f"loading {model}"):
+        adapted = load_model(model).to(device)
+        example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
+        models = {"plain": _plain(adapted), "adapted": adapted}
+    with working("measuring"):
+        rows = measure(models, example, ways=ways, rounds=rounds)
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in rows]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("way", "model", "ms", "quartiles", "images/s", "ratio")
+    for row in rows:
+        if row.error:
+            table.add_row(row.way, row.model, "not here", row.error, "", "")
+            continue
+        low, high = row.spread
+        table.add_row(
+            row.way, row.model, f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}",
+            f"{row.throughput:.1f}", f"{row.ratio:.2f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _plain(adapted: nn.Module) -> nn.Module:
+    """The same model without its canonicalizers, on a copy."""
+    from importlib import import_module
+
+    unadapt = getattr(import_module("lse_dec"), "unadapt", None)
+    if unadapt is None:
+        raise ExportError("this lse-dec cannot take canonicalizers out; upgrade it")
+    plain: nn.Module = unadapt(copy.deepcopy(adapted))
+    return plain
