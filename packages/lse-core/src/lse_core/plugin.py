@@ -20,8 +20,9 @@ def lse_warps() -> dict[str, type]:
 
 @hookimpl
 def lse_commands() -> dict[str, click.Command]:
-    """Give the commands that look at the installation."""
+    """Give the commands that look at the installation and at warps."""
     from lse_core.commands.doctor import doctor
     from lse_core.commands.plugins import plugins
+    from lse_core.commands.warp import warp
 
-    return {"doctor": doctor, "plugins": plugins}
+    return {"doctor": doctor, "plugins": plugins, "warp": warp}

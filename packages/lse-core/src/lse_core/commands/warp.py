@@ -1,0 +1,131 @@
+"""`lse warp`: look at a warp on a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lse_core.errors import LSEError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@click.command()
+@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
+)
+@click.option(
+    "--segments", type=click.IntRange(1, 256), default=4, show_default=True, help="Segments an axis."
+)
+@click.option(
+    "--ratio",
+    type=click.FloatRange(1, 20, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Bound on slopes.",
+)
+@click.option("--distribution", default="log_uniform", show_default=True, help="Of the random warp, by name.")
+@click.option(
+    "--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 moves nothing."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--size", type=click.IntRange(16, 4096), default=448, show_default=True, help="Longest side, in pixels."
+)
+@click.option(
+    "--frames", type=click.IntRange(2, 200), default=24, show_default=True, help="Of the animation."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers and paths as JSON.")
+def warp(
+    image: Path,
+    out: Path,
+    segments: int,
+    ratio: float,
+    distribution: str,
+    strength: float,
+    seed: int,
+    size: int,
+    frames: int,
+    as_json: bool,
+) -> None:
+    """Draw a random warp on IMAGE: its grid, the round trip, the error, and the way there.
+
+    Writes warp.png, round_trip.png, maps.png and path.gif.
+
+    \b
+    Example:
+      lse warp photo.jpg --out runs/warp --ratio 3 --seed 7
+    """
+    import torch
+
+    from lse_core import plot
+    from lse_core.monotone import MonotoneMap
+    from lse_core.resample import scale, unscale
+    from lse_core.separable import SeparableWarp
+
+    picture = _read(image, size)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
+    w = SeparableWarp.random(
+        1,
+        segments,
+        ratio,
+        distribution=distribution,
+        strength=strength,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    back = unscale(scale(picture, w), w)
+    label = f"{distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
+    paths = plot.save(
+        [
+            (plot.plot_warp(picture, w, title=label), "warp.png"),
+            (plot.plot_round_trip(picture, w, title=label), "round_trip.png"),
+            (plot.plot_map(MonotoneMap.stack([w.x, w.y]), title="x (map 0) and y (map 1)"), "maps.png"),
+        ],
+        out,
+    )
+    paths.append(out / "path.gif")
+    plot.animate(picture, w, paths[-1], frames=frames)
+    slopes = torch.cat([w.x.slopes, w.y.slopes])
+    low, high = float(slopes.min()), float(slopes.max())
+    rms = float((back - picture).square().mean().sqrt())
+    numbers = {
+        "size": list(picture.shape[2:]),
+        "slopes": [low, high],
+        "largest_displacement_px": float(w.distance(SeparableWarp.identity())) * (max(picture.shape[2:]) - 1),
+        "round_trip_rms": rms,
+        "files": [str(p) for p in paths],
+    }
+    if as_json:
+        click.echo(json.dumps(numbers, indent=2))
+        return
+    click.echo(f"slopes {low:.3g} to {high:.3g}, round trip off by {rms:.4f} rms")
+    for path in paths:
+        click.echo(f"wrote {path}")
+
+
+def _read(path: Path, size: int) -> Tensor:
+    """The picture as (1, 3, H, W) within [0, 1], its longest side at most `size`."""
+    import numpy as np
+    import torch
+
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as error:
+        raise LSEError("`lse warp` needs matplotlib and pillow: pip install 'lse-core[plot]'") from error
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except FileNotFoundError as error:
+        raise LSEError(f"there is no picture {path}") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise LSEError(f"{path} is not a picture that can be read") from error
+    picture.thumbnail((size, size))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0).float() / 255.0
