@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ratio",
     type=click.FloatRange(1, 20, min_open=True),
-    default=3.0,
+    default=4.0,
     show_default=True,
     help="Bound on slopes.",
 )
