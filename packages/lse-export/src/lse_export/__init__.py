@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lse_export.latency import LatencyRatio, latency_ratio
     from lse_export.steps import StepChoice, choose_steps
     from lse_export.to_onnx import OnnxExport, export_onnx
+    from lse_export.triton import TritonModel, write_triton
     from lse_export.verification import Verification, verify
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ _HOMES = {
     "latency": ["LatencyRatio", "latency_ratio"],
     "steps": ["StepChoice", "choose_steps"],
     "to_onnx": ["OnnxExport", "export_onnx"],
+    "triton": ["TritonModel", "write_triton"],
     # not `verify.py`: importing a submodule of that name would hide the function
     "verification": ["Verification", "verify"],
 }
@@ -32,6 +34,7 @@ __all__ = [
     "LatencyRatio",
     "OnnxExport",
     "StepChoice",
+    "TritonModel",
     "Verification",
     "VerificationError",
     "check",
@@ -39,6 +42,7 @@ __all__ = [
     "export_onnx",
     "latency_ratio",
     "verify",
+    "write_triton",
 ]
 
 

@@ -57,11 +57,15 @@ def open_session(
         raise ExportError(
             f"ONNX Runtime {ort.__version__} has no provider {provider!r} here; it has: {known}"
         )
+    # what it logs about libraries it misses is said below, in one line
+    ort.set_default_logger_severity(4)
     try:
         session = ort.InferenceSession(str(path), options, providers=[wanted])
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())
         raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
+    finally:
+        ort.set_default_logger_severity(2)  # its default
     if session.get_providers()[0] != wanted:
         raise ExportError(
             f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start "

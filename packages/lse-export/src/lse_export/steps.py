@@ -78,8 +78,8 @@ class StepChoice:
                 f"keeping the model's {self.steps}"
             )
         return (
-            f"{self.steps} steps stay within {self.tolerance:g} of the output of {self.reference} steps "
-            f"(residual {self.residual:.2g})"
+            f"the fewest steps within {self.tolerance:g} of the output of {self.reference}: {self.steps} "
+            f"(residual of the latter {self.residual:.2g})"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""A model repository for Triton Inference Server: the folder layout and `config.pbtxt`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from lse_core.errors import LSEError, OutputError, unknown_name
+from lse_export.errors import ExportError
+from lse_export.gate.graph import open_model, type_name
+
+__all__ = ["TritonModel", "write_triton"]
+
+# names of Triton's DataType
+_TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "bfloat16": "TYPE_BF16",
+    "float64": "TYPE_FP64",
+    "int8": "TYPE_INT8",
+    "int16": "TYPE_INT16",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
+KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
+"""Where Triton runs the instances of a model."""
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """What was written.
+
+    Attributes:
+        folder: the model's folder in the repository.
+        config: text of its `config.pbtxt`.
+        model: the model file in its version folder.
+        max_batch_size: largest batch Triton will form; 0 where the batch is fixed.
+    """
+
+    folder: Path
+    config: str
+    model: Path
+    max_batch_size: int
+
+
+def write_triton(
+    path: str | Path,
+    repository: str | Path,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    plan: str | Path | None = None,
+    max_batch_size: int = 32,
+    preferred_batch_sizes: Sequence[int] = (),
+    max_queue_delay_us: int = 100,
+    kind: str = "auto",
+    instances: int = 1,
+    warmup: bool = True,
+) -> TritonModel:
+    """Write one model into a Triton model repository.
+
+    Args:
+        path: an ONNX file; its inputs and outputs describe the model.
+        repository: the repository's folder, made where absent.
+        name: the model's name there; None takes the file's.
+        version: its version, at least 1.
+        plan: a TensorRT engine built from `path`, served in its place.
+        max_batch_size: largest batch formed of requests that wait; ignored where the batch is fixed.
+        preferred_batch_sizes: batch sizes worth waiting for.
+        max_queue_delay_us: how long a request may wait for others, microseconds.
+        kind: "cpu", "gpu" or "auto", where instances run.
+        instances: how many run side by side.
+        warmup: let Triton run a random batch before it reports the model ready.
+
+    Raises:
+        ExportError: no ONNX file, a missing plan, or a type or shape Triton cannot name.
+        OutputError: the repository has this version already, or cannot be written.
+        LSEError: a setting out of range.
+    """
+    path, repository = Path(path), Path(repository)
+    if kind not in KINDS:
+        raise unknown_name("kind of instance", kind, KINDS)
+    if version < 1 or instances < 1 or max_batch_size < 1 or max_queue_delay_us < 0:
+        raise LSEError(
+            "version, instances and max_batch_size must be at least 1, the queue delay not negative"
+        )
+    if any(not 1 <= size <= max_batch_size for size in preferred_batch_sizes):
+        raise LSEError(f"preferred batch sizes must lie within 1 and max_batch_size, {max_batch_size}")
+    if plan is not None and not Path(plan).is_file():
+        raise ExportError(f"{plan}: no such file")
+    graph = open_model(path).proto.graph
+    inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
+    batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
+    name = name or path.stem
+    largest = max_batch_size if batched else 0
+    sections = [
+        f'name: "{name}"',
+        f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
+        f"max_batch_size: {largest}",
+        *(_io("input", *tensor, batched) for tensor in inputs),
+        *(_io("output", *tensor, batched) for tensor in outputs),
+        f"instance_group [ {{ kind: {KINDS[kind]} count: {instances} }} ]",
+    ]
+    if batched:
+        preferred = "".join(f" preferred_batch_size: {size}" for size in preferred_batch_sizes)
+        sections.append(
+            f"dynamic_batching {{{preferred} max_queue_delay_microseconds: {max_queue_delay_us} }}"
+        )
+    if warmup:
+        sections.append(_warmup(inputs, batched))
+    config = "\n".join(sections) + "\n"
+    files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *_weights(path, graph)]
+    folder = repository / name
+    _place(folder, version, config, files)
+    return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
+
+
+def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:
+    """Name, Triton type and shape, -1 for what varies."""
+    kind = type_name(value.type.tensor_type.elem_type)
+    if kind not in _TYPES:
+        raise ExportError(f"{value.name!r} is {kind}, which Triton cannot pass")
+    dims = value.type.tensor_type.shape.dim
+    return value.name, _TYPES[kind], [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
+
+
+def _io(section: str, name: str, kind: str, shape: list[int], batched: bool) -> str:
+    dims = ", ".join(str(n) for n in (shape[1:] if batched else shape))
+    return f'{section} [ {{ name: "{name}" data_type: {kind} dims: [ {dims} ] }} ]'
+
+
+def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
+    lines = ['model_warmup [ { name: "random" batch_size: ' + ("1" if batched else "0")]
+    for name, kind, shape in inputs:
+        # what varies is warmed up at size 1
+        dims = ", ".join(str(max(n, 1)) for n in (shape[1:] if batched else shape))
+        value = f"data_type: {kind} dims: [ {dims} ] random_data: true"
+        lines.append(f'  inputs {{ key: "{name}" value {{ {value} }} }}')
+    return "\n".join([*lines, "} ]"])
+
+
+def _weights(path: Path, graph: onnx.GraphProto) -> list[tuple[Path, str]]:
+    """Files of external weights, which must keep their names."""
+    names = {
+        entry.value
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [(path.parent / name, name) for name in sorted(names)]
+
+
+def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]]) -> None:
+    """Fill the version's folder beside its place and move it there whole, then the config."""
+    target = folder / str(version)
+    if target.exists():
+        raise OutputError(f"{target} exists already; choose another version or name")
+    work: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Triton looks at numbered folders only, so a dotted one is invisible to a running server
+        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        for source, name in files:
+            shutil.copyfile(source, work / name)
+        (work / "config.pbtxt").write_text(config, "utf-8")
+        os.replace(work / "config.pbtxt", folder / "config.pbtxt")
+        work.chmod(0o755)
+        os.replace(work, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
