@@ -120,8 +120,9 @@ def report(table: dict[str, list[Cost]], rivals: dict[str, Cost], shape: tuple[i
     lines = [
         "# Gradients through the fixed point",
         "",
-        f"`python tools/bench/gradients.py --device {device}`: one DEC (8 segments, residual rule, Anderson) on",
-        f"features of shape {' x '.join(map(str, shape))}, {device}, {threads(device)}torch {torch.__version__}.",
+        f"`python tools/bench/gradients.py --device {device}`: one DEC (8 segments, residual rule, Anderson)",
+        f"on features of shape {' x '.join(map(str, shape))}, {device}, {threads(device)}torch "
+        f"{torch.__version__}.",
         "",
         "MiB that autograd keeps for the backward pass / milliseconds of forward and backward:",
         "",
