@@ -141,6 +141,16 @@ def test_evaluation_is_linear_interpolation(pair: tuple) -> None:
 
 
 @LAWS
+@given(pairs=st.tuples(maps(), maps()))
+def test_searching_and_summing_give_one_value(pairs: tuple) -> None:
+    """Without a gradient the segment is searched for; composed maps have segments of no width."""
+    a, b = (build(p) for p in pairs)
+    for m in (a, a @ ~a, a @ b, (a @ b) @ ~b):
+        u = torch.from_numpy(np.concatenate([points(m), [-0.3, 1.2]]))
+        assert_allclose(m(u).numpy(), m(u.clone().requires_grad_()).detach().numpy(), rtol=1e-9, atol=1e-11)
+
+
+@LAWS
 @given(pair=maps())
 def test_slope_is_the_mean_of_both_sides(pair: tuple) -> None:
     m = build(pair)

@@ -21,8 +21,8 @@ from lse_core.separable import SeparableWarp
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
 
 MODES = ("auto", "bilinear", "nearest")
-# Matrix products cost O(n^3) an image, sampling O(n^2): from these sizes on sampling is cheaper. Reading
-# two neighbours pays where a pixel has many channels side by side. Measured by tools/bench/warps.py.
+# Matrix products cost O(n^3) an image, sampling O(n^2): from these sizes on sampling is cheaper. Summing
+# neighbours pays where a pixel has many channels side by side. Measured by tools/bench/warps.py.
 MANY_PIXELS = 32 * 32
 MANY_PIXELS_CUDA = 64 * 64
 FEW_CHANNELS = 16
@@ -122,7 +122,7 @@ def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tenso
 
 
 def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
-    """The cheapest way to the same numbers: matrix products, two taps, or grid_sample."""
+    """The cheapest way to the same numbers: matrix products, taps, or grid_sample."""
     h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
     cuda = x.is_cuda
     many = h * w > (MANY_PIXELS_CUDA if cuda else MANY_PIXELS)
@@ -142,7 +142,7 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
     if many and c < FEW_CHANNELS:
         first = x.permute(0, 3, 1, 2)
         return sample_separable(first, s_x, s_y, "grid_sample").permute(0, 2, 3, 1).contiguous()
-    taps = not cuda and c >= FEW_CHANNELS and min(h, w) > 1
+    taps = not cuda and c >= FEW_CHANNELS and min(h, w) > 1 and x.dtype in (torch.float32, torch.float64)
     return sample_separable(x, s_x, s_y, "taps" if taps else "products")
 
 
