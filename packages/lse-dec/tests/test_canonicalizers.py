@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import lse_dec
-from lse_core import MonotoneMap, SeparableWarp, registry, scale, unscale
+from lse_core import MonotoneMap, SeparableWarp, hookimpl, registry, scale, unscale
 from lse_core.errors import LSEError, ShapeError
 from lse_core.monotone import bound_log_slopes
-from lse_dec.canonicalizers import DEC, Canon, Identity, Optim, Variation
+from lse_dec.canonicalizers import DEC, Canon, Canonicalization, Identity, Optim, Variation
 from lse_dec.losses import canonicalizer_equivariance_loss
 
 F64 = torch.float64
@@ -407,3 +407,37 @@ def test_monotone_all_along() -> None:
         warp = stirred(name)(smooth()).warp
         for axis in (warp.x, warp.y):
             MonotoneMap(axis.knots.detach(), axis.values.detach())  # checks the order of both
+
+
+class Half(nn.Module):
+    """A stranger's canonicalizer: one learned warp for everything."""
+
+    def __init__(self, channels: int, *, segments: int = 4) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1, 2, segments))
+
+    def forward(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        warp = SeparableWarp.from_log_slopes(self.w.float())
+        return Canonicalization(warp.broadcast(features.shape[0]))
+
+
+class Acme:
+    @hookimpl
+    def lse_canonicalizers(self) -> dict[str, Any]:
+        return {"half": Half}
+
+
+def test_a_strangers_canonicalizer_by_name(tmp_path: Path) -> None:
+    registry().register(Acme(), "acme")
+    try:
+        adapted = lse_dec.adapt(resnet(), ["image", "layer1"], canonicalizer="half", segments=6)
+        x = torch.randn(2, 3, 64, 64)
+        optimiser = torch.optim.SGD(adapted.canonicalizer_parameters(), 0.1)
+        adapted(x).square().sum().backward()
+        optimiser.step()
+        assert all((c.w != 0).any() for c in adapted.canonicalizers.values())
+        lse_dec.save(adapted, tmp_path)
+        with torch.no_grad():
+            assert torch.equal(lse_dec.load(tmp_path)(x), adapted(x))
+    finally:
+        registry().unregister("acme")
