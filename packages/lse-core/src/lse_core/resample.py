@@ -129,7 +129,8 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
     if torch.compiler.is_exporting():
         # exported graphs hold only ops that every runtime shares, which GridSample is not
         return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
-    s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
+    if s_x.requires_grad or s_y.requires_grad:
+        s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
     if torch.compiler.is_compiling():
         # the compiler derives gradients itself, of plain operations
         if many and not channels_last:
