@@ -1,0 +1,205 @@
+"""Time and memory of warps against what torch offers, side by side in one run.
+
+    python tools/bench/warps.py [--device cpu] [--threads 1] [--out docs/results/warps.md]
+
+Every pair runs interleaved, so a busy machine slows both alike; the smallest time of each counts. The
+rival is `F.grid_sample` on the grid of the same warp, evaluated by the same maps, so both start from
+the warp; in NHWC it has to go through NCHW and back. Memory is the peak of new allocations during one
+call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from lse_core import MonotoneMap, SeparableWarp, Tokens, unscale
+from lse_core.resample import pixel_centres
+
+MAPS = ((3, 224, 224), (64, 56, 56), (384, 14, 14))
+BATCHES = (8, 128)
+SEGMENTS, RATIO = 8, 2.0
+Job = Callable[[], object]
+
+
+def outer(u_x: Tensor, u_y: Tensor) -> Tensor:
+    """grid_sample's grid, (B, H, W, 2) in [-1, 1], from the coordinates of each axis."""
+    shape = (u_x.shape[0], u_y.shape[1], u_x.shape[1])
+    return torch.stack([u_x.unsqueeze(1).expand(shape), u_y.unsqueeze(2).expand(shape)], dim=-1) * 2 - 1
+
+
+def sample(x: Tensor, grid: Tensor) -> Tensor:
+    """The rival, on NCHW."""
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def channels_last(x: Tensor, grid: Tensor) -> Tensor:
+    """The rival, on NHWC."""
+    return sample(x.permute(0, 3, 1, 2), grid).permute(0, 2, 3, 1).contiguous()
+
+
+def pair(
+    layout: str, batch: int, shape: tuple[int, int, int], device: str, *, backward: bool
+) -> tuple[Job, Job]:
+    """Ours and the rival, as calls without arguments."""
+    c, h, w = shape
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, c, h, w, generator=g).to(device)
+    lay: Tokens | str = layout
+    if layout != "nchw":
+        x = x.permute(0, 2, 3, 1).contiguous()
+    if layout == "tokens":
+        lay = Tokens((h, w), 0)
+    z = torch.randn(batch, 2, SEGMENTS, generator=g).to(device)
+    cotangent = torch.rand(x.shape, generator=g).to(device)
+
+    def positions(warp: SeparableWarp) -> tuple[Tensor, Tensor]:
+        return warp.x(pixel_centres(w, warp)), warp.y(pixel_centres(h, warp))
+
+    rival = sample if layout == "nchw" else channels_last
+    tokens = x.flatten(1, 2) if layout == "tokens" else x
+    if not backward:
+        warp = SeparableWarp.from_logits(z, RATIO)
+        return (lambda: unscale(tokens, warp, lay)), (lambda: rival(x, outer(*positions(warp))))
+
+    def ours() -> None:
+        leaf, logits = tokens.detach().requires_grad_(), z.clone().requires_grad_()
+        unscale(leaf, SeparableWarp.from_logits(logits, RATIO), lay).backward(cotangent.view(leaf.shape))
+
+    def theirs() -> None:
+        leaf, logits = x.detach().requires_grad_(), z.clone().requires_grad_()
+        rival(leaf, outer(*positions(SeparableWarp.from_logits(logits, RATIO)))).backward(cotangent)
+
+    return ours, theirs
+
+
+def seconds(jobs: tuple[Job, Job], device: str, budget: float) -> list[float]:
+    """Smallest time of each job, taken in turns."""
+    best = [float("inf")] * len(jobs)
+    for job in jobs:
+        job()
+    end = time.perf_counter() + budget
+    rounds = 0
+    while rounds < 3 or time.perf_counter() < end:
+        for i, job in enumerate(jobs):
+            if device == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            job()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best[i] = min(best[i], time.perf_counter() - start)
+        rounds += 1
+    return best
+
+
+def peak_bytes(job: Job, device: str) -> int:
+    """Peak of what one call allocates beyond what was there before."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        job()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        job()
+    now = peak = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def searchsorted(m: MonotoneMap, u: Tensor) -> Tensor:
+    """What evaluation usually is: find the segment, then interpolate."""
+    i = torch.searchsorted(m.knots.contiguous(), u.expand(m.batch, -1).contiguous()).clamp(1, m.segments)
+    x0, x1, y0, y1 = (t.gather(1, j) for t in (m.knots, m.values) for j in (i - 1, i))
+    return y0 + (y1 - y0) * (u - x0) / (x1 - x0)
+
+
+def row(name: str, jobs: tuple[Job, Job], device: str, budget: float) -> str:
+    """One line of a table."""
+    ours, theirs = seconds(jobs, device, budget)
+    mine, other = (peak_bytes(job, device) / 2**20 for job in jobs)
+    line = (
+        f"| {name} | {1e3 * ours:.2f} | {1e3 * theirs:.2f} | {theirs / ours:.2f} | {mine:.1f} | {other:.1f} |"
+    )
+    print(line, flush=True)
+    return line
+
+
+def machine(device: str, threads: int) -> str:
+    """What it ran on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")
+        ]
+        model = f"{names[0]}, {len(names)} cores" if names else model
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} thread(s)"
+    return f"{model}; {where}; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget", type=float, default=1.0, help="seconds for each line")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    head = "| case | ours ms | rival ms | rival / ours | ours MiB | rival MiB |\n|---|---|---|---|---|---|"
+    text = [
+        "# Speed and memory of warps",
+        "",
+        f"`{shlex.join(['python', *sys.argv])}` on {machine(args.device, args.threads)}.",
+        "",
+        "Above 1 in the fourth column ours is faster. Smallest of interleaved runs; memory is the peak of",
+        "new allocations in one call. Both start from the warp: the rival evaluates the same maps, makes its",
+        "grid of them and, in NHWC and for tokens, goes through NCHW and back.",
+    ]
+    for backward in (False, True):
+        title = f"## Separable warp against F.grid_sample, forward{' and backward' if backward else ''}"
+        print(f"\n{title}\n{head}")
+        text += ["", title, "", head]
+        for shape in MAPS:
+            for batch in args.batches:
+                for layout in ("nchw", "nhwc", "tokens"):
+                    jobs = pair(layout, batch, shape, args.device, backward=backward)
+                    name = f"{'x'.join(map(str, shape))}, batch {batch}, {layout}"
+                    text.append(row(name, jobs, args.device, args.budget))
+    title = "## Evaluation of maps against searchsorted and interpolation"
+    print(f"\n{title}\n{head}")
+    text += ["", title, "", head]
+    for segments in (4, 8, 64):
+        for points in (14, 224):
+            m = MonotoneMap.from_logits(torch.randn(128, segments)).to(args.device)
+            u = torch.linspace(0, 1, points, device=args.device)
+            jobs = (lambda m=m, u=u: m(u)), (lambda m=m, u=u: searchsorted(m, u))  # type: ignore[misc]
+            text.append(
+                row(f"{segments} segments, {points} points, batch 128", jobs, args.device, args.budget)
+            )
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text("\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()
