@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lse_core import Layout, MonotoneMap, SeparableWarp, Tokens, scale, unscale
+from lse_core import GridWarp, Layout, MonotoneMap, SeparableWarp, Tokens, scale, unscale
 
 SIZES = pytest.mark.parametrize("size", [(9, 14), (40, 41)], ids=["few", "many"])
 LAYOUTS = pytest.mark.parametrize("layout", ["nchw", "nhwc", "tokens"])
@@ -97,6 +97,28 @@ def test_gradients_under_vmap(layout: str, size: tuple[int, int]) -> None:
     leaf = z.clone().requires_grad_()
     (whole,) = torch.autograd.grad(loss(leaf, x), leaf)
     assert torch.allclose(per_sample, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_coupled_grids_compile_and_vmap() -> None:
+    torch.compiler.reset()
+    g = torch.Generator().manual_seed(0)
+    x, logits = torch.rand(2, 3, 20, 21, generator=g), torch.randn(3, 2, 4, 3, generator=g)
+
+    def there(z: Tensor) -> Tensor:
+        return unscale(x, GridWarp.from_logits(z, 0.5 * z))
+
+    results = []
+    for f in (there, torch.compile(there, fullgraph=True, backend="aot_eager")):
+        z = logits[0].clone().requires_grad_()
+        out = f(z)
+        results.append([out, *torch.autograd.grad(out.square().sum(), z)])
+    for got, want in zip(*results, strict=True):
+        assert torch.allclose(got, want, rtol=1e-3, atol=1e-3)
+    mapped = torch.func.vmap(there)(logits)
+    for i in range(3):
+        assert torch.allclose(mapped[i], there(logits[i]), atol=1e-5)
+    gradient = torch.func.vmap(torch.func.grad(lambda z: there(z).square().sum()))(logits)
+    assert torch.allclose(gradient[0], results[0][1], rtol=1e-3, atol=1e-3)
 
 
 def test_vmap_takes_and_returns_maps() -> None:

@@ -276,7 +276,10 @@ def sample_grid(x: Tensor, s: Tensor) -> Tensor:
     Computed in the dtype of `s`, returned in that of `x`: positions in half precision would miss
     whole pixels.
     """
-    out: Tensor = _Grid.apply(x.to(s.dtype), s)
+    full = x.to(s.dtype)
+    if torch.compiler.is_compiling():  # the compiler derives gradients itself, of plain operations
+        return _grid_sample(full, _grid(full, s)).to(x.dtype)
+    out: Tensor = _Grid.apply(full, s)
     return out.to(x.dtype)
 
 
