@@ -12,8 +12,12 @@ import pytest
 EXAMPLE = Path(__file__).parent / "example_plugin"
 
 USE = """
+import json
+import sys
+
 import torch
 import lse_dec
+import lse_export
 from lse_core import registry
 from lse_dec.solvers import Naive, solve
 from lse_example import PatchNet
@@ -38,7 +42,37 @@ torch.testing.assert_close(adapted(images), plain)
 for parameter in adapted.canonicalizer_parameters():
     parameter.data += 0.5 * torch.randn_like(parameter)
 assert (adapted(images) - plain).abs().max() > 1e-4
-assert torch.equal(lse_dec.unadapt(adapted)(images), plain)
+
+# one training step reaches the canonicalizers, once they are calm enough not to sit at their bounds
+def calm():
+    for canonicalizer in adapted.canonicalizers.values():
+        for module in canonicalizer.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        torch.nn.init.normal_(canonicalizer.update.head.weight, std=0.02)
+        torch.nn.init.zeros_(canonicalizer.update.head.bias)
+calm()
+optimiser = torch.optim.SGD(adapted.parameters(), lr=0.1)
+before = [p.detach().clone() for p in adapted.canonicalizer_parameters()]
+loss = torch.nn.functional.cross_entropy(adapted.train()(images), torch.tensor([1, 2]))
+loss.backward()
+optimiser.step()
+after = list(adapted.canonicalizer_parameters())
+assert loss.isfinite() and all(p.isfinite().all() for p in after)
+assert any(not torch.equal(old, new) for old, new in zip(before, after))
+
+# exported with the plugin's solver unrolled, and equal
+calm()
+adapted.eval()
+report = lse_export.export_onnx(adapted, images, sys.argv[1])
+assert json.loads(report.metadata["lse.sites"]) == ["image", "stages.0"], report.metadata
+assert "aitken" in str(report.metadata).lower(), report.metadata
+assert not {"GridSample", "Loop", "If", "Scan"} & set(report.ops), report.ops
+checked = lse_export.verify(sys.argv[1], adapted, torch.rand(5, 3, 32, 32), batch_sizes=(1, 5))
+assert checked.relative <= 1e-4, checked.summary()
+
+model = lse_dec.unadapt(adapted)
+assert type(model) is PatchNet and not any("canonicalizer" in name for name in model.state_dict())
 """
 
 
@@ -74,6 +108,8 @@ def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str,
     }
 
 
-def test_its_solver_and_backbone_adapt_a_model(environment: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, env=environment)
+def test_its_solver_and_backbone_adapt_train_and_export(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", USE, tmp_path / "model.onnx"], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
