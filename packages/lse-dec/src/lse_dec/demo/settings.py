@@ -46,11 +46,11 @@ class DemoSettings:
     train_images: int = 8000
     train_scale: tuple[float, float] = (0.8, 1.25)
     test_scale: tuple[float, float] = (0.4, 2.0)
-    test_bases: int = 400
+    test_bases: int = 250
     variants: int = 3
-    batch_size: int = 64
+    batch_size: int = 32
     steps_aug: int = 800
-    steps_more: int = 500
+    steps_more: int = 600
     aug_ratio: float = 2.0
     learning_rate: float = 3e-3
     learning_rate_more: float = 2e-3
@@ -67,5 +67,5 @@ class DemoSettings:
     def quick(self) -> DemoSettings:
         """The same run cut to what a test can wait for; its numbers mean nothing."""
         return replace(
-            self, train_images=600, test_bases=60, variants=2, steps_aug=25, steps_more=15, batch_size=32
+            self, train_images=600, test_bases=60, variants=2, steps_aug=25, steps_more=15, batch_size=16
         )

@@ -17,12 +17,17 @@ from lse_dec.adaptation import AdaptedModel
 from lse_dec.demo.settings import DemoSettings
 from lse_dec.losses import canonicalizer_equivariance_loss
 
-__all__ = ["TrainingLog", "normalise", "train"]
+__all__ = ["INPUT_STATISTICS", "TrainingLog", "normalise", "train"]
+
+
+INPUT_STATISTICS = (0.1, 0.3)
+"""Mean and deviation that images in [0, 1] are normalised with."""
 
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 (N, 1, R, R) to the network's input: float32, ink near 3, paper near -0.3."""
-    return (images.float() / 255.0 - 0.1) / 0.3
+    mean, deviation = INPUT_STATISTICS
+    return (images.float() / 255.0 - mean) / deviation
 
 
 @dataclass(frozen=True)
