@@ -7,8 +7,9 @@ pixel. Names load when first used, so `lse --help` need not wait for torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_core.errors import LSEError
@@ -32,7 +33,6 @@ _HOMES = {
     "resample": ["scale", "unscale"],
     "separable": ["SeparableWarp"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "NCHW",
@@ -54,13 +54,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lse_core' has no attribute {name!r}")
-    value = getattr(import_module(f"lse_core.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_dec.adaptation import AdaptedModel, adapt, observe, unadapt
@@ -12,19 +13,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AdaptedModel": "adaptation",
-    "adapt": "adaptation",
-    "load": "checkpoint",
-    "observe": "adaptation",
-    "save": "checkpoint",
-    "unadapt": "adaptation",
+    "adaptation": ["AdaptedModel", "adapt", "observe", "unadapt"],
+    "checkpoint": ["load", "save"],
 }
 
 __all__ = ["AdaptedModel", "adapt", "load", "observe", "save", "unadapt"]
 
 
-def __getattr__(name: str) -> Any:
-    # loaded when first used: the command line's help must not wait for torch and timm
-    if name in _HOMES:
-        return getattr(import_module(f"lse_dec.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'lse_dec' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

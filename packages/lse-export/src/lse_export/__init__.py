@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_export.errors import ExportError, VerificationError
@@ -26,7 +27,6 @@ _HOMES = {
     # not `verify.py`: importing a submodule of that name would hide the function
     "verification": ["Verification", "verify"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ExportError",
@@ -46,14 +46,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # loaded when first used: the command line's help must not wait for torch and onnx
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lse_export' has no attribute {name!r}")
-    value = getattr(import_module(f"lse_export.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -5,8 +5,9 @@ Names load when first used, so that listing the commands need not wait for torch
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_dec.data.cache import build_digits, load_digits_dataset
@@ -26,7 +27,6 @@ _HOMES = {
     "glyphs": ["Glyphs", "load_glyphs", "mnist_glyphs", "sklearn_glyphs"],
     "store": ["read_digits", "write_digits_file", "write_digits_folder"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DIRECTIONS",
@@ -48,13 +48,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lse_dec.data' has no attribute {name!r}")
-    value = getattr(import_module(f"lse_dec.data.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
