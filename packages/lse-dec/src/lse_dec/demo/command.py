@@ -78,13 +78,15 @@ def _progress(console: Any) -> Iterator[Callable[[str, int], Callable[[], None]]
 
 def _print_table(console: Any, results: dict[str, Any]) -> None:
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lse_dec.demo.figures import LABELS
     from lse_dec.demo.report import verdict, verification
 
     brackets = list(results["methods"]["dec"]["accuracy_by_scale"])
-    table = Table("method", "acc. %", "InvE", *brackets, title="sizes never seen in training", box=box.SIMPLE)
+    method = Column("method", no_wrap=True)
+    title = "accuracy in % over all sizes and by range of sizes; training saw 0.8-1.25"
+    table = Table(method, "all", "InvE", *brackets, title=title, box=box.SIMPLE, pad_edge=False)
     for name, scores in results["methods"].items():
         by_scale = [f"{100 * v:.1f}" for v in scores["accuracy_by_scale"].values()]
         table.add_row(
