@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def lse_warps() -> dict[str, type]:
-    """Give the warps of the exact group."""
+    """Give the warps of the exact group, and the paper's coupled grids."""
+    from lse_core.grid import GridWarp
     from lse_core.separable import SeparableWarp
 
-    return {"separable": SeparableWarp}
+    return {"grid": GridWarp, "separable": SeparableWarp}
 
 
 @hookimpl
