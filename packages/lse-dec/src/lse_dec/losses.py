@@ -35,8 +35,9 @@ def canonicalizer_equivariance_loss(
 ) -> Tensor:
     """Eq. 5 as a loss: how far h(S(F; g)) is from g h(F), without labels.
 
-    A canonicalizer that ignores its input (h = identity) pays for every g, so there is nothing to
-    collapse to; one that answers every local scaling with the same scaling pays nothing.
+    Answering the identity for every image costs 1. The best answer that still ignores the image costs
+    less, because a constant warp pressed against its bounds shrinks what g moves: 0.64 with slopes
+    within [1/2, 2] (a DEC of ratio 4) and 0.81 for a DEC of ratio 2. Only below that is the input used.
 
     Args:
         canonicalizer: h, a `Canonicalizer`.
@@ -47,7 +48,7 @@ def canonicalizer_equivariance_loss(
 
     Returns:
         Scalar: mean squared distance of the two warps at 17 points an axis, relative to the mean
-        squared size of g; 1 means no better than ignoring the input.
+        squared size of g; 1 is what the identity costs.
     """
     layout = "nhwc" if channels_last else "nchw"
     # one call for both views: half the launches, and batch statistics see both
