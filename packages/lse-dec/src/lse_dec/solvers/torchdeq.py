@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ __all__ = ["TorchDEQ", "TorchDEQAnderson", "TorchDEQBroyden", "TorchDEQNaive", "
 
 
 @dataclass(frozen=True)
-class TorchDEQ:
+class TorchDEQ(ABC):
     """One of torchdeq's solvers in our driver, which keeps the best iterate, the trace and the codes.
 
     Runs all its steps: torchdeq's own stopping looks at the batch as a whole, so with it a sample's
@@ -39,9 +40,9 @@ class TorchDEQ:
             raise LSEError(f"torchdeq.{name} needs at least {least} steps; got {steps}")
         get_solver(name)(f, z0, max_iter=steps - before, tol=0.0, **settings)
 
+    @abstractmethod
     def _how(self) -> tuple[str, int, int, dict[str, Any]]:
         """torchdeq's name, evaluations outside its `max_iter`, fewest steps, settings."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
