@@ -1,9 +1,10 @@
 """The root command: what it lists, how it fails, what it reports."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -247,6 +248,29 @@ def test_doctor_reports_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> No
     assert report["plugins"]["core"] == "ok"
     assert (result.exit_code, report["problems"]) == (0, [])
     assert "no problems found" in lse("doctor").stdout
+
+
+class Checks:
+    """Checks that pass, fail on purpose and break."""
+
+    @hookimpl
+    def lse_checks(self) -> dict[str, Callable[[], str]]:
+        def fail() -> str:
+            raise ShapeError("fuel is low; buy some")
+
+        return {"air": lambda: "fresh", "fuel": fail, "spark": lambda: str(1 / 0)}
+
+
+def test_doctor_runs_the_checks_of_plugins() -> None:
+    registry().register(Checks(), "checks")
+    try:
+        report = json.loads(lse("doctor", "--json").stdout)
+        assert report["checks"]["air"] == "fresh"
+        assert "fuel is low; buy some" in report["problems"]
+        assert "check 'spark': ZeroDivisionError: division by zero" in report["problems"]
+        assert re.search(r"^air +fresh$", lse("doctor").stdout, re.MULTILINE)
+    finally:
+        registry().unregister("checks")
 
 
 @pytest.mark.parametrize("name", ["doctor", "plugins"])

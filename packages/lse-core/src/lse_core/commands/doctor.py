@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from lse_core.errors import LSEError
 from lse_core.plugins import PluginInfo, registry
 from lse_core.plugins.discovery import normalize, one_line
 
@@ -26,6 +27,7 @@ class Diagnosis:
         cuda: names of the CUDA devices that torch can use.
         packages: versions of the installed packages that plugins' distributions ask for, extras included.
         plugins: status of every plugin by name.
+        checks: what plugins' own checks of the installation say, by name; those that fail are problems.
         problems: one line each; empty where all is well.
     """
 
@@ -35,6 +37,7 @@ class Diagnosis:
     cuda: list[str]
     packages: dict[str, str]
     plugins: dict[str, str]
+    checks: dict[str, str]
     problems: list[str]
 
 
@@ -51,6 +54,7 @@ def diagnose() -> Diagnosis:
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     except Exception as error:  # a torch built for another driver fails in ways of its own
         problems.append(f"torch: {one_line(error)}")
+    checks = _run_checks(problems)
     return Diagnosis(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -58,8 +62,22 @@ def diagnose() -> Diagnosis:
         cuda=devices,
         packages=_required_packages(found),
         plugins={info.name: info.status for info in found},
+        checks=checks,
         problems=problems,
     )
+
+
+def _run_checks(problems: list[str]) -> dict[str, str]:
+    """The lines of the checks that pass; the others are added to `problems`."""
+    lines = {}
+    for name, check in registry().items("check"):
+        try:
+            lines[name] = str(check())
+        except LSEError as error:
+            problems.append(str(error))
+        except Exception as error:  # a check must not break the report on everything else
+            problems.append(f"check {name!r}: {one_line(error)}")
+    return lines
 
 
 def _required_packages(found: tuple[PluginInfo, ...]) -> dict[str, str]:
@@ -91,8 +109,8 @@ def _requirements(distribution: str) -> list[str]:
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Show versions, devices and problems of this installation.
 
-    Ends with exit status 1 where it finds a problem: torch that cannot be imported, a plugin that failed,
-    a name that two plugins claim.
+    Ends with exit status 1 where it finds a problem: torch that cannot be imported, a plugin or its check
+    of the installation that failed, a name that two plugins claim.
 
     \b
     Example:
@@ -114,6 +132,7 @@ def _print(diagnosis: Diagnosis) -> None:
         ("torch", diagnosis.torch or "cannot be imported"),
         ("cuda", ", ".join(diagnosis.cuda) or "no device: everything runs on CPU"),
         *((name, version) for name, version in diagnosis.packages.items() if name != "torch"),
+        *diagnosis.checks.items(),
         ("plugins", ", ".join(f"{name} {status}" for name, status in diagnosis.plugins.items())),
     ]
     width = max(len(name) for name, _ in rows)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -53,3 +53,8 @@ def lse_exporters() -> Mapping[str, Any]:
 @hookspec
 def lse_commands() -> Mapping[str, click.Command]:
     """Subcommands of `lse` by name; import what is heavy inside the command, not here."""
+
+
+@hookspec
+def lse_checks() -> Mapping[str, Callable[[], str]]:
+    """Checks of the installation by name, run by `lse doctor`: each gives a line or raises LSEError."""
