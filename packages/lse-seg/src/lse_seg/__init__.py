@@ -1,38 +1,19 @@
 """Local scale equivariance in mmsegmentation.
 
-This release registers the package and its command only. The names below are promised to later releases;
-asking for one raises `NotInThisReleaseError`.
+Importing this package registers its models, transforms, metrics and hooks with mmsegmentation, so
+`custom_imports = dict(imports=["lse_seg"])` is all that a config needs. Beside mmcv-lite it also puts a
+placeholder for mmcv's compiled ops in place; a full mmcv is used as it is.
 """
 
+# the order matters: nothing of mmsegmentation imports before the placeholder is there
+# ruff: noqa: I001
 from __future__ import annotations
 
-from typing import NoReturn
+from lse_seg_plugin.installation import InstallationError, check as _check
+from lse_seg.placeholder import MissingOpError, install as _install
 
-from lse_core.errors import LSEError
+if _check().compiled is None:
+    _install()
 
-__all__ = ["NotInThisReleaseError"]
+__all__ = ["InstallationError", "MissingOpError"]
 __version__ = "0.1.0"
-
-PROMISED = (
-    "CanonicalizedBackbone",
-    "CanonicalizedSegmentor",
-    "EquivarianceError",
-    "RandomMonotoneScaling",
-    "ScaleObjects",
-)
-
-
-class NotInThisReleaseError(LSEError, ImportError):
-    """Something of lse-seg that a later release will bring.
-
-    An `ImportError`, because an `AttributeError` would lose its text in `from lse_seg import ...`.
-    """
-
-
-def __getattr__(name: str) -> NoReturn:
-    if name in PROMISED:
-        raise NotInThisReleaseError(
-            f"lse_seg.{name} is not in lse-seg {__version__}: mmsegmentation integration comes with a later "
-            "release; until then adapt the backbone itself with lse_dec.adapt"
-        )
-    raise AttributeError(f"module 'lse_seg' has no attribute {name!r}")

@@ -1,0 +1,20 @@
+"""What lse-seg provides to `lse`, apart from the package itself: importing that imports mmsegmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lse_core.plugins import hookimpl
+
+
+def mmcv_line() -> str:
+    """The line of `lse doctor` on mmcv; raises where mmsegmentation cannot run."""
+    from lse_seg_plugin.installation import report
+
+    return report()
+
+
+@hookimpl
+def lse_checks() -> Mapping[str, Callable[[], str]]:
+    """Say which mmcv is here, and whether mmsegmentation can run on it."""
+    return {"mmcv": mmcv_line}
