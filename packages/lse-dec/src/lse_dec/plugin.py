@@ -64,10 +64,15 @@ def lse_backbones() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_datasets() -> Mapping[str, Any]:
-    """Give the locally scaled digits."""
-    from lse_dec.data import build_digits
+    """Give the locally scaled digits and scenes, and readers of class folders."""
+    from lse_dec.data import build_digits, build_image_folder, build_scaled_folder, build_scenes
 
-    return {"digits": build_digits}
+    return {
+        "digits": build_digits,
+        "image_folder": build_image_folder,
+        "scaled_folder": build_scaled_folder,
+        "scenes": build_scenes,
+    }
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Data sets: locally scaled digits (paper, section 5.2), generated from real handwritten digits.
+"""Data sets: locally scaled digits (paper, section 5.2) and folders of locally scaled pictures (5.3).
 
 Names load when first used, so that listing the commands need not wait for torch.
 """
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from lse_dec.data.dataset import DigitsDataset
     from lse_dec.data.digits import DigitSampler, generate_digits
     from lse_dec.data.errors import DataError
+    from lse_dec.data.folder import ImageFolder, build_image_folder, build_scaled_folder
     from lse_dec.data.glyphs import Glyphs, load_glyphs, mnist_glyphs, sklearn_glyphs
+    from lse_dec.data.scenes import SceneConfig, build_scenes, write_scenes
     from lse_dec.data.store import read_digits, write_digits_file, write_digits_folder
 
 _HOMES = {
@@ -24,7 +26,9 @@ _HOMES = {
     "dataset": ["DigitsDataset"],
     "digits": ["DigitSampler", "generate_digits"],
     "errors": ["DataError"],
+    "folder": ["ImageFolder", "build_image_folder", "build_scaled_folder"],
     "glyphs": ["Glyphs", "load_glyphs", "mnist_glyphs", "sklearn_glyphs"],
+    "scenes": ["SceneConfig", "build_scenes", "write_scenes"],
     "store": ["read_digits", "write_digits_file", "write_digits_folder"],
 }
 
@@ -36,7 +40,12 @@ __all__ = [
     "DigitsConfig",
     "DigitsDataset",
     "Glyphs",
+    "ImageFolder",
+    "SceneConfig",
     "build_digits",
+    "build_image_folder",
+    "build_scaled_folder",
+    "build_scenes",
     "generate_digits",
     "load_digits_dataset",
     "load_glyphs",
@@ -45,6 +54,7 @@ __all__ = [
     "sklearn_glyphs",
     "write_digits_file",
     "write_digits_folder",
+    "write_scenes",
 ]
 
 
