@@ -143,6 +143,8 @@ class DEC(nn.Module):
             first = self.start(planes).warp
             slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1)
             w0 = bound_log_slopes(slopes, self.ratio).to(w0).reshape(b, 2 * n)
+        # constants of the solve, made once and not once a step
+        averages = self.update.averages(x)
         basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
 
         def update(state: Tensor) -> Tensor:
@@ -154,6 +156,6 @@ class DEC(nn.Module):
             canonical = warp_by_weights(
                 x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
             )
-            return self.rule(w, self.update(canonical).to(w), self.ratio).reshape(b, 2 * n)
+            return self.rule(w, self.update(canonical, averages).to(w), self.ratio).reshape(b, 2 * n)
 
         return update, w0

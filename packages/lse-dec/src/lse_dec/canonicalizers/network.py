@@ -42,11 +42,23 @@ class UpdateNetwork(nn.Module):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Proposal (B, 2, N), axis x first, for a map (B, C, h, w), in the dtype of the layers."""
+    def averages(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The constant matrices that average the pixels of maps like `x` onto segments: (w, N), (h, N)."""
+        return (
+            segment_weights(x.shape[3], self.segments, x).T,
+            segment_weights(x.shape[2], self.segments, x).T,
+        )
+
+    def forward(self, x: Tensor, averages: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Proposal (B, 2, N), axis x first, for a map (B, C, h, w), in the dtype of the layers.
+
+        Args:
+            x: the map.
+            averages: what `averages` gives for it, where the caller has it already.
+        """
+        along_x, along_y = self.averages(x) if averages is None else averages
         x = self.convolutions(x)
-        columns = x.mean(2) @ segment_weights(x.shape[3], self.segments, x).T
-        rows = x.mean(3) @ segment_weights(x.shape[2], self.segments, x).T
+        columns, rows = x.mean(2) @ along_x.to(x.dtype), x.mean(3) @ along_y.to(x.dtype)
         # both axes in one pass of the head, stacked along the batch
         hidden = nn.functional.silu(self.mix(torch.cat([columns, rows])))
         return self.head(hidden)[:, 0].view(2, -1, self.segments).transpose(0, 1)
