@@ -23,6 +23,8 @@ __all__ = ["hat", "on_pixels", "plain_grid_sample", "sample_grid", "sample_separ
 
 def hat(t: Tensor) -> Tensor:
     """max(0, 1 - |t|) elementwise, with the mean of both sides as derivative at its kinks -1, 0 and 1."""
+    if torch.compiler.is_exporting() and not t.requires_grad:
+        return (1.0 - t.abs()).relu()  # the same numbers in a third of the nodes
     c = t.clamp(-2.0, 2.0)
     return ((c - 1.0).abs() + (c + 1.0).abs()) * 0.5 - c.abs()
 
