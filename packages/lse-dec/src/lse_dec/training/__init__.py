@@ -12,14 +12,14 @@ from lse_core.lazy import lazy_names
 if TYPE_CHECKING:
     from lse_dec.training.batch import Batch, Method
     from lse_dec.training.config import ConfigError, RunConfig
-    from lse_dec.training.fit import FitResult, RunInterruptedError, fit
     from lse_dec.training.measure import evaluate
     from lse_dec.training.models import load_run
+    from lse_dec.training.running import FitResult, RunInterruptedError, fit
 
 _HOMES = {
     "batch": ["Batch", "Method"],
     "config": ["ConfigError", "RunConfig"],
-    "fit": ["FitResult", "RunInterruptedError", "fit"],
+    "running": ["FitResult", "RunInterruptedError", "fit"],
     "measure": ["evaluate"],
     "models": ["load_run"],
 }

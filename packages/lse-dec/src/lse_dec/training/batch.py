@@ -68,12 +68,7 @@ class Batch:
 
 
 class Method(Protocol):
-    """What a run minimises beside the canonicalizers' Eq. 5, which the run itself adds.
-
-    A method may also have `prepare(model) -> model`, called once before training, which may adapt the
-    model itself, and `trains`, a set of names: with "canonicalizer" in it the method's own losses train
-    the canonicalizers, so the run neither withholds their gradient nor adds Eq. 5.
-    """
+    """What a run minimises beside the canonicalizers' Eq. 5, which the run itself adds."""
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Named losses of a batch, already weighted: their sum is minimised, each is logged.

@@ -1,0 +1,113 @@
+"""`lse evaluate`: measure a trained or adapted model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lse_core.errors import LSEError
+
+__all__ = ["evaluate", "print_metrics"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", help="Name of a data set.  [default: the run's own validation and test sets]")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
+              help="Keyword of the data set, as in scale=[0.4,2]; values are YAML. Repeatable.")  # fmt: skip
+@click.option("--bracket", "brackets", multiple=True, nargs=2, type=float, metavar="LOW HIGH",
+              help="Range of scale to measure accuracy in; repeatable.")  # fmt: skip
+@click.option("--warp-ratio", default=2.0, show_default=True,
+              help="Bound on the slopes of InvE's warps, where images have no variants.")  # fmt: skip
+@click.option("--batch-size", default=200, show_default=True, type=click.IntRange(1), help="Images at once.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device, such as cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(
+    folder: Path,
+    data: str | None,
+    pairs: tuple[str, ...],
+    brackets: tuple[tuple[float, float], ...],
+    warp_ratio: float,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure the model in FOLDER, which `lse train` or lse_dec.save wrote.
+
+    Accuracy, InvE (Eq. 24), accuracy by range of scale, and for each canonicalizer how far its warps
+    move points, its residual and the share of solves that did not converge.
+
+    \b
+    Example:
+      lse evaluate runs/dec
+      lse evaluate runs/dec --data digits --set count=250 --set split=test --bracket 0.4 0.8
+    """
+    from lse_dec.training.config import Data
+    from lse_dec.training.measure import evaluate as measure
+    from lse_dec.training.models import read_run
+    from lse_dec.training.reading import parse, set_options
+
+    options = set_options(pairs)
+    found: dict[str, Any] = {}
+    cases: dict[str, tuple[str, dict[str, Any]]] = {}
+    if data is not None:
+        cases[data] = (data, options)
+    else:
+        run = read_run(folder)
+        if not run:
+            raise LSEError(f"{folder} tells no data set of its own: name one with --data")
+        own = parse(Data, run["config"]["data"], "data.")
+        names = [*(["val"] if own.val is not None else []), *own.tests]
+        cases = {name: (own.name, {**own.split(name), **options}) for name in names}
+        if not cases:
+            raise LSEError(f"the run in {folder} names no validation or test set: name one with --data")
+    _check_device(device)
+    for name, (plugin, settings) in cases.items():
+        found[name] = measure(
+            folder,
+            plugin,
+            settings,
+            brackets=brackets,
+            warp_ratio=warp_ratio,
+            batch_size=batch_size,
+            device=device,
+        )
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        print_metrics(found)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what `lse_dec.training.evaluate` found, by data set."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for name, found in metrics.items():
+        table = Table("", "value", title=f"{name}: {found['images']} images", box=box.SIMPLE, pad_edge=False)
+        accuracy = found["accuracy"]
+        table.add_row("accuracy", "no labels" if accuracy is None else f"{100 * accuracy:.2f}%")
+        table.add_row("InvE", f"{found['invariance_error']:.4f}")
+        for bracket, value in found.get("accuracy_by_scale", {}).items():
+            table.add_row(f"accuracy at {bracket}", f"{100 * value:.2f}%")
+        for site, values in found.get("sites", {}).items():
+            table.add_row(f"{site}: mean displacement", f"{values['displacement_pixels']:.2f} px")
+            if values["residual"] is not None:
+                table.add_row(f"{site}: residual", f"{values['residual']:.1e}")
+                table.add_row(f"{site}: not converged", f"{100 * values['not_converged']:.1f}%")
+        console.print(table)

@@ -1,0 +1,305 @@
+"""A training run from its first step, or from where it was killed, to its measurements."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lse_core.errors import NotFiniteError
+from lse_dec.training.augmentation import Augmentation
+from lse_dec.training.batch import Batch
+from lse_dec.training.config import ConfigError, RunConfig
+from lse_dec.training.fabric import launch, processes
+from lse_dec.training.feed import Feed
+from lse_dec.training.interrupt import RunInterruptedError, Signals
+from lse_dec.training.log import RunLog
+from lse_dec.training.measure import evaluate, first_image, probe
+from lse_dec.training.methods import make_method
+from lse_dec.training.models import make_model, save_run
+from lse_dec.training.objective import Objective, Task, parts_at
+from lse_dec.training.optimiser import Schedule, clip, make_optimiser
+from lse_dec.training.seeding import number
+from lse_dec.training.sources import normalisation, open_source
+from lse_dec.training.state import MODEL, RESULT, STATE, claim, read_state, write_json, write_state
+
+__all__ = ["FitResult", "RunInterruptedError", "fit"]
+
+Watch = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        metrics: what `evaluate` says of the validation set ("val") and of each test set by its name.
+        folder: where the model lies, for `load_run`, and for `lse_dec.load` and `lse export` if adapted.
+        seconds: time spent in training, over all resumptions.
+        steps: optimiser steps.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    folder: Path
+    seconds: float
+    steps: int
+
+
+def fit(config: RunConfig, out: str | Path, resume: bool = True, watch: Watch | None = None) -> FitResult:
+    """Train as `config` says, and measure.
+
+    Everything drawn follows from the seed and the step, so a run that was killed and started again ends
+    with the very same numbers, on a CPU bit for bit; one that is finished answers at once. Under
+    `torchrun` every process calls this with the same arguments.
+
+    The folder holds settings.json, metrics.csv, tensorboard/, state.pt while unfinished, then model/ and,
+    last, result.json.
+
+    Args:
+        config: the run.
+        out: its folder.
+        resume: go on where an earlier call stopped; else start over, removing what it left.
+        watch: called after every step with (steps done, steps in all, the last row of the log).
+
+    Returns:
+        Metrics, folder, seconds, steps; the same in every process but for the metrics, which only the
+        first one measures.
+
+    Raises:
+        ConfigError: settings that do not fit together, or a folder that holds another run.
+        NotFiniteError: a loss or gradient became NaN or infinite; names the step and which.
+        RunInterruptedError: SIGINT or SIGTERM came; the state to resume from is written.
+        LSEError: see what it uses.
+    """
+    folder = Path(out)
+    fabric = launch(config)
+    with fabric.rank_zero_first():
+        if fabric.is_global_zero:
+            claim(folder, config.plain(), fresh=not resume)
+    finished = _finished(folder)
+    if finished is not None:
+        return finished
+    # dropout and its like draw from torch's global generators: they are given back as they were
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        run = _Run(config, folder, fabric)
+        with Signals() as signals:
+            run.train(signals, watch)
+        return run.finish()
+
+
+def _finished(folder: Path) -> FitResult | None:
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; start over with --fresh") from error
+
+
+class _Run:
+    """A run in progress, in this process."""
+
+    def __init__(self, config: RunConfig, folder: Path, fabric: Any) -> None:
+        self.config, self.folder, self.fabric = config, folder, fabric
+        world = processes(fabric)
+        if config.batch_size % (world * config.accumulation):
+            raise ConfigError(
+                f"batch_size {config.batch_size} must be a multiple of processes times accumulation, "
+                f"{world} x {config.accumulation}"
+            )
+        method = make_method(config.method)
+        self.source = open_source(config.data, "train", config.seed)
+        self.model = make_model(config)
+        self.objective = Objective(self.model, method, config.canonicalizer, config.seed)
+        self.dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self.model.to(device=fabric.device, dtype=self.dtype)
+        self.normal, self.resolution, classes = self._look()
+        augment = Augmentation(config.augment, *self.normal, classes, config.seed, self.dtype)
+        self.feed = Feed(config, self.source, augment, fabric.global_rank, world, fabric.device)
+        self.steps = config.steps or max(
+            1, round((config.epochs or 0.0) * len(self.source) / config.batch_size)
+        )
+        self.schedule = Schedule(config.optim, self.steps)
+        members, parts = self.objective.members, self.objective.available
+        self.optimiser = make_optimiser(self.model, config.optim, members, parts)
+        self.window: dict[str, list[float]] = {}
+        self.step, self.seconds = 0, 0.0
+        self._resume()
+        # after the weights are in place: the wrapper hands the first process's to all others
+        self.wrapped: Any
+        self.stepper: Any
+        self.wrapped, self.stepper = fabric.setup(self.objective, self.optimiser)
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def _look(self) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int], int]:
+        """Normalisation, resolution and number of classes, from one image put through the model."""
+        data, device = self.config.data, self.fabric.device
+        image = first_image(self.source, device)
+        normal = normalisation(data.mean, data.std, self.source.data, self.model, image.shape[1])
+        what = f"data set {data.name!r}"
+        classes = probe(self.model, self.source, normal, what, self.dtype, device)
+        return normal, (image.shape[2], image.shape[3]), classes
+
+    def _resume(self) -> None:
+        state = read_state(self.folder)
+        if state is None:
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds, self.window = state["step"], state["seconds"], state["window"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"the state in {self.folder} does not fit this run; start over with --fresh"
+            ) from error
+
+    def train(self, signals: Signals, watch: Watch | None) -> None:
+        """All steps that are left."""
+        begun = time.monotonic() - self.seconds
+        row: dict[str, float] = {}
+        log = RunLog(self.folder, self.step) if self.fabric.is_global_zero else None
+        try:
+            for step, parts in self.feed.steps(self.step, self.steps):
+                losses = self._step(step, parts)
+                self.pending.append((step, losses))
+                self.step, self.seconds = step + 1, time.monotonic() - begun
+                last = self.step == self.steps
+                validated = self.config.validate_every and self.step % self.config.validate_every == 0
+                logged = self.step % self.config.log_every == 0 or last
+                saved = self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0
+                # processes must agree to stop, which they do where they meet anyway
+                stopped = signals.received and processes(self.fabric) == 1
+                if processes(self.fabric) > 1 and logged:
+                    stopped = self._any(signals.received)
+                if logged or saved or stopped:
+                    self._settle()
+                if logged and log is not None:
+                    row = self._row()
+                    log.add(self.step, row)
+                if validated and not last:
+                    self._validate(log)
+                if saved or stopped or last:
+                    self._save()
+                if stopped and not last:
+                    raise RunInterruptedError(self.step, self.steps, self.folder)
+                if watch is not None:
+                    watch(self.step, self.steps, row)
+        finally:
+            if log is not None:
+                log.__exit__(None, None, None)
+
+    def _step(self, step: int, batches: list[Batch]) -> dict[str, Tensor]:
+        """One optimiser step; returns losses, gradient norms and what was watched, on the device."""
+        config, objective = self.config, self.objective
+        # dropout and its like: a stream for each step and process
+        torch.manual_seed(number(config.seed, "model", step, self.fabric.global_rank))
+        parts = parts_at(config.optim, step, self.steps, objective.available)
+        if not parts:
+            raise ConfigError(
+                f"nothing learns at step {step}: its phase trains a part that this run leaves as it is"
+            )
+        objective.set_modes(parts)
+        rates = self.schedule.apply(self.optimiser, step)
+        watched = (step + 1) % config.log_every == 0 or step + 1 == self.steps
+        found: dict[str, Tensor] = {}
+        self.stepper.zero_grad(set_to_none=True)
+        for number_, batch in enumerate(batches):
+            final = number_ == len(batches) - 1
+            with self.fabric.no_backward_sync(self.wrapped, enabled=not final):
+                values = self.wrapped(Task(batch, parts, watched))
+                losses = {k: v for k, v in values.items() if not k.startswith("log/")}
+                total = torch.stack([v.to(self.dtype) for v in losses.values()]).sum() / len(batches)
+                self.fabric.backward(total)
+            for name, value in values.items():
+                key = name.removeprefix("log/") if name.startswith("log/") else f"loss/{name}"
+                found[key] = found.get(key, 0.0) + value.detach() / len(batches)
+        found |= clip(objective.members, parts, config.optim)
+        self.stepper.step()
+        return {**found, **{k: torch.tensor(v) for k, v in rates.items()}}
+
+    def _settle(self) -> None:
+        """Read the losses of the last steps from the device; refuse to go on from NaN."""
+        for step, found in self.pending:
+            values = torch.stack([value.detach().double().to(self.fabric.device) for value in found.values()])
+            if processes(self.fabric) > 1:  # every process sees the same row, and the same NaN
+                values = self.fabric.all_reduce(values, reduce_op="mean")
+            for name, here in zip(found, values.tolist(), strict=True):
+                if name.startswith(("loss/", "gradient/")) and not math.isfinite(here):
+                    kind, _, part = name.partition("/")
+                    raise NotFiniteError(
+                        f"step {step + 1} of {self.steps}: the {kind} {part!r} is {here}; {self._kept()}. "
+                        "Lower optim.lr or optim.canonicalizer_lr, or use precision float32"
+                    )
+                self.window.setdefault(name, []).append(here)
+        self.pending = []
+
+    def _kept(self) -> str:
+        kept = (self.folder / STATE).exists()
+        return f"the last good state is in {self.folder}" if kept else "no state was written yet"
+
+    def _row(self) -> dict[str, float]:
+        """Means since the last row; rates as they are."""
+        row = {
+            name: values[-1] if name.startswith("lr/") else sum(values) / len(values)
+            for name, values in self.window.items()
+        }
+        self.window = {}
+        return row
+
+    def _any(self, flag: bool) -> bool:
+        found = self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum")
+        return bool(found > 0)
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "window": self.window,
+                "model": self.model.state_dict(),
+                "optimiser": self.stepper.optimizer.state_dict(),
+            }
+            write_state(self.folder, state)
+        self.fabric.barrier()
+
+    def _validate(self, log: RunLog | None) -> None:
+        if log is not None and self.config.data.val is not None:
+            found = self._measured("val")
+            log.add(self.step, {f"val/{k}": v for k, v in found.items() if isinstance(v, float)})
+        self.fabric.barrier()
+
+    def _measured(self, split: str) -> dict[str, Any]:
+        was = {module: module.training for module in self.model.modules()}
+        source = open_source(self.config.data, split, self.config.seed)
+        mean, std = self.normal
+        device = self.fabric.device
+        found = evaluate(self.model, source.data, mean=mean, std=std, device=device, seed=self.config.seed)
+        for module, training in was.items():
+            module.training = training
+        return found
+
+    def finish(self) -> FitResult:
+        """Measure, write the model, and last the result; the state to resume from is no longer needed."""
+        metrics: dict[str, dict[str, Any]] = {}
+        place = self.folder / MODEL
+        if self.fabric.is_global_zero:
+            mean, std = self.normal
+            run = {"config": self.config.plain(), "mean": mean, "std": std, "resolution": self.resolution}
+            save_run(self.model.eval(), place, run)
+            splits = [*(["val"] if self.config.data.val is not None else []), *self.config.data.tests]
+            metrics = {split: self._measured(split) for split in splits}
+            result = FitResult(metrics, place, round(self.seconds, 2), self.steps)
+            write_json(self.folder / RESULT, {**asdict(result), "folder": MODEL})
+            (self.folder / STATE).unlink(missing_ok=True)
+        self.fabric.barrier()
+        return FitResult(metrics, place, round(self.seconds, 2), self.steps)

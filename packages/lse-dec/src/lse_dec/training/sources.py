@@ -1,0 +1,151 @@
+"""Data sets behind one face: images by their number, whatever the plugin returned."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lse_core.errors import LSEError
+from lse_core.plugins import registry
+from lse_dec.data.errors import DataError
+from lse_dec.training.config import ConfigError, Data
+from lse_dec.training.seeding import generator
+
+__all__ = ["Order", "Source", "build_data", "normalisation", "open_source"]
+
+
+class Source:
+    """A data set as a training run uses it.
+
+    Attributes:
+        data: what the plugin returned.
+        endless: whether every batch is drawn anew, by the data set's `sample`.
+    """
+
+    def __init__(self, data: Any, what: str, *, workers: int = 0, seed: int = 0) -> None:
+        self.data, self.workers, self.seed = data, workers, seed
+        images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+        self.tensors = images if isinstance(images, Tensor) else None
+        self.labels = labels if isinstance(labels, Tensor) else None
+        self.endless = not hasattr(data, "__len__") and callable(getattr(data, "sample", None))
+        if not self.endless and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+            raise DataError(
+                f"{what} is a {type(data).__name__}: it needs a length and items, or `sample(n, generator)`"
+            )
+        if not self.endless and len(data) == 0:
+            raise DataError(f"{what} is empty: no images to go through")
+
+    def __len__(self) -> int:
+        if self.endless:
+            raise ConfigError("this data set is endless: give steps, not epochs")
+        return len(self.data)
+
+    def read(self, picks: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float images (b, C, H, W) in [0, 1] and int64 labels (b,) for each tensor of places (b,)."""
+        if self.tensors is not None:
+            for pick in picks:
+                images = self.tensors[pick].to(device)  # bytes travel, floats are made there
+                labels = torch.full_like(pick, -1) if self.labels is None else self.labels[pick]
+                yield _scaled(images), labels.to(device)
+            return
+        loader = torch.utils.data.DataLoader(
+            self.data,
+            batch_sampler=(pick.tolist() for pick in picks),
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=device.type == "cuda",
+            # the loader draws a seed for its workers: not from the generator that models draw from
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        for images, labels in loader:
+            yield _scaled(images.to(device)), labels.to(device)
+
+    def sample(self, n: int, seed: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The `n` images and labels that an endless data set gives at `step`."""
+        images, labels = self.data.sample(n, generator(seed, "sample", step))
+        return _scaled(images.to(device)), labels.to(device)
+
+
+def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
+    """Stack items: images alone, or (image, label, ...)."""
+    pairs = [item if isinstance(item, tuple | list) else (item, -1) for item in items]
+    shapes = {tuple(pair[0].shape) for pair in pairs}
+    if len(shapes) > 1:
+        raise DataError(f"images of one batch differ in shape: {sorted(shapes)[:3]}; give one resolution")
+    labels = [-1 if len(pair) < 2 or pair[1] is None else int(pair[1]) for pair in pairs]
+    return torch.stack([pair[0] for pair in pairs]), torch.tensor(labels)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def build_data(name: str, options: dict[str, Any]) -> Any:
+    """Call the data set plugin `name`; a keyword it does not take is a ConfigError."""
+    factory = registry().get("dataset", name)
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"data set {name!r}: {error}") from error
+    except ValueError:
+        pass  # a builtin without a signature
+    return factory(**options)
+
+
+def open_source(data: Data, split: str, seed: int = 0) -> Source:
+    """The split "train", "val" or a test set of `data`.
+
+    Raises:
+        UnknownNameError: no such plugin or split.
+        DataError: no images, or not a data set.
+    """
+    built = build_data(data.name, data.split(split))
+    return Source(built, f"data set {data.name!r} ({split})", workers=data.workers, seed=seed)
+
+
+class Order:
+    """Which images each step sees: all in random order before any comes again."""
+
+    def __init__(self, total: int, batch_size: int, seed: int) -> None:
+        self.total, self.batch_size, self.seed = total, batch_size, seed
+        self._round: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
+
+    def step(self, step: int) -> Tensor:
+        """Places of the images of `step`, int64 (batch_size,)."""
+        first = step * self.batch_size
+        places = torch.arange(first, first + self.batch_size)
+        rounds = places // self.total
+        out = torch.empty_like(places)
+        for number in rounds.unique().tolist():
+            here = rounds == number
+            out[here] = self._permutation(number)[places[here] % self.total]
+        return out
+
+    def _permutation(self, number: int) -> Tensor:
+        if self._round[0] != number:
+            order = torch.randperm(self.total, generator=generator(self.seed, "order", number))
+            self._round = (number, order)
+        return self._round[1]
+
+
+def normalisation(
+    mean: Sequence[float] | None, std: Sequence[float] | None, data: Any, model: Any, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation a channel: as given, else the data set's, else the model's, else 0.5."""
+    card = getattr(model, "pretrained_cfg", None) or {}
+    found = []
+    for name, given in (("mean", mean), ("std", std)):
+        value = given if given is not None else getattr(data, name, None)
+        if value is None or callable(value):
+            value = card.get(name)
+            value = value if value is not None and len(value) == channels else 0.5
+        numbers = (value,) if isinstance(value, int | float) else tuple(float(v) for v in value)
+        numbers = numbers * channels if len(numbers) == 1 else numbers
+        if len(numbers) != channels:
+            raise LSEError(f"data.{name} has {len(numbers)} numbers for images of {channels} channels")
+        found.append(numbers)
+    return found[0], found[1]
