@@ -27,8 +27,8 @@ class LSEGroup(click.Group):
     """A click group whose subcommands are the registry's, asked for only when needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands of installed packages."""
-        return list(registry().names("command"))
+        """Name the commands of installed packages; those with a space in it belong to other groups."""
+        return [name for name in registry().names("command") if " " not in name]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return a command; `UsageError` says which package to install or which name comes closest."""

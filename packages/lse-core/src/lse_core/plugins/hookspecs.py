@@ -52,7 +52,7 @@ def lse_exporters() -> Mapping[str, Any]:
 
 @hookspec
 def lse_commands() -> Mapping[str, click.Command]:
-    """Subcommands of `lse` by name; import what is heavy inside the command, not here."""
+    """Subcommands of `lse` by name, "data NAME" for those of `lse data`; import what is heavy inside them."""
 
 
 @hookspec

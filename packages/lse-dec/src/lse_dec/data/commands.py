@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
+from lse_core.commands.group import PluginGroup
 from lse_core.errors import OutputError
 from lse_dec.data.config import DIRECTIONS, SPLITS, DigitsConfig
 
 __all__ = ["data"]
 
 
-@click.group()
+@click.group(cls=PluginGroup)
 def data() -> None:
     """Generate data sets and look at them.
 
