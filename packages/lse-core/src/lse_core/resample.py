@@ -211,7 +211,8 @@ def warp_by_weights(x: Tensor, w_x: Tensor, w_y: Tensor, *, channels_last: bool)
     Returns:
         (B, C, m_h, m_w) or (B, m_h, m_w, C).
     """
-    w_x, w_y = w_x.to(x.dtype), w_y.to(x.dtype)
+    if x.dtype not in (w_x.dtype, w_y.dtype) or w_x.dtype != w_y.dtype:  # casts to itself cost in tracing
+        w_x, w_y = w_x.to(x.dtype), w_y.to(x.dtype)
     if channels_last:
         b, h, w, c = x.shape
         rows = w_y @ x.reshape(b, h, w * c)
