@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from lse_core.plugins import hookimpl
 
@@ -12,6 +13,14 @@ def mmcv_line() -> str:
     from lse_seg_plugin.installation import report
 
     return report()
+
+
+@hookimpl
+def lse_commands() -> Mapping[str, Any]:
+    """Give the command that makes the data of the objects."""
+    from lse_seg_plugin.make_objects import make_objects
+
+    return {"data make-objects": make_objects}
 
 
 @hookimpl
