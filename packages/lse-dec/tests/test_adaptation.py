@@ -320,7 +320,7 @@ def test_bad_requests_leave_the_model_alone(options: dict[str, Any], words: str)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="anderson, broyden, naive"):
+    with pytest.raises(UnknownNameError, match="anderson, anderson-i, broyden, naive"):
         lse_dec.adapt(vit(), solver="newton")
     with pytest.raises(UnknownNameError, match="absolute, compose, residual"):
         lse_dec.adapt(vit(), rule="euler")

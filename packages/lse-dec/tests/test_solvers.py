@@ -9,14 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchdeq.solver import get_solver
 
 from lse_core.errors import ConvergenceError, LSEError, ShapeError
-from lse_dec.solvers import Anderson, Broyden, Code, Naive, Solver, solve
+from lse_dec.solvers import Anderson, AndersonI, Broyden, Code, Naive, Solver, solve
 from lse_dec.solvers.elimination import solve_spd
 
-SOLVERS = {"naive": Naive(), "anderson": Anderson(), "broyden": Broyden()}
-TORCHDEQ = {"naive": "fixed_point_iter", "anderson": "anderson", "broyden": "broyden"}
+SOLVERS: dict[str, Solver] = {
+    "naive": Naive(),
+    "anderson": Anderson(),
+    "anderson-i": AndersonI(),
+    "broyden": Broyden(),
+    "broyden-searching": Broyden(backtracks=4),
+}
+TORCHDEQ = {name: name.partition("-")[0] for name in SOLVERS} | {"naive": "fixed_point_iter"}
 
 
 def contraction(kind: str, dim: int = 12, dtype: torch.dtype = torch.float64) -> Callable[[Tensor], Tensor]:
@@ -47,7 +54,7 @@ def test_same_fixed_point_as_torchdeq(kind: str, name: str) -> None:
     assert (f(ours.z) - ours.z).abs().max() < 1e-8  # a root on its own account
 
 
-@pytest.mark.parametrize("name", ["anderson", "broyden"])
+@pytest.mark.parametrize("name", sorted(SOLVERS.keys() - {"naive"}))
 def test_acceleration_needs_fewer_steps_than_naive(name: str) -> None:
     f, z0 = contraction("tanh"), start()
     naive = solve(f, z0, Naive(), steps=12)
@@ -204,6 +211,8 @@ def test_codes_have_words() -> None:
         (lambda: Anderson(max_step=math.nan), "max_step"),
         (lambda: Broyden(memory=0), "memory must be at least 1"),
         (lambda: Broyden(max_step=0.0), "max_step"),
+        (lambda: Broyden(backtracks=-1), "backtracks must be at least 0"),
+        (lambda: AndersonI(m=6), "m must be 1 to 5"),
         (lambda: Naive(damping=-0.5), "damping"),
         (lambda: Naive(damping=math.nan), "damping"),
     ],
@@ -253,11 +262,87 @@ def test_no_value_is_read_back_from_the_device(name: str) -> None:
     assert solution.residuals.shape == (6, 3)
 
 
+class NoReadBack(TorchDispatchMode):
+    """Raises where an operation waits for the device to tell the host a value."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "unique", "masked_select")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name.startswith(self.WAITS):
+            raise AssertionError(f"the host waits for {name}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_fixed_steps_do_not_wait_for_the_device(name: str) -> None:
+    f, z0 = contraction("tanh"), start()
+    with NoReadBack():
+        solution = solve(f, z0, SOLVERS[name], steps=14, tol=1e-3)
+    assert (solution.residual < 1e-3).any()
+    # and the check can fail: a solve that stops early asks once a step
+    with NoReadBack(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        solve(f, z0, SOLVERS[name], steps=14, stop_early=True)
+
+
+def test_type_one_is_broydens_step_after_one_difference() -> None:
+    """With one difference type I makes Broyden's good update, type II the bad one."""
+    f, z0 = contraction("tanh"), start()
+    second = f(z0)
+    g0, g1 = f(z0) - z0, f(second) - second
+    s, y = second - z0, g1 - g0
+    third = second + g1 - (s + y) * ((s * g1).sum(1) / (s * y).sum(1)).unsqueeze(1)
+    for solver in (AndersonI(m=1, regularisation=1e-30), Broyden()):
+        state = solver.init(z0)
+        z, state = solver.step(z0, f(z0), state)
+        z, state = solver.step(z, f(z), state)
+        torch.testing.assert_close(z, third, rtol=1e-9, atol=1e-9)
+
+
+def overshooting(z: Tensor) -> Tensor:
+    """One root, at 0; from afar the slope is small, so a full step lands on the other side, farther off."""
+    return z - torch.atan(4.0 * z)
+
+
+def test_the_line_search_converges_where_full_steps_run_away() -> None:
+    z0 = torch.linspace(-6.0, 6.0, 32, dtype=torch.float64).unsqueeze(1)
+    capped = solve(overshooting, z0, Broyden(), steps=60, tol=1e-6)
+    searched = solve(overshooting, z0, Broyden(backtracks=4), steps=60, tol=1e-6)
+    assert (capped.codes != Code.CONVERGED).sum() > 16
+    assert (searched.codes == Code.CONVERGED).all()
+    assert (searched.z.abs() < 1e-5).all()
+    for i in (0, 13, 20):  # the search of a sample is its own
+        alone = solve(overshooting, z0[i : i + 1], Broyden(backtracks=4), steps=60, tol=1e-6)
+        assert torch.equal(alone.residuals[:, 0], searched.residuals[:, i])
+
+
+def test_the_line_search_leaves_a_region_where_the_update_is_not_finite() -> None:
+    def f(z: Tensor) -> Tensor:  # the root is 2; undefined below 0, where a full first step leads
+        return z - 8.0 * (z.sqrt() - 2.0**0.5)
+
+    z0 = torch.tensor([[8.0]], dtype=torch.float64)
+    assert f(f(z0)).isnan().all()
+    found = solve(f, z0, Broyden(backtracks=4), steps=30, tol=1e-9)
+    assert found.residuals[1].isnan().all()
+    assert (found.z - 2.0).abs().max() < 1e-8
+
+
+def test_broyden_begins_anew_when_its_memory_is_full() -> None:
+    # more directions than memory: with only the oldest update dropped this took over 60 steps
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    a = a + a.T
+    a = 0.99 * a / torch.linalg.matrix_norm(a, 2)
+    found = solve(lambda z: z @ a + 1.0, start(), Broyden(memory=6), steps=60, tol=1e-4)
+    assert (found.codes == Code.CONVERGED).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), m=st.integers(1, 5), batch=st.integers(1, 4))
 def test_elimination_is_a_linear_solve(seed: int, m: int, batch: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    r = torch.randn(batch, m, m, generator=generator, dtype=torch.float64)
-    a = r @ r.transpose(1, 2) + 0.1 * torch.eye(m, dtype=torch.float64)
+    r, k = torch.randn(2, batch, m, m, generator=generator, dtype=torch.float64)
+    # positive definite, with an antisymmetric part as Anderson's type I has it
+    a = r @ r.transpose(1, 2) + 0.1 * torch.eye(m, dtype=torch.float64) + k - k.transpose(1, 2)
     b = torch.randn(batch, m, generator=generator, dtype=torch.float64)
     assert torch.allclose(solve_spd(a, b), torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)

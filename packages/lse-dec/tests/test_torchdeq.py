@@ -106,7 +106,7 @@ def test_by_name_in_a_model() -> None:
 # ours in theirs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["naive", "anderson", "broyden"])
+@pytest.mark.parametrize("name", ["naive", "anderson", "anderson-i", "broyden"])
 @pytest.mark.parametrize("stop_mode", ["abs", "rel"])
 def test_ours_as_torchdeq_calls_solvers(name: str, stop_mode: str) -> None:
     z0 = start().view(4, 2, 3)

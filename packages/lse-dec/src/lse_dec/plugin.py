@@ -15,6 +15,7 @@ def lse_solvers() -> Mapping[str, Any]:
 
     return {
         "anderson": solvers.Anderson,
+        "anderson-i": solvers.AndersonI,
         "broyden": solvers.Broyden,
         "naive": solvers.Naive,
         "torchdeq.anderson": solvers.TorchDEQAnderson,

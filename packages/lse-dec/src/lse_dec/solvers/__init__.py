@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lse_dec.solvers.anderson import Anderson
+from lse_dec.solvers.anderson_i import AndersonI
 from lse_dec.solvers.base import Code, Solution, Solver
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
@@ -11,6 +12,7 @@ from lse_dec.solvers.torchdeq import TorchDEQAnderson, TorchDEQBroyden, TorchDEQ
 
 __all__ = [
     "Anderson",
+    "AndersonI",
     "Broyden",
     "Code",
     "Naive",

@@ -64,16 +64,20 @@ class Anderson:
             # elementwise sums, not matmul: autocast must not lower the precision of the system
             # detached: weights are constants to autograd, whose gradient past convergence is noise;
             # they sum to one, so the unrolled gradient still tends to the implicit one
-            fixed, target = dg.detach(), g.detach()
-            gram = (fixed.unsqueeze(1) * fixed.unsqueeze(2)).sum(-1)
+            fixed, target, left = dg.detach(), g.detach(), self._left(dz.detach(), dg.detach())
+            gram = (left.unsqueeze(2) * fixed.unsqueeze(1)).sum(-1)
             eye = torch.eye(gram.shape[-1], device=z.device, dtype=z.dtype)
-            trace = (gram * eye).sum((-1, -2), keepdim=True)
+            trace = (gram * eye).sum((-1, -2), keepdim=True).abs()
             # the constant only keeps 0/0 away when nothing moved any more
             gamma = solve_spd(
-                gram + (self.regularisation * trace + 1e-30) * eye, (fixed * target.unsqueeze(1)).sum(-1)
+                gram + (self.regularisation * trace + 1e-30) * eye, (left * target.unsqueeze(1)).sum(-1)
             )
             move = move - ((dz + self.damping * dg) * gamma.unsqueeze(-1)).sum(1)
         return z + cap_length(move, g, self.max_step), history
+
+    def _left(self, dz: Tensor, dg: Tensor) -> Tensor:
+        """What the mixed residual is made orthogonal to, (B, m, D): its own differences, least squares."""
+        return dg
 
 
 def cap_length(move: Tensor, g: Tensor, times: float) -> Tensor:

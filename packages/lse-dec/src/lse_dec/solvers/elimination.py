@@ -11,10 +11,11 @@ __all__ = ["solve_spd"]
 def solve_spd(a: Tensor, b: Tensor) -> Tensor:
     """Solve A x = b for a batch of small systems by unrolled Gauss-Jordan elimination.
 
-    No pivoting: the matrices must be positive definite. Meant for m of 5 or less; five ops a row.
+    No pivoting: the symmetric part of the matrices should be positive definite. Meant for m of 5 or
+    less; five ops a row.
 
     Args:
-        a: (B, m, m) symmetric positive definite.
+        a: (B, m, m), symmetric or not.
         b: (B, m).
 
     Returns:

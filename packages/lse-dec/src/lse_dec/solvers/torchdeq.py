@@ -14,6 +14,7 @@ from torchdeq.solver.stat import SolverStat
 
 from lse_core.errors import LSEError, unknown_name
 from lse_dec.solvers.anderson import Anderson
+from lse_dec.solvers.anderson_i import AndersonI
 from lse_dec.solvers.base import Solver
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
@@ -104,11 +105,16 @@ class TorchDEQBroyden(TorchDEQ):
         return "broyden", 1, 2, {"LBFGS_thres": self.memory}
 
 
-_OURS: dict[str, Callable[..., Solver]] = {"naive": Naive, "anderson": Anderson, "broyden": Broyden}
+_OURS: dict[str, Callable[..., Solver]] = {
+    "naive": Naive,
+    "anderson": Anderson,
+    "anderson-i": AndersonI,
+    "broyden": Broyden,
+}
 
 
 def register() -> None:
-    """Make our solvers known to torchdeq as "lse.naive", "lse.anderson" and "lse.broyden".
+    """Make our solvers known to torchdeq as "lse.naive", "lse.anderson", "lse.anderson-i", "lse.broyden".
 
     They take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others;
     each sample stops on its own.
