@@ -7,6 +7,7 @@ from torch import Tensor
 from lse_core.errors import ShapeError
 from lse_dec.canonicalizers import DEC
 from lse_dec.contraction import jacobian_penalty, lipschitz, spectral_radius
+from lse_dec.updates import Residual
 
 F64 = torch.float64
 
@@ -67,9 +68,9 @@ def test_the_decs_own_update_can_be_measured() -> None:
     torch.manual_seed(0)
     dec, x = DEC(4), torch.randn(2, 4, 12, 12)
     update, w0 = dec.problem(x)
-    # before training the update is the identity: Eq. 16 with a step of zero, centred
+    # before training the step of Eq. 16 is zero, and the pull alone is left
     radius = spectral_radius(update, w0)
-    torch.testing.assert_close(radius, torch.ones(2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(radius, torch.full((2,), 1.0 - Residual().pull), rtol=1e-4, atol=0)
     penalty = jacobian_penalty(update, w0)
     penalty.backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in dec.parameters())

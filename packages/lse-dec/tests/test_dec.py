@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lse_core import SeparableWarp, unscale
-from lse_core.errors import LSEError, ShapeError
+from lse_core.errors import LSEError, ShapeError, UnknownNameError
 from lse_dec.canonicalizers import DEC, Canonicalization
 from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
 from lse_dec.gradients import Implicit, Unrolled
-from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
+from lse_dec.losses import FRAMES, canonicalizer_equivariance_loss, warp_distance
 from lse_dec.solvers import Anderson, Broyden, Code, Naive
 from lse_dec.updates import Absolute, Compose, Residual
 
@@ -258,6 +258,28 @@ def test_loss_is_one_for_a_canonicalizer_that_ignores_its_input(segments: int, s
     assert abs(loss.item() - 1.0) < 1e-5
 
 
+class Constant(nn.Module):
+    """Presses every picture alike, far off the identity."""
+
+    def forward(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        w = torch.tensor([-0.7, 0.7, 0.7, -0.7], dtype=torch.float64)
+        return Canonicalization(SeparableWarp.from_log_slopes(w.expand(len(features), 2, 4)))
+
+
+def test_a_constant_warp_gains_in_the_canonical_frame_alone() -> None:
+    """The picture's frame is what training needs: there, ignoring the picture is never worth it."""
+    x = smooth(batch=40, channels=1, size=(8, 8)).double()
+    g = SeparableWarp.random(40, 4, 2.0, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = {f: canonicalizer_equivariance_loss(Constant(), x, g, frame=f).item() for f in FRAMES}
+    assert abs(found["image"] - 1.0) < 1e-9
+    assert found["canonical"] < 0.8
+
+
+def test_unknown_frame_refused() -> None:
+    with pytest.raises(UnknownNameError, match="frame"):
+        canonicalizer_equivariance_loss(DEC(16), smooth(), SeparableWarp.random(3), frame="imagine")
+
+
 class Landmark(nn.Module):
     """Exactly equivariant: the warp that carries 1/2 to where the map's level 1/2 lies."""
 
@@ -275,8 +297,9 @@ class Landmark(nn.Module):
         return ~MonotoneMap(u, profile)
 
 
+@pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_loss_is_zero_for_an_equivariant_canonicalizer(channels_last: bool) -> None:
+def test_loss_is_zero_for_an_equivariant_canonicalizer(channels_last: bool, frame: str) -> None:
     u = torch.linspace(0, 1, 257, dtype=torch.float64)
     y, x = torch.meshgrid(u + 0.05 * torch.sin(2 * math.pi * u), u**1.2 + 0 * u, indexing="ij")
     x = (x + u) / 2
@@ -284,7 +307,7 @@ def test_loss_is_zero_for_an_equivariant_canonicalizer(channels_last: bool) -> N
     if channels_last:
         maps = maps.permute(0, 2, 3, 1)
     g = SeparableWarp.random(1, 4, 2.0, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    loss = canonicalizer_equivariance_loss(Landmark(), maps, g, channels_last=channels_last)
+    loss = canonicalizer_equivariance_loss(Landmark(), maps, g, channels_last=channels_last, frame=frame)
     assert 0 <= loss.item() < 1e-5
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_core.monotone import MonotoneMap, bound_log_slopes
-from lse_dec.updates import Absolute, Compose, Residual, UpdateRule
+from lse_dec.updates import Absolute, Compose, Residual, UpdateRule, smooth_bound
 
 RULES = {"residual": Residual(), "compose": Compose(), "absolute": Absolute()}
 F64 = torch.float64
@@ -20,6 +20,12 @@ def state(seed: int, segments: int, ratio: float, batch: int = 3, dtype: torch.d
     """Log-slopes well inside the bound, so that no clamp acts."""
     w = torch.randn(batch, 2, segments, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return bound_log_slopes(0.1 * math.log(ratio) * torch.tanh(w), ratio)
+
+
+def unbent(w: Tensor, ratio: float) -> Tensor:
+    """What `smooth_bound` was given."""
+    half = 0.5 * math.log(ratio)
+    return half * torch.atanh(w / half)
 
 
 cases = given(
@@ -46,12 +52,43 @@ def test_slopes_stay_within_the_ratio(seed: int, segments: int, ratio: float, si
         assert (slopes >= (1 - 1e-4) / ratio).all()
 
 
-@pytest.mark.parametrize("name", ["residual", "compose"])
+@pytest.mark.parametrize("cls", [Residual, Compose])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), segments=st.integers(2, 32), ratio=st.floats(1.05, 4.0))
-def test_a_zero_proposal_is_a_fixed_point(name: str, seed: int, segments: int, ratio: float) -> None:
-    w = state(seed, segments, ratio)
-    assert (RULES[name](w, torch.zeros_like(w), ratio) - w).abs().max() < 1e-12
+def test_a_zero_proposal_moves_no_more_than_the_bound_bends(
+    cls: type[Residual] | type[Compose], seed: int, segments: int, ratio: float
+) -> None:
+    w, half = state(seed, segments, ratio), 0.5 * math.log(ratio)
+    moved = cls(pull=0.0)(w, torch.zeros_like(w), ratio)
+    assert ((moved - w).abs() <= w.abs() ** 3 / (3 * half**2) + 1e-12).all()
+
+
+@pytest.mark.parametrize("cls", [Residual, Compose])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), segments=st.integers(2, 32), ratio=st.floats(1.05, 4.0))
+def test_zero_proposals_settle_at_rest(
+    cls: type[Residual] | type[Compose], seed: int, segments: int, ratio: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rest = 3.0 * torch.randn(1, 2, segments, generator=generator, dtype=F64)  # far beyond the bound, too
+    rest = rest - rest.mean(-1, keepdim=True)
+    rule, zero = cls(pull=0.2), torch.zeros(3, 2, segments, dtype=F64)
+    at = smooth_bound(rest, ratio)
+    assert (rule(at.expand_as(zero), zero, ratio, rest) - at).abs().max() < 1e-9  # exactly kept,
+    for goal, place in ((rest, at), (None, torch.zeros_like(at))):
+        w = state(seed, segments, ratio)
+        for _ in range(150):
+            w = rule(w, zero, ratio, goal)
+        assert (w - place).abs().max() < 1e-6  # and found from elsewhere
+
+
+@pytest.mark.parametrize("cls", [Residual, Compose])
+def test_where_the_bound_holds_the_gradient_still_passes(cls: type[Residual] | type[Compose]) -> None:
+    w = smooth_bound(torch.tensor([[[3.0, -3.0, 3.0, -3.0]] * 2], dtype=F64), 2.0)
+    proposal = torch.zeros_like(w, requires_grad=True)
+    (cls()(w, proposal, 2.0)[..., 0]).sum().backward()
+    assert proposal.grad is not None
+    assert proposal.grad.abs().amax() > 0.02
 
 
 @pytest.mark.parametrize("name", ["residual", "compose"])
@@ -77,10 +114,10 @@ def test_absolute_ignores_the_state() -> None:
 def test_residual_is_equation_16() -> None:
     w = state(1, 8, 4.0)
     proposal = 0.3 * torch.randn(w.shape, generator=torch.Generator().manual_seed(2), dtype=F64)
-    step = Residual(max_step=0.2).change(proposal)
-    expected = w - step
+    rule = Residual(max_step=0.2, pull=0.1)
+    expected = 0.9 * w - rule.change(proposal)
     expected = expected - expected.mean(-1, keepdim=True)
-    assert (Residual(max_step=0.2)(w, proposal, 4.0) - expected).abs().max() < 1e-12
+    assert (unbent(rule(w, proposal, 4.0), 4.0) - expected).abs().max() < 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,8 +125,8 @@ def test_residual_is_equation_16() -> None:
 def test_compose_is_the_group_product_at_the_knots(seed: int, segments: int, size: float) -> None:
     w = state(seed, segments, 2.0)
     proposal = size * torch.randn(w.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=F64)
-    rule = Compose(max_step=0.1)
-    new = rule(w, proposal, 4.0)
+    rule = Compose(max_step=0.1, pull=0.0)
+    new = unbent(rule(w, proposal, 4.0), 4.0)
     for axis in (0, 1):
         mine = MonotoneMap.from_log_slopes(w[:, axis])
         delta = MonotoneMap.from_log_slopes(rule.change(proposal)[:, axis])
@@ -114,3 +151,6 @@ def test_gradient_reaches_the_proposal_at_the_identity(name: str) -> None:
 def test_settings_refused(cls: type[Residual] | type[Compose]) -> None:
     with pytest.raises(LSEError, match="max_step must be above 0"):
         cls(max_step=0.0)
+    for pull in (-0.1, 1.0, math.nan):
+        with pytest.raises(LSEError, match="pull must be at least 0 and below 1"):
+            cls(pull=pull)

@@ -1,12 +1,18 @@
 """Update rules: what the network's proposal does to the warp, H of Eq. 14 to 16.
 
-The state is w, the centred log-slopes of a separable warp on N equal segments an axis, (B, 2, N):
-any real vector is a valid warp, so solvers may mix states freely. A rule maps the state and the
-network's raw proposal, seen on the canonicalized features, to the next state.
+The state is w, the log-slopes of N equal segments along each axis of the warp (B, 2, N): any real vector
+is a valid warp, so solvers may mix states freely. A rule maps the state and the network's raw proposal,
+seen on the canonicalized features, to the next state.
 
 For canonicalization to be equivariant (Eq. 5, h(S(F; g)) = g h(F)) the fixed point must mean "no
 further change asked for": then g Phi* is a fixed point for S(F; g) whenever Phi* is one for F,
 because both give the same canonical features. That holds for residual and compose, not for absolute.
+
+Strictly it holds without a bound and without a pull, but then nothing answers where the picture is blank:
+such segments drift until a bound stops them, the solve does not converge, and the stop is no fixed point
+of Eq. 5 either. So both rules pull weakly towards a state of rest, the identity, and end in a smooth bound
+(a clamp would also stop the gradient). The balance then lies where the proposal equals the pull; how far
+that is from equivariance, against what it does for convergence, is measured in docs/results/equivariance.md.
 """
 
 from __future__ import annotations
@@ -19,32 +25,50 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError
-from lse_core.monotone import bound_log_slopes, uniform_basis, uniform_knots
+from lse_core.monotone import uniform_basis, uniform_knots
 
-__all__ = ["Absolute", "Compose", "Residual", "UpdateRule"]
+__all__ = ["Absolute", "Compose", "Residual", "UpdateRule", "smooth_bound"]
+
+
+def smooth_bound(w: Tensor, ratio: float) -> Tensor:
+    """Centre log-slopes (..., N) and bend them to within ln(ratio)/2 either side, by tanh.
+
+    The map of the result has slopes within [1/ratio, ratio]. Unlike `lse_core.monotone.bound_log_slopes`
+    it passes gradient everywhere, and it shrinks what is inside a little: w by about w^3 / (3 bound^2).
+    """
+    half = 0.5 * math.log(ratio)
+    return half * torch.tanh((w - w.mean(-1, keepdim=True)) / half)
 
 
 class UpdateRule(Protocol):
     """Next state from the state and a proposal, (B, 2, N) each."""
 
-    def __call__(self, w: Tensor, proposal: Tensor, ratio: float) -> Tensor:
-        """Next log-slopes, centred and within ln(ratio)/2 either side."""
+    def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
+        """Next log-slopes, within ln(ratio)/2 either side.
+
+        `rest`, centred log-slopes before `smooth_bound`, is what a zero proposal settles at; None is the
+        identity. It is passed only where a canonicalizer has a start of its own.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class _Bounded:
+class _Stepping:
     """Settings of the rules that take steps.
 
     Args:
         max_step: bound on the change of a log-slope in one step; what keeps solvers from running away.
+        pull: share of the way back to the state of rest in every step, at least 0 and below 1.
     """
 
     max_step: float = 0.5
+    pull: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.max_step > 0:
             raise LSEError(f"max_step must be above 0; got {self.max_step!r}")
+        if not 0.0 <= self.pull < 1.0:
+            raise LSEError(f"pull must be at least 0 and below 1; got {self.pull!r}")
 
     def change(self, proposal: Tensor) -> Tensor:
         """The proposal, centred along the segments, bounded to max_step either side of zero.
@@ -54,28 +78,37 @@ class _Bounded:
         """
         return self.max_step * torch.tanh(proposal - proposal.mean(-1, keepdim=True))
 
+    def back(self, w: Tensor, rest: Tensor | None, ratio: float) -> tuple[Tensor, Tensor | float]:
+        """The pull, and what keeps the smooth bound from moving the state of rest."""
+        if rest is None:
+            return self.pull * w, 0.0
+        at = smooth_bound(rest, ratio)
+        return self.pull * (w - at), rest - at
+
 
 @dataclass(frozen=True)
-class Residual(_Bounded):
+class Residual(_Stepping):
     """Phi <- Phi - step(S^-1(F; Phi)), Eq. 16, in log-slopes."""
 
-    def __call__(self, w: Tensor, proposal: Tensor, ratio: float) -> Tensor:
-        """Subtract the bounded step."""
-        return bound_log_slopes(w - self.change(proposal), ratio)
+    def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
+        """Subtract the bounded step and the pull."""
+        pull, offset = self.back(w, rest, ratio)
+        return smooth_bound(w - self.change(proposal) - pull + offset, ratio)
 
 
 @dataclass(frozen=True)
-class Compose(_Bounded):
+class Compose(_Stepping):
     """Phi <- Phi o delta(S^-1(F; Phi)): the step is itself a warp, composed in the canonical frame.
 
     The product is read off at the N knots again (`MonotoneMap.resample`), where it is exact.
     """
 
-    def __call__(self, w: Tensor, proposal: Tensor, ratio: float) -> Tensor:
-        """Compose with the map whose log-slopes are the bounded proposal."""
+    def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
+        """Compose with the map whose log-slopes are the bounded proposal less the pull."""
         n = w.shape[-1]
+        pull, offset = self.back(w, rest, ratio)
         knots = uniform_knots(n, device=w.device, dtype=w.dtype)
-        rises = self.change(proposal).softmax(-1)
+        rises = (self.change(proposal) - pull).softmax(-1)
         inner = (uniform_basis(knots[1:-1], n) * rises.unsqueeze(-2)).sum(-1)  # delta at inner knots
         mine = w.softmax(-1)
         values = (uniform_basis(inner, n) * mine.unsqueeze(-2)).sum(-1)  # Phi(delta(knots))
@@ -83,13 +116,13 @@ class Compose(_Bounded):
         full = torch.cat([edge, values, edge + 1.0], dim=-1)
         # slopes are positive by construction; the floor only guards the logarithm against rounding
         slopes = (n * (full[..., 1:] - full[..., :-1])).clamp_min(1e-6)
-        return bound_log_slopes(slopes.log(), ratio)
+        return smooth_bound(slopes.log() + offset, ratio)
 
 
 @dataclass(frozen=True)
 class Absolute:
     """Phi <- proposal(S^-1(F; Phi)): the authors' published code; its fixed point is not equivariant."""
 
-    def __call__(self, w: Tensor, proposal: Tensor, ratio: float) -> Tensor:
-        """The bounded proposal, whatever the state was."""
-        return bound_log_slopes(0.5 * math.log(ratio) * torch.tanh(proposal), ratio)
+    def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
+        """The bounded proposal, whatever the state and the rest were."""
+        return smooth_bound(0.5 * math.log(ratio) * proposal, ratio)

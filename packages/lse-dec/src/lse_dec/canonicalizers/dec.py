@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
-from lse_core.monotone import bound_log_slopes, uniform_basis
+from lse_core.monotone import uniform_basis
 from lse_core.resample import axis_weights, pixel_centres, warp_by_weights
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
@@ -17,7 +17,7 @@ from lse_dec.canonicalizers.reduction import Reduction
 from lse_dec.canonicalizers.variation import Variation
 from lse_dec.gradients import Gradient, as_gradient
 from lse_dec.solvers import Anderson, Solver
-from lse_dec.updates import Residual, UpdateRule
+from lse_dec.updates import Residual, UpdateRule, smooth_bound
 
 __all__ = ["DEC"]
 
@@ -46,7 +46,7 @@ class DEC(nn.Module):
         stop_early: freeze each map when it has converged and stop when all have, at the cost of asking
             the device once a step (never when exporting: that needs a fixed number of steps).
         start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
-            equivariant already (within `ratio`).
+            equivariant already (within `ratio`); the update's pull is then towards it.
 
     Raises:
         LSEError: a setting out of its range.
@@ -139,10 +139,12 @@ class DEC(nn.Module):
         # coordinates need at least float32, whatever the features' precision
         precise = torch.promote_types(features.dtype, torch.float32)
         w0 = torch.zeros(b, 2 * n, device=x.device, dtype=precise)
+        rest: dict[str, Tensor] = {}
         if self.start is not None:
             first = self.start(planes).warp
-            slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1)
-            w0 = bound_log_slopes(slopes, self.ratio).to(w0).reshape(b, 2 * n)
+            slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1).to(w0)
+            rest = {"rest": slopes - slopes.mean(-1, keepdim=True)}
+            w0 = smooth_bound(slopes, self.ratio).reshape(b, 2 * n)
         # constants of the solve, made once and not once a step
         averages = self.update.averages(x)
         basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
@@ -156,6 +158,7 @@ class DEC(nn.Module):
             canonical = warp_by_weights(
                 x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
             )
-            return self.rule(w, self.update(canonical, averages).to(w), self.ratio).reshape(b, 2 * n)
+            proposal = self.update(canonical, averages).to(w)
+            return self.rule(w, proposal, self.ratio, **rest).reshape(b, 2 * n)
 
         return update, w0
