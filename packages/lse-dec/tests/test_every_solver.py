@@ -19,9 +19,8 @@ RULES = ["absolute", "compose", "residual"]
 
 def dec(solver: str, rule: str, **settings: Any) -> DEC:
     torch.manual_seed(0)
-    made = DEC(
-        6, solver=registry().get("solver", solver)(), rule=registry().get("update", rule)(), **settings
-    )
+    step, update = registry().get("solver", solver)(), registry().get("update", rule)()
+    made = DEC(6, solver=step, rule=update, widths=(8, 8), projection=8, **settings)
     nn.init.normal_(made.update.head.weight)
     return made
 

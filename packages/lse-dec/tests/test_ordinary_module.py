@@ -1,13 +1,15 @@
 """An adapted model is an ordinary module: compiled, distributed, checkpointed, traced by autograd."""
 
-import warnings
+import copy
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 import lse_dec
@@ -45,20 +47,53 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(saved[name], grad, msg=name)
 
 
-def test_distributed_data_parallel(tmp_path: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = vit().train()
-        plain = gradients(model, model(images()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parallel = nn.parallel.DistributedDataParallel(model)  # raises where a parameter goes unused
-            out = parallel(images())
-        for name, grad in gradients(model, out).items():
-            torch.testing.assert_close(grad, plain[name], msg=name)
-        parallel(images()).sum().backward()  # a second pass would say which parameters had no gradient
-    finally:
-        dist.destroy_process_group()
+WORKER = """
+import sys
+import timm, torch
+import torch.distributed as dist
+import lse_dec
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+model = lse_dec.adapt(timm.create_model("vit_tiny_patch16_224", **torch.load(f"{folder}/settings.pt")),
+                      rule="compose", steps=3)
+if rank == 0:  # the other one begins with its own weights, which DDP has to replace
+    model.load_state_dict(torch.load(f"{folder}/weights.pt"))
+parallel = torch.nn.parallel.DistributedDataParallel(model.train())  # raises where a parameter goes unused
+mine = torch.load(f"{folder}/images.pt")[rank::2]
+for _ in range(2):  # a second pass would say which parameters had no gradient
+    parallel.zero_grad()
+    parallel(mine).square().mean().backward()
+torch.save({n: p.grad for n, p in model.named_parameters()}, f"{folder}/gradients{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batch(tmp_path: Path) -> None:
+    """DistributedDataParallel gives the gradients of one process with the whole batch."""
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    model = vit().train()
+    torch.save(TOKENS, tmp_path / "settings.pt")
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    torch.save(x, tmp_path / "images.pt")
+    (tmp_path / "worker.py").write_text(WORKER)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "worker.py"), str(rank), str(tmp_path)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=240)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    model(x).square().mean().backward()
+    for rank in range(2):
+        theirs = torch.load(tmp_path / f"gradients{rank}.pt")
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(theirs[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_autocast_trains() -> None:
@@ -94,3 +129,26 @@ def test_scripts_of_its_own_can_be_pickled_whole(tmp_path: Path) -> None:
     torch.save(model, tmp_path / "whole.pt")
     again = torch.load(tmp_path / "whole.pt", weights_only=False)
     assert torch.equal(again(images()), model(images()))
+
+
+def test_state_dict_and_copies_survive_pickle_and_deepcopy() -> None:
+    model = vit()
+    state = pickle.loads(pickle.dumps(model.state_dict()))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.zero_()
+    assert not torch.equal(other(images()), model(images()))
+    other.load_state_dict(state)
+    assert torch.equal(other(images()), model(images()))
+
+
+@pytest.mark.parametrize("canonicalizer", ["canon", "dec", "identity", "optim", "variation"])
+def test_train_and_eval_reach_every_canonicalizer(canonicalizer: str) -> None:
+    base = timm.create_model("resnet10t", num_classes=5)
+    model = lse_dec.adapt(base, ["image", "layer2", "layer3.0"], canonicalizer=canonicalizer)
+    for mode in (False, True):
+        assert model.train(mode) is model
+        assert {m.training for m in model.modules()} == {mode}
+    model.eval()
+    assert {m.training for m in base.modules()} == {False}
