@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lse_export.gate import GateReport, check
     from lse_export.latency import LatencyRatio, latency_ratio
     from lse_export.steps import StepChoice, choose_steps
+    from lse_export.tensorrt import Engine, build_engine
     from lse_export.to_onnx import OnnxExport, export_onnx
     from lse_export.triton import TritonModel, write_triton
     from lse_export.verification import Verification, verify
@@ -22,6 +23,7 @@ _HOMES = {
     "gate": ["GateReport", "check"],
     "latency": ["LatencyRatio", "latency_ratio"],
     "steps": ["StepChoice", "choose_steps"],
+    "tensorrt": ["Engine", "build_engine"],
     "to_onnx": ["OnnxExport", "export_onnx"],
     "triton": ["TritonModel", "write_triton"],
     # not `verify.py`: importing a submodule of that name would hide the function
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Engine",
     "ExportError",
     "GateReport",
     "LatencyRatio",
@@ -37,6 +40,7 @@ __all__ = [
     "TritonModel",
     "Verification",
     "VerificationError",
+    "build_engine",
     "check",
     "choose_steps",
     "export_onnx",

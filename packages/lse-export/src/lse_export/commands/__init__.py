@@ -6,6 +6,7 @@ import click
 
 from lse_export.commands.check import check
 from lse_export.commands.onnx import onnx
+from lse_export.commands.tensorrt import tensorrt
 from lse_export.commands.triton import triton
 from lse_export.commands.verify import verify
 
@@ -24,5 +25,5 @@ def export() -> None:
     """
 
 
-for _command in (onnx, verify, check, triton):
+for _command in (onnx, verify, check, tensorrt, triton):
     export.add_command(_command)

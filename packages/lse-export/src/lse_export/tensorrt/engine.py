@@ -1,0 +1,144 @@
+"""Running an engine on torch's CUDA tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lse_core.errors import DTypeError, LSEError, ShapeError
+from lse_export.errors import ExportError
+from lse_export.tensorrt.library import require_gpu, require_tensorrt
+from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
+
+if TYPE_CHECKING:
+    from lse_export.tensorrt.runner import Captured
+
+__all__ = ["Engine", "check_inputs"]
+
+ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+MOST_GRAPHS = 8  # kept at a time; each holds its own activations
+
+
+class Engine:
+    """A TensorRT engine that takes and returns torch CUDA tensors without copies, on the caller's stream.
+
+        engine = Engine("engine.plan")
+        logits = engine(images)["logits"]
+
+    Calls return as soon as the work is queued on torch's current stream, like torch's own. One stream at a
+    time: threads and streams that run side by side need an engine each.
+
+    Args:
+        path: an engine that `build_engine` wrote, its sidecar beside it.
+        model: the ONNX file it must have been built from; None does not ask.
+        device: CUDA device to run on; None takes torch's current one.
+        cuda_graphs: capture a CUDA graph for each set of shapes and replay it, which saves the launches
+            of small batches and costs a copy of inputs and outputs, and memory for each set of shapes.
+
+    Raises:
+        ExportError: no TensorRT 10 or 11, no GPU, files that are missing, changed or built from another
+            model, for another GPU or by another TensorRT.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: torch.device | str | None = None,
+        cuda_graphs: bool = False,
+    ) -> None:
+        path = Path(path)
+        self.facts: EngineFacts = read_facts(path)
+        check_files(self.facts, path, Path(model) if model is not None else None)
+        version = require_tensorrt()
+        self.device = require_gpu(device)
+        name = torch.cuda.get_device_name(self.device)
+        check_machine(self.facts, version, torch.cuda.get_device_capability(self.device), name)
+        from lse_export.tensorrt.runner import Runner
+
+        self._runner = Runner(path, self.device, self.facts.version_compatible)
+        self._graphs: dict[tuple[tuple[int, ...], ...], Captured] | None = {} if cuda_graphs else None
+
+    def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run once.
+
+        Args:
+            inputs: tensors by input name, or the tensor itself where there is one input: on the engine's
+                device, of its types, within the profile's shapes. What is not contiguous is copied.
+
+        Returns:
+            Outputs by name, new tensors.
+
+        Raises:
+            ShapeError, DTypeError: an input outside the profile, of another type or on another device.
+            LSEError: inputs of other names.
+        """
+        if isinstance(inputs, Tensor):
+            inputs = {next(iter(self.facts.inputs)): inputs}
+        check_inputs(self.facts, inputs, self.device)
+        ready = {name: _ready(tensor) for name, tensor in inputs.items()}
+        with torch.cuda.device(self.device):
+            if self._graphs is None:
+                return self._runner.run(ready)
+            return self._captured(ready).run(ready)
+
+    def _captured(self, inputs: dict[str, Tensor]) -> Captured:
+        from lse_export.tensorrt.runner import Captured
+
+        assert self._graphs is not None
+        key = tuple(tuple(inputs[name].shape) for name in self.facts.inputs)
+        if key not in self._graphs:
+            while len(self._graphs) >= MOST_GRAPHS:
+                torch.cuda.synchronize(self.device)  # the oldest may still be running
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[key] = Captured(self._runner, inputs)
+        return self._graphs[key]
+
+    def refit(self, model: str | Path) -> None:
+        """Replace the weights by those of an ONNX file of the same graph, in this object, not on disk.
+
+        Raises:
+            ExportError: the engine was built without `refit`, or does not take these weights.
+        """
+        if not self.facts.refit:
+            raise ExportError("the engine keeps its weights; build it with refit to replace them")
+        path = Path(model)
+        digest = model_hash(path)
+        torch.cuda.synchronize(self.device)
+        if self._graphs:
+            self._graphs.clear()
+        self._runner.refit(path)
+        self.facts = EngineFacts(**{**vars(self.facts), "model": path.name, "model_hash": digest})
+
+
+def check_inputs(facts: EngineFacts, inputs: Mapping[str, Tensor], device: torch.device) -> None:
+    """Refuse what an engine cannot take; see `Engine.__call__`."""
+    if set(inputs) != set(facts.inputs):
+        raise LSEError(
+            f"the engine's inputs are {', '.join(facts.inputs)}; got {', '.join(inputs) or 'none'}"
+        )
+    for name, tensor in inputs.items():
+        if tensor.device != device:
+            raise DTypeError(f"{name!r} must be on {device}; it is on {tensor.device}")
+        if str(tensor.dtype) != f"torch.{facts.inputs[name]}":
+            raise DTypeError(f"{name!r} must be {facts.inputs[name]}; it is {tensor.dtype}")
+        least, _, largest = facts.profile[name]
+        shape = tuple(tensor.shape)
+        fits = len(shape) == len(least) and all(
+            a <= n <= b for a, n, b in zip(least, shape, largest, strict=True)
+        )
+        if not fits:
+            raise ShapeError(
+                f"{name!r} must be within {least} and {largest}, the profile; its shape is {list(shape)}"
+            )
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    """The tensor itself where TensorRT can read it in place."""
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()

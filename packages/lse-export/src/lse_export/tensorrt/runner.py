@@ -1,0 +1,139 @@
+"""The part of running an engine that calls TensorRT; import it only after `require_tensorrt`.
+
+Variables that hold TensorRT objects are annotated, so that a test can look up every name used here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorrt as trt
+import torch
+from torch import Tensor
+
+from lse_export.errors import ExportError
+from lse_export.tensorrt.builder import Log, new_runtime
+
+__all__ = ["Captured", "Runner"]
+
+_TYPES = {
+    trt.DataType.FLOAT: torch.float32,
+    trt.DataType.HALF: torch.float16,
+    trt.DataType.BF16: torch.bfloat16,
+    trt.DataType.INT64: torch.int64,
+    trt.DataType.INT32: torch.int32,
+    trt.DataType.INT8: torch.int8,
+    trt.DataType.UINT8: torch.uint8,
+    trt.DataType.BOOL: torch.bool,
+}
+
+
+class Runner:
+    """A loaded engine with one execution context: one call at a time.
+
+    Args:
+        path: the engine.
+        device: CUDA device it runs on.
+        version_compatible: whether it carries its own runtime, which is then allowed to run.
+
+    Raises:
+        ExportError: TensorRT cannot load it, or it has tensors that torch cannot hold.
+    """
+
+    def __init__(self, path: Path, device: torch.device, version_compatible: bool) -> None:
+        self.device, self.log = device, Log()
+        self.runtime: trt.Runtime = new_runtime(self.log, version_compatible)
+        with torch.cuda.device(device):
+            engine: trt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(path.read_bytes())
+            if engine is None:
+                raise ExportError(f"TensorRT {trt.__version__} cannot load {path}{self.log.last()}")
+            self.engine: trt.ICudaEngine = engine
+            self.context: trt.IExecutionContext = self.new_context()
+        self.inputs: list[str] = []
+        self.types: dict[str, torch.dtype] = {}
+        for k in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(k)
+            kind = engine.get_tensor_dtype(name)
+            if kind not in _TYPES:
+                raise ExportError(f"{path}: torch has no type for {name!r}, which is {kind}")
+            self.types[name] = _TYPES[kind]
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                self.inputs.append(name)
+
+    def new_context(self) -> trt.IExecutionContext:
+        """An execution context of its own, with scratch memory of its own."""
+        context: trt.IExecutionContext | None = self.engine.create_execution_context()
+        if context is None:
+            raise ExportError(f"TensorRT has no memory for the engine's activations{self.log.last()}")
+        return context
+
+    def bind(self, context: trt.IExecutionContext, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the context the addresses of the inputs and of new outputs, which are returned."""
+        for name, tensor in inputs.items():
+            if not context.set_input_shape(name, tuple(tensor.shape)):
+                raise ExportError(
+                    f"the engine refuses {name!r} of shape {tuple(tensor.shape)}{self.log.last()}"
+                )
+            self._address(context, name, tensor)
+        outputs = {}
+        for name, kind in self.types.items():
+            if name in self.inputs:
+                continue
+            shape = tuple(context.get_tensor_shape(name))
+            if min(shape, default=0) < 0:
+                raise ExportError(f"the size of {name!r} depends on values, which is not supported")
+            outputs[name] = torch.empty(shape, dtype=kind, device=self.device)
+            self._address(context, name, outputs[name])
+        return outputs
+
+    def _address(self, context: trt.IExecutionContext, name: str, tensor: Tensor) -> None:
+        if not context.set_tensor_address(name, tensor.data_ptr()):
+            raise ExportError(f"TensorRT refuses the memory of {name!r}{self.log.last()}")
+
+    def enqueue(self, context: trt.IExecutionContext) -> None:
+        """Start the work on torch's current stream; returns at once."""
+        if not context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream):
+            raise ExportError(f"the engine failed to run{self.log.last()}")
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs by name, on torch's current stream."""
+        outputs = self.bind(self.context, inputs)
+        self.enqueue(self.context)
+        return outputs
+
+    def refit(self, model: Path) -> None:
+        """Replace the weights by those of an ONNX file of the same graph."""
+        refitter: trt.Refitter = trt.Refitter(self.engine, self.log)
+        parser: trt.OnnxParserRefitter = trt.OnnxParserRefitter(refitter, self.log)
+        if not parser.refit_from_file(str(model)) or not refitter.refit_cuda_engine():
+            raise ExportError(f"the engine does not take the weights of {model}{self.log.last()}")
+
+
+class Captured:
+    """A CUDA graph of one run at one set of shapes, with memory and a context of its own.
+
+    Args:
+        runner: whose engine to run.
+        inputs: contiguous tensors of the shapes to capture; copied.
+    """
+
+    def __init__(self, runner: Runner, inputs: dict[str, Tensor]) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        # a context of its own: setting other shapes on a shared one would change what the graph reads
+        self.context: trt.IExecutionContext = runner.new_context()
+        self.outputs = runner.bind(self.context, self.inputs)
+        self.graph = torch.cuda.CUDAGraph()
+        side = torch.cuda.Stream(runner.device)
+        side.wait_stream(torch.cuda.current_stream(runner.device))
+        with torch.cuda.stream(side):
+            runner.enqueue(self.context)  # once outside: TensorRT prepares what must not be captured
+        torch.cuda.current_stream(runner.device).wait_stream(side)
+        with torch.cuda.graph(self.graph):
+            runner.enqueue(self.context)
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs by name: copies, for the next run overwrites the graph's own."""
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor)
+        self.graph.replay()
+        return {name: tensor.clone() for name, tensor in self.outputs.items()}

@@ -1,0 +1,175 @@
+"""What an engine was built from and for: a JSON file beside it, checked before the engine is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from lse_export.errors import ExportError
+from lse_export.tensorrt.library import major_of
+from lse_export.tensorrt.profile import Shapes
+
+__all__ = ["EngineFacts", "check_files", "check_machine", "model_hash", "read_facts", "sidecar_of"]
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """Contents of the sidecar.
+
+    Attributes:
+        tensorrt: version that built the engine, such as "10.16.1.11".
+        gpu: name of the GPU it was built on.
+        compute_capability: of that GPU, (major, minor).
+        precision: floating and quantized types that the model computes in, such as "float16, float32".
+        profile: least, usual and largest shape of every input.
+        inputs: type names ("float32", ...) of the inputs, by name.
+        outputs: type names of the outputs, by name.
+        model: file name of the ONNX model.
+        model_hash: SHA-256 of that file and of the weights kept beside it.
+        engine_hash: SHA-256 of the engine.
+        version_compatible: whether later TensorRT releases of the same major can load it.
+        hardware_compatible: whether all GPUs since Ampere can.
+        refit: whether its weights can be replaced.
+        tf32: whether float32 products may be computed with TF32's 10 bits of mantissa.
+        optimization_level: the builder's, 0 to 5; None for its default.
+    """
+
+    tensorrt: str
+    gpu: str
+    compute_capability: tuple[int, int]
+    precision: str
+    profile: Shapes
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    model: str
+    model_hash: str
+    engine_hash: str
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    refit: bool = False
+    tf32: bool = False
+    optimization_level: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the facts of an engine lie: "engine.plan.json" beside "engine.plan"."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_facts(path: str | Path) -> EngineFacts:
+    """Facts of the engine at `path`.
+
+    Raises:
+        ExportError: the engine or its sidecar is missing, or the sidecar cannot be read.
+    """
+    path = Path(path)
+    beside = sidecar_of(path)
+    for file in (path, beside):
+        if not file.is_file():
+            raise ExportError(f"{file}: no such file; build the engine with lse export tensorrt")
+    try:
+        values = json.loads(beside.read_text("utf-8"))
+        known = {field.name for field in fields(EngineFacts)}
+        facts = EngineFacts(**{k: v for k, v in values.items() if k in known})
+        major, minor = (int(n) for n in facts.compute_capability)
+        shapes = {name: (list(a), list(b), list(c)) for name, (a, b, c) in facts.profile.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ExportError(f"{beside} does not describe an engine ({error}); build it again") from error
+    return EngineFacts(**{**vars(facts), "compute_capability": (major, minor), "profile": shapes})
+
+
+def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> None:
+    """The engine must be the one described, and built from `model` where that is given; else ExportError."""
+    if _hash([path]) != facts.engine_hash:
+        raise ExportError(f"{path} was changed or cut short since it was built; build it again")
+    if model is not None and model_hash(model) != facts.model_hash:
+        raise ExportError(
+            f"{path} was built from another model than {model} ({facts.model} as it was then); build it again"
+        )
+
+
+def check_machine(facts: EngineFacts, tensorrt: str, capability: tuple[int, int], gpu: str) -> None:
+    """Will this TensorRT, on this GPU, take the engine?
+
+    Raises:
+        ExportError: no; another release or another GPU built it.
+    """
+    built, here = facts.tensorrt, tensorrt
+    again = "build it again here"
+    if major_of(built) != major_of(here):
+        raise ExportError(
+            f"the engine was built by TensorRT {built} and this is {here}: another major; {again}"
+        )
+    if facts.version_compatible:
+        if _numbers(here) < _numbers(built):
+            raise ExportError(f"the engine was built by TensorRT {built}, newer than {here} here; upgrade")
+    elif built != here:
+        raise ExportError(
+            f"the engine was built by TensorRT {built} and this is {here}; {again}, "
+            "or build it version-compatible"
+        )
+    there = facts.compute_capability
+    if facts.hardware_compatible:
+        if capability < (8, 0):
+            raise ExportError(
+                f"the engine runs on GPUs since Ampere (8.0); this is {gpu}, {_dotted(capability)}"
+            )
+    elif there != capability:
+        raise ExportError(
+            f"the engine was built for {facts.gpu} (compute capability {_dotted(there)}) and this is {gpu} "
+            f"({_dotted(capability)}); {again}, or build it hardware-compatible"
+        )
+    elif facts.gpu != gpu:
+        warnings.warn(f"the engine was tuned on {facts.gpu} and may run slower on {gpu}", stacklevel=3)
+
+
+def model_hash(path: Path) -> str:
+    """SHA-256 of an ONNX file and of the files that hold its external weights, in the order of their names.
+
+    Raises:
+        ExportError: one of them cannot be read.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file")
+    try:
+        graph = onnx.load_model(path, load_external_data=False).graph
+    except Exception as error:  # protobuf's DecodeError moves between its versions
+        raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
+    beside = {
+        entry.value
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return _hash([path, *(path.parent / name for name in sorted(beside))])
+
+
+def _hash(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise ExportError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
