@@ -53,6 +53,17 @@ def test_objects_grow_and_shrink_about_their_centres_and_nothing_else_moves() ->
     assert torch.equal(out.revealed, masks.any(1) & ~out.masks.any(1))
 
 
+@pytest.mark.parametrize("factor", [0.3, 0.55, 0.63, 0.7, 0.9, 1.3])
+def test_colours_inside_an_object_stay_as_they_are(factor: float) -> None:
+    """Averaging over a shrinking object keeps its weights' sum, whatever the factor."""
+    mask = torch.zeros(1, 1, 61, 61, dtype=torch.bool)
+    mask[..., 8:53, 8:53] = True
+    out = scale_objects(torch.where(mask, 0.8, 0.2).double(), mask, factor, background=None)
+    inner = -F.max_pool2d(-out.masks[:, :1].double(), 7, 1, 3) > 0.5
+    assert int(inner.sum()) > 30
+    assert torch.allclose(out.image[inner], torch.tensor(0.8).double(), atol=1e-6)
+
+
 def test_flow_says_where_pixels_came_from() -> None:
     image, masks, background = scene()
     image = image + 0.01 * torch.arange(40).view(1, 1, 40, 1) * masks.any(1, keepdim=True)

@@ -147,10 +147,14 @@ def _pull(n: int, centre: Tensor, step: Tensor) -> Tensor:
 
 
 def _weights(s: Tensor, n: int, step: Tensor) -> Tensor:
-    """Shares of old pixels in new ones, (B, K, n, n); less than 1 in all where the object has an end."""
+    """Shares of old pixels in new ones, (B, K, n, n); less than 1 in all where the picture has an end."""
     width = step.clamp_min(1.0)[..., None, None]
     j = torch.arange(n, device=s.device, dtype=s.dtype)
-    return hat((s.unsqueeze(-1) - j) / width) / width
+    # a tent wider than a pixel covers pixels worth about its width, not exactly
+    reach = int(width.detach().max().ceil())
+    k = torch.arange(-reach, reach + 2, device=s.device, dtype=s.dtype)
+    whole = hat(((s - s.detach().floor()).unsqueeze(-1) - k) / width).sum(-1, keepdim=True)
+    return hat((s.unsqueeze(-1) - j) / width) / whole
 
 
 def _box_centres(masks: Tensor) -> Tensor:
