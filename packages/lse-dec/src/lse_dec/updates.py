@@ -95,6 +95,19 @@ class Residual(_Stepping):
         pull, offset = self.back(w, rest, ratio)
         return smooth_bound(w - self.change(proposal) - pull + offset, ratio)
 
+    def allowed(self, contraction: float, ratio: float) -> float:
+        """Lipschitz constant of the proposal under which the rule's is `contraction`: 1 - pull + max_step L.
+
+        Raises:
+            LSEError: the pull alone leaves more than that.
+        """
+        if not self.pull > 1.0 - contraction:
+            raise LSEError(
+                f"residual contracts by its pull: for contraction {contraction:g} it must be above "
+                f"{1.0 - contraction:g}; got pull {self.pull:g}"
+            )
+        return (contraction - 1.0 + self.pull) / self.max_step
+
 
 @dataclass(frozen=True)
 class Compose(_Stepping):
@@ -126,3 +139,7 @@ class Absolute:
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """The bounded proposal, whatever the state and the rest were."""
         return smooth_bound(0.5 * math.log(ratio) * proposal, ratio)
+
+    def allowed(self, contraction: float, ratio: float) -> float:
+        """Lipschitz constant of the proposal under which the rule's is `contraction`."""
+        return contraction / (0.5 * math.log(ratio))

@@ -12,6 +12,7 @@ from lse_core.monotone import uniform_basis
 from lse_core.resample import axis_weights, pixel_centres, warp_by_weights
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
+from lse_dec.canonicalizers.bounded import NonexpansiveNetwork, proposal_gain
 from lse_dec.canonicalizers.network import UpdateNetwork
 from lse_dec.canonicalizers.reduction import Reduction
 from lse_dec.canonicalizers.variation import Variation
@@ -48,6 +49,9 @@ class DEC(nn.Module):
         start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
             equivariant already (within `ratio`); the update's pull is then towards it.
 
+        contraction: Lipschitz constant below 1 that the update keeps by construction (see
+            `lse_dec.canonicalizers.bounded` for what that costs), or None; residual and absolute only.
+
     Raises:
         LSEError: a setting out of its range.
     """
@@ -69,6 +73,7 @@ class DEC(nn.Module):
         rtol: float = 0.0,
         stop_early: bool = False,
         start: str = "identity",
+        contraction: float | None = None,
     ) -> None:
         super().__init__()
         if not 1.0 < ratio <= 4.0:
@@ -84,7 +89,9 @@ class DEC(nn.Module):
         self.solver: Solver = solver if solver is not None else Anderson()
         self.gradient = as_gradient(gradient)
         self.reduce = Reduction(channels, projection, resolution)
-        self.update = UpdateNetwork(projection, segments, widths)
+        self.gain = None if contraction is None else _allowed(self.rule, contraction, ratio)
+        network = UpdateNetwork if contraction is None else NonexpansiveNetwork
+        self.update = network(projection, segments, widths)
         if start not in ("identity", "variation"):
             raise unknown_name("start", start, ["identity", "variation"])
         self.start = Variation(channels, segments=segments) if start == "variation" else None
@@ -147,6 +154,7 @@ class DEC(nn.Module):
             w0 = smooth_bound(slopes, self.ratio).reshape(b, 2 * n)
         # constants of the solve, made once and not once a step
         averages = self.update.averages(x)
+        gain = None if self.gain is None else (self.gain / proposal_gain(x, averages, self.ratio)).to(w0)
         basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
 
         def update(state: Tensor) -> Tensor:
@@ -159,6 +167,20 @@ class DEC(nn.Module):
                 x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
             )
             proposal = self.update(canonical, averages).to(w)
+            proposal = proposal if gain is None else gain * proposal
             return self.rule(w, proposal, self.ratio, **rest).reshape(b, 2 * n)
 
         return update, w0
+
+
+def _allowed(rule: UpdateRule, contraction: float, ratio: float) -> float:
+    """What Lipschitz constant the proposal may have."""
+    if not 0.0 < contraction < 1.0:
+        raise LSEError(f"dec: contraction must lie between 0 and 1; got {contraction!r}")
+    allowed = getattr(rule, "allowed", None)
+    if allowed is None:
+        raise LSEError(
+            f"dec: no bound is known for the rule {type(rule).__name__}, so it cannot be made to contract by "
+            "construction; use rule='residual' or 'absolute', or leave contraction out"
+        )
+    return float(allowed(contraction, ratio))
