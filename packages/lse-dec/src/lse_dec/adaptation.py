@@ -13,6 +13,7 @@ from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, 
 from lse_core.plugins import registry
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
 from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.hub import HubModel
 from lse_dec.settings import build, takes
 from lse_dec.sites import MODES, CanonicalizedStage
 
@@ -23,11 +24,12 @@ _ITERATION = {"rule": "residual", "solver": "anderson", "steps": 5}
 """Defaults of `adapt` that only canonicalizers which iterate take."""
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(HubModel, nn.Module):
     """A model with canonicalizers before some of its stages: M~ of section 4.3.
 
     An ordinary module: `train`, `eval`, `state_dict`, `to` reach everything. Made by `adapt`, undone
-    by `unadapt`; attributes it does not have itself are the model's.
+    by `unadapt`; attributes it does not have itself are the model's. `push_to_hub` and
+    `from_pretrained` share it on the Hugging Face Hub.
 
     Attributes:
         model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
