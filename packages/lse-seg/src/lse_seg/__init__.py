@@ -5,15 +5,13 @@ Importing this package registers its models, transforms, metrics and hooks with 
 placeholder for mmcv's compiled ops in place; a full mmcv is used as it is.
 """
 
-# the order matters: nothing of mmsegmentation imports before the placeholder is there
-# ruff: noqa: I001
 from __future__ import annotations
 
-from lse_seg_plugin.installation import InstallationError, check as _check
-from lse_seg.placeholder import MissingOpError, install as _install
+from lse_seg import environment as _environment  # noqa: F401  first, or nothing below imports
+from lse_seg.backbone import CanonicalizedBackbone
+from lse_seg.placeholder import MissingOpError
+from lse_seg.segmentor import CanonicalizedSegmentor
+from lse_seg_plugin.installation import InstallationError
 
-if _check().compiled is None:
-    _install()
-
-__all__ = ["InstallationError", "MissingOpError"]
+__all__ = ["CanonicalizedBackbone", "CanonicalizedSegmentor", "InstallationError", "MissingOpError"]
 __version__ = "0.1.0"

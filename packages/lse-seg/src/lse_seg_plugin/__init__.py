@@ -16,6 +16,14 @@ def mmcv_line() -> str:
 
 
 @hookimpl
+def lse_backbones() -> Mapping[str, Any]:
+    """Give mmsegmentation's transformers; its other backbones go the generic route."""
+    from lse_seg_plugin.tokens import TokenBackbones
+
+    return {"mmseg-tokens": TokenBackbones()}
+
+
+@hookimpl
 def lse_commands() -> Mapping[str, Any]:
     """Give the command that makes the data of the objects."""
     from lse_seg_plugin.make_objects import make_objects
