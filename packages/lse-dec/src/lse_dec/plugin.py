@@ -65,12 +65,14 @@ def lse_backbones() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_datasets() -> Mapping[str, Any]:
-    """Give the locally scaled digits and scenes, and readers of class folders."""
+    """Give the locally scaled digits and scenes, and readers of folders."""
     from lse_dec.data import build_digits, build_image_folder, build_scaled_folder, build_scenes
+    from lse_dec.data.pictures import build_pictures
 
     return {
         "digits": build_digits,
         "image_folder": build_image_folder,
+        "pictures": build_pictures,
         "scaled_folder": build_scaled_folder,
         "scenes": build_scenes,
     }

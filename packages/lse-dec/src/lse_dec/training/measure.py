@@ -57,9 +57,9 @@ def evaluate(
         std: see `mean`.
         brackets: ranges of scale (low, high) for accuracies of their own. A data set that knows one
             scale an image is split by them; one that is generated is generated anew within each.
-        warp_ratio: InvE is measured between variants where the data set has them (`config.variants`
-            neighbours, the first being the reference, which accuracy leaves out); elsewhere between each
-            image and two random warps of it with slopes within [1/warp_ratio, warp_ratio].
+        warp_ratio: InvE is measured between variants of an image where the data set has them (see
+            `_variants`), elsewhere between each image and two random warps of it with slopes within
+            [1/warp_ratio, warp_ratio].
         seed: of those warps.
         batch_size: images at once.
         workers: processes that read a map-style data set.
@@ -88,7 +88,7 @@ def evaluate(
         model = load_run(model)
     model = model.to(device).eval()
     parameter = next(model.parameters(), torch.empty(0))
-    channels = first_image(source, torch.device(device)).shape[1]
+    channels = first_image(source, torch.device(device))[0].shape[1]
     made = normalisation(mean, std, built, model, channels)
     probe(model, source, made, f"data set {what}", parameter.dtype, torch.device(device))
     runner = _Runner(
@@ -102,7 +102,9 @@ def evaluate(
 
 def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, float]]) -> Numbers:
     data = source.data
-    scales = getattr(data, "scales", None)
+    scales = next(
+        (s for s in (getattr(data, n, None) for n in ("factors", "scales")) if isinstance(s, Tensor)), None
+    )
     names = [f"{low:g}-{high:g}" for low, high in brackets]
     if isinstance(scales, Tensor) and scales.ndim == 1:
         if source.labels is None or runner.predicted is None:
@@ -122,6 +124,28 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
         f"{key}_by_scale": {name: part[key] for name, part in zip(names, parts, strict=True)}
         for key in ("accuracy", "invariance_error")
     }
+
+
+def _variants(data: Any) -> tuple[int, int, bool]:
+    """How many neighbours are variants of one image; which is its reference; whether accuracy omits that.
+
+    Told by `groups`, (N,), equal for the variants of an image. The reference is the one at factor 1 where
+    the data set tells `factors`, else the first. Accuracy omits it where `config.reference` says that it
+    was made only to compare with.
+    """
+    groups = getattr(data, "groups", None)
+    if not isinstance(groups, Tensor) or len(groups) == 0:
+        return 1, 0, False
+    counts = groups.unique_consecutive(return_counts=True)[1]
+    if len(counts.unique()) > 1:
+        raise ConfigError("images of the data set differ in the number of their variants: no InvE (Eq. 24)")
+    count = int(counts[0])
+    factors = getattr(data, "factors", None)
+    reference = 0
+    if isinstance(factors, Tensor):
+        reference = next((i for i, f in enumerate(factors[:count].tolist()) if f == 1.0), 0)
+    omitted = bool(getattr(getattr(data, "config", None), "reference", False)) and count > 1
+    return count, reference, omitted
 
 
 class _Runner:
@@ -145,7 +169,7 @@ class _Runner:
     @torch.no_grad()
     def measure(self, source: Source) -> Numbers:
         """The numbers of one data set."""
-        variants = getattr(getattr(source.data, "config", None), "variants", 1)
+        variants, reference, left_out = _variants(source.data)
         size = max(1, self.batch_size // variants) * variants  # an image's variants stay together
         picks = list(torch.arange(len(source)).split(size))
         right, errors, seen, sites = [], [], [], _Sites(self.model)
@@ -156,8 +180,10 @@ class _Runner:
             kept = torch.ones_like(labels, dtype=torch.bool)
             if variants > 1:
                 grouped = probabilities.unflatten(0, (-1, variants))
-                kept.view(-1, variants)[:, 0] = False
-                errors.append(invariance_error(grouped[:, 0], grouped[:, 1:], reduction="none").flatten())
+                kept.view(-1, variants)[:, reference] = not left_out
+                others = [v for v in range(variants) if v != reference]
+                one, rest = grouped[:, reference], grouped[:, others]
+                errors.append(invariance_error(one, rest, reduction="none").flatten())
             else:
                 errors.append(self._under_warps(x, probabilities, number))
             classes = probabilities.argmax(-1)
@@ -223,11 +249,13 @@ class _Sites:
         }
 
 
-def first_image(source: Source, device: torch.device) -> Tensor:
-    """The data set's first image, float (1, C, H, W) in [0, 1]."""
+def first_image(source: Source, device: torch.device) -> tuple[Tensor, int]:
+    """The data set's first image, float (1, C, H, W) in [0, 1], and its label, -1 for none."""
     if source.endless:
-        return source.sample(1, 0, 0, device)[0][:1]
-    return next(iter(source.read([torch.tensor([0])], device)))[0]
+        images, labels = source.sample(1, 0, 0, device)
+    else:
+        images, labels = next(iter(source.read([torch.tensor([0])], device)))
+    return images[:1], int(labels[0])
 
 
 def probe(
@@ -243,7 +271,7 @@ def probe(
     Raises:
         ConfigError: it does not take it, or answers with no class scores, or too few for the labels.
     """
-    image = first_image(source, device)
+    image = first_image(source, device)[0]
     was = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():

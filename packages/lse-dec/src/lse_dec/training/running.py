@@ -144,7 +144,11 @@ class _Run:
     def _look(self) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int], int]:
         """Normalisation, resolution and number of classes, from one image put through the model."""
         data, device = self.config.data, self.fabric.device
-        image = first_image(self.source, device)
+        image, label = first_image(self.source, device)
+        if label < 0 and not self.objective.label_free:
+            raise ConfigError(
+                f"data set {data.name!r} has no labels: only method equivariance (Eq. 5) goes without"
+            )
         normal = normalisation(data.mean, data.std, self.source.data, self.model, image.shape[1])
         what = f"data set {data.name!r}"
         classes = probe(self.model, self.source, normal, what, self.dtype, device)

@@ -32,7 +32,8 @@ class Source:
         self.tensors = images if isinstance(images, Tensor) else None
         self.labels = labels if isinstance(labels, Tensor) else None
         self.endless = not hasattr(data, "__len__") and callable(getattr(data, "sample", None))
-        if not self.endless and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        readable = self.tensors is not None or hasattr(data, "__getitem__")
+        if not self.endless and not (hasattr(data, "__len__") and readable):
             raise DataError(
                 f"{what} is a {type(data).__name__}: it needs a length and items, or `sample(n, generator)`"
             )

@@ -1,0 +1,405 @@
+"""Whole training runs: killed and resumed, in two processes, without labels, and gone wrong."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+import lse_dec
+from lse_core.errors import LSEError, NotFiniteError
+from lse_core.metrics import invariance_error
+from lse_core.plugins import hookimpl, registry
+from lse_dec.data import DigitsConfig, load_digits_dataset
+from lse_dec.monitor import displacement
+from lse_dec.training import ConfigError, RunConfig, RunInterruptedError, evaluate, fit, load_run
+from lse_dec.training.running import fit as fit_here
+
+VIT = {
+    "name": "vit_tiny_patch16_224",
+    "kwargs": {
+        "in_chans": 1, "num_classes": 1000, "img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2,
+        "num_heads": 2, "drop_path_rate": 0.2,
+    },
+}  # fmt: skip
+RESNET = {
+    "name": "resnet10t",
+    "kwargs": {"in_chans": 1, "num_classes": 1000, "channels": [8, 8, 8, 8], "stem_width": 8},
+}
+DEC = {"sites": ["image"], "rule": "compose", "segments": 4, "projection": 4, "widths": [8]}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def settings(cache: str) -> dict[str, Any]:
+    """A run of half a second: 7 steps an epoch, so that stops fall within one."""
+    return {
+        "model": RESNET,
+        "data": {
+            "name": "digits",
+            "options": {"resolution": 32, "scale": [0.6, 1.6], "cache_dir": cache},
+            "train": {"count": 56},
+            "tests": {"far": {"count": 8, "split": "test", "variants": 3, "reference": True}},
+            "mean": 0.1,
+            "std": 0.3,
+        },
+        "adapt": DEC,
+        "augment": {"warp_ratio": 2.0},
+        "steps": 12,
+        "batch_size": 8,
+        "log_every": 2,
+        "checkpoint_every": 5,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Processes that need not import torch again, each a clean copy of one that did."""
+    context = multiprocessing.get_context("forkserver")
+    needed = [
+        "lse_dec.training.running",
+        "lse_dec.data.digits",
+        "lse_dec.canonicalizers",
+        "lse_dec.backbones",
+    ]
+    context.set_forkserver_preload([*needed, "lightning_fabric", "torch.utils.tensorboard"])
+    return context
+
+
+def contents(folder: Path) -> tuple[bytes, bytes, Any]:
+    weights, log = folder / "model" / "model.safetensors", folder / "metrics.csv"
+    return (
+        weights.read_bytes(),
+        log.read_bytes(),
+        json.loads((folder / "result.json").read_text())["metrics"],
+    )
+
+
+def wait_for(path: Path, lines: int, process: Any) -> None:
+    limit = time.monotonic() + 120
+    while not path.exists() or path.read_text().count("\n") <= lines:
+        assert process.is_alive(), "the run ended before it could be stopped"
+        assert time.monotonic() < limit, "the run does not get on"
+        time.sleep(0.005)
+
+
+def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
+    settings: dict[str, Any], processes: ForkServerContext, tmp_path: Path
+) -> None:
+    # stochastic depth draws from torch's global generator; mixing and erasing from two others
+    config = RunConfig.parse(
+        {
+            **settings,
+            "model": VIT,
+            "adapt": {**DEC, "sites": ["image", "blocks.1"]},
+            "augment": {"warp_ratio": 2.0, "mixup": 0.2, "erasing": 0.3},
+            "steps": 36,
+            "log_every": 1,
+            "checkpoint_every": 5,
+            "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both"}]},
+        }
+    )
+    folder = tmp_path / "stopped"
+    log, state = folder / "metrics.csv", folder / "state.pt"
+    # rows behind the last checkpoint are written by then, and an epoch of 7 steps is not over
+    for number, rows in ((signal.SIGKILL, 8), (signal.SIGTERM, 18)):
+        process = processes.Process(target=fit_here, args=(config, folder))
+        process.start()
+        wait_for(log, rows, process)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
+        assert not {"result.json", "model"} & {path.name for path in folder.iterdir()}
+        step = torch.load(state, weights_only=True)["step"]
+        assert step < 36
+        if number == signal.SIGTERM:  # nothing is lost
+            assert step == log.read_text().count("\n") - 1
+        else:
+            assert step % 5 == 0
+    seen: list[int] = []
+    fit(config, folder, watch=lambda done, steps, row: seen.append(done))
+    assert seen == list(range(step + 1, 37))
+    fit(config, tmp_path / "whole")
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert not state.exists()
+
+
+def test_an_interrupt_finishes_the_step_and_says_how_to_go_on(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    def interrupt(step: int, steps: int, row: Any) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RunInterruptedError) as caught:
+        fit(RunConfig.parse({**settings, "adapt": None}), tmp_path, watch=interrupt)
+    assert str(caught.value) == (
+        f"interrupted after step 4 of 12; the state is in {tmp_path}: the same command goes on from it"
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
+
+
+def test_two_processes_give_the_result_of_one(
+    settings: dict[str, Any], processes: ForkServerContext, tmp_path: Path
+) -> None:
+    vit = {**VIT, "kwargs": {**VIT["kwargs"], "drop_path_rate": 0.0}}  # type: ignore[dict-item]
+    config = RunConfig.parse(
+        {
+            **settings,
+            "model": vit,
+            "adapt": {**DEC, "sites": ["image", "blocks.1"]},
+            "augment": {"warp_ratio": 2.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.3},
+            "precision": "float64",
+            "steps": 4,
+            "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both", "share": 3}]},
+        }
+    )
+    one = fit(config, tmp_path / "one")
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="test", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", local_addr="localhost", start_method="forkserver", max_restarts=0,
+        monitor_interval=0.05,
+    )  # fmt: skip
+    found = elastic_launch(launch, fit_here)(config, tmp_path / "two")
+    assert sorted(found) == [0, 1]
+    first, second = (
+        load_file(folder / "model" / "model.safetensors") for folder in (one.folder.parent, tmp_path / "two")
+    )
+    start = load_file(
+        fit(replace(config, optim=replace(config.optim, lr=0.0, canonicalizer_lr=0.0)), tmp_path / "0").folder
+        / "model.safetensors"
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-7)
+    assert any(
+        not torch.equal(start[name], value) for name, value in first.items() if "canonicalizer" in name
+    )
+    assert found[0].metrics["far"]["accuracy"] == one.metrics["far"]["accuracy"]
+
+
+def test_accumulation_changes_nothing_but_rounding(settings: dict[str, Any], tmp_path: Path) -> None:
+    plain = {**settings, "model": VIT | {"kwargs": {**VIT["kwargs"], "drop_path_rate": 0.0}}, "steps": 4}  # type: ignore[dict-item]
+    config = RunConfig.parse({**plain, "precision": "float64"})
+    one = fit(config, tmp_path / "one")
+    parts = fit(replace(config, accumulation=4), tmp_path / "parts")
+    weights = load_file(parts.folder / "model.safetensors")
+    for name, value in load_file(one.folder / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-9)
+
+
+def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    base = {k: v for k, v in settings.items() if k not in ("adapt", "augment")}
+    start = fit(RunConfig.parse({**base, "steps": 2}), tmp_path / "start")
+    assert not isinstance(load_run(start.folder), lse_dec.AdaptedModel)
+    config = RunConfig.parse(
+        {
+            **base,
+            "model": {**RESNET, "initial": str(start.folder)},
+            "adapt": {**DEC, "ratio": 4.0, "widths": [16, 32], "projection": 8, "gradient": "unrolled"},
+            "method": "equivariance",
+            "steps": 80,
+            "batch_size": 16,
+            "log_every": 10,
+        }
+    )
+    done = fit(config, tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("loss/equivariance/image")
+    errors = [float(row.split(",")[column]) for row in rows[1:]]
+    assert errors[0] > 0.9
+    # the best warp that is the same for all images, however large it is, costs 0.64
+    assert errors[-1] < 0.7
+    before = load_file(start.folder / "model.safetensors")
+    model = load_run(done.folder)
+    assert isinstance(model, lse_dec.AdaptedModel)
+    after = lse_dec.unadapt(model).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    # an adapted start stays adapted, and cannot be adapted again
+    more = {**base, "steps": 1, "model": {**RESNET, "initial": str(done.folder)}}
+    assert "sites" in fit(RunConfig.parse(more), tmp_path / "more").metrics["far"]
+    with pytest.raises(ConfigError, match="holds an adapted model; leave adapt out"):
+        fit(RunConfig.parse({**more, "adapt": DEC}), tmp_path / "again")
+
+
+def test_evaluation_against_the_definitions(settings: dict[str, Any], tmp_path: Path) -> None:
+    done = fit(RunConfig.parse({**settings, "steps": 4, "optim": {"canonicalizer_lr": 0.03}}), tmp_path)
+    options = {**settings["data"]["options"], **settings["data"]["tests"]["far"]}
+    found = evaluate(done.folder, "digits", options, brackets=[(0.6, 1.0), (1.0, 1.6)], batch_size=7)
+    flat = pytest.approx({k: v for k, v in done.metrics["far"].items() if k != "sites"})
+    assert {k: v for k, v in found.items() if "by_scale" not in k and k != "sites"} == flat
+    assert found["sites"]["image"] == pytest.approx(done.metrics["far"]["sites"]["image"])
+    data = load_digits_dataset(
+        DigitsConfig.from_mapping({k: v for k, v in options.items() if k != "cache_dir"}),
+        options["cache_dir"],
+    )
+    model = lse_dec.load(done.folder)
+    x = (data.images.float() / 255 - 0.1) / 0.3
+    with torch.no_grad(), lse_dec.observe(model) as record:
+        p = model(x).softmax(-1).unflatten(0, (-1, 3))
+    right = p.argmax(-1) == data.labels.view(-1, 3)
+    assert found["accuracy"] == pytest.approx(float(right[:, 1:].float().mean()))
+    assert found["invariance_error"] == pytest.approx(float(invariance_error(p[:, 0], p[:, 1:])), rel=1e-4)
+    site = found["sites"]["image"]
+    assert site["displacement_pixels"] == pytest.approx(
+        31 * float(displacement(record["image"]).mean()), rel=1e-4
+    )
+    assert site["displacement_pixels"] > 0
+    assert 0 <= site["not_converged"] <= 1
+    assert list(found["accuracy_by_scale"]) == ["0.6-1", "1-1.6"]
+    assert found["invariance_error_by_scale"]["0.6-1"] != found["invariance_error_by_scale"]["1-1.6"]
+
+
+class Scaled:
+    """Two images, each at three factors; image i is filled with its label."""
+
+    def __init__(self) -> None:
+        self.factors = torch.tensor([0.5, 1.0, 2.0] * 2)
+        self.groups = torch.tensor([0, 0, 0, 1, 1, 1])
+        self.labels = torch.tensor([0, 0, 0, 1, 1, 1])
+        self.images = (
+            torch.tensor([0, 0, 255, 255, 255, 255]).to(torch.uint8).view(6, 1, 1, 1).expand(6, 1, 8, 8)
+        )
+
+    def __len__(self) -> int:
+        return 6
+
+
+class Threshold(nn.Module):
+    """Sure of class 1 for bright images, of class 0 for dark ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 100 * torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], dim=1)
+
+
+def test_variants_and_factors_of_a_folder_like_data_set() -> None:
+    found = evaluate(Threshold(), Scaled(), brackets=[(0.4, 0.7), (0.7, 1.5), (1.5, 2.5)])
+    # the third image of the first group is taken for class 1: one of four pairs differs, by 2
+    assert found["accuracy"] == pytest.approx(5 / 6)
+    assert found["invariance_error"] == pytest.approx(2 / 4)
+    assert found["accuracy_by_scale"] == {"0.4-0.7": 1.0, "0.7-1.5": 1.0, "1.5-2.5": 0.5}
+
+
+def test_a_finished_run_answers_and_another_run_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = RunConfig.parse({**settings, "steps": 2, "adapt": None, "precision": "bfloat16"})
+    first = fit(config, tmp_path)
+    stamp = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    assert fit(replace(config, log_every=1), tmp_path) == first
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    other = replace(config, seed=1, optim=replace(config.optim, lr=1.0))
+    with pytest.raises(ConfigError, match=r"holds a run of other settings: optim.lr, seed differ"):
+        fit(other, tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    fit(other, tmp_path, resume=False)
+    assert (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns != stamp
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "state.pt").write_bytes(b"half a sta")
+    with pytest.raises(ConfigError, match=r"state.pt is damaged .*--fresh"):
+        fit(other, tmp_path)
+
+
+class Spoiled:
+    """A loss that is NaN from the eighth step on."""
+
+    def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        task = batch.task_loss(model(batch.images))
+        return {"task": task, "own": task * (math.nan if batch.step >= 7 else 0.0)}
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_state(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lse_dec.training.methods.Plain", Spoiled)
+    with pytest.raises(NotFiniteError) as caught:
+        fit(RunConfig.parse({**settings, "adapt": None}), tmp_path)
+    assert "step 8 of 12: the loss 'own' is nan; the last good state is in" in str(caught.value)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 5
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+class Odd:
+    """Data sets that do not fit."""
+
+    @hookimpl
+    def lse_datasets(self) -> dict[str, Any]:
+        class Empty:
+            def __len__(self) -> int:
+                return 0
+
+            def __getitem__(self, item: int) -> Tensor:
+                raise IndexError(item)
+
+        class Unlabelled(Empty):
+            def __len__(self) -> int:
+                return 8
+
+            def __getitem__(self, item: int) -> Tensor:
+                return torch.full((1, 32, 32), item / 8)
+
+        return {"empty": Empty, "unlabelled": Unlabelled}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": {"name": "empty"}}, "data set 'empty' (train) is empty"),
+        ({"data": {"name": "unlabelled"}}, "has no labels: only method equivariance"),
+        ({"data": {"name": "digit"}}, "unknown dataset 'digit'. Did you mean 'digits'?"),
+        ({"data": {"name": "empty", "options": {"size": 3}}}, "data set 'empty': "),
+        ({"model": {**VIT, "kwargs": {**VIT["kwargs"], "img_size": 64}}}, "the model cannot take images of"),  # type: ignore[dict-item]
+        ({"model": {**RESNET, "kwargs": {**RESNET["kwargs"], "num_classes": 9}}}, "tells 9 classes apart"),  # type: ignore[dict-item]
+        ({"model": {**RESNET, "kwargs": {"colour": 1}}}, "cannot make the model 'resnet10t'"),
+        ({"model": "resnet10tt"}, "unknown timm model 'resnet10tt'. Did you mean 'resnet10t'?"),
+        ({"model": "nowhere:net"}, "cannot import 'nowhere'"),
+        ({"model": {**RESNET, "initial": "nowhere"}}, "nowhere holds no model.safetensors"),
+        ({"method": "equivariance", "adapt": None}, "the model has none with parameters"),
+        ({"optim": {"phases": [{"train": "canonicalizer"}]}, "adapt": None}, "nothing learns at step 0"),
+        ({"device": "cuba"}, "device 'cuba' cannot be used here"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    settings: dict[str, Any], change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    registry().register(Odd(), "odd")
+    try:
+        with pytest.raises(LSEError) as caught:
+            fit(RunConfig.parse({**settings, **change}), tmp_path)
+    finally:
+        registry().unregister("odd")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_without_labels_pretrain_and_are_measured(settings: dict[str, Any], tmp_path: Path) -> None:
+    registry().register(Odd(), "odd")
+    try:
+        data = {"name": "unlabelled", "tests": {"same": {}}}
+        config = {**settings, "data": data, "method": "equivariance", "steps": 2, "batch_size": 4}
+        found = fit(RunConfig.parse(config), tmp_path).metrics["same"]
+    finally:
+        registry().unregister("odd")
+    assert found["accuracy"] is None
+    assert found["invariance_error"] >= 0
