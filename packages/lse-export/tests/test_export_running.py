@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,6 +19,7 @@ from lse_core.errors import LSEError, UnknownNameError
 from lse_export.bench import WAYS, bench
 from lse_export.commands.predict import predict as predict_command
 from lse_export.predict import predict
+from lse_export.runtime import TensorrtOptions, ran_on
 
 
 class Brightest(nn.Module):
@@ -88,6 +91,47 @@ def test_files_that_cannot_predict(pictures: list[Path], tmp_path: Path) -> None
         predict(path, pictures, top=0)
 
 
+def test_where_nodes_ran(model: Path) -> None:
+    nodes = len(onnx.load(model).graph.node)
+    ran = ran_on(model, torch.rand(2, 3, 4, 4))
+    assert set(ran) == {"CPUExecutionProvider"}
+    assert 1 <= ran.total() <= nodes  # fewer where ONNX Runtime fused some
+    assert not list(model.parent.glob("*trace*"))
+
+
+def test_options_of_tensorrt() -> None:
+    assert TensorrtOptions().as_provider() == {}
+    shapes = ([1, 3, 4, 4], [2, 3, 4, 4], [8, 3, 4, 4])
+    options = TensorrtOptions(Path("kept"), {"image": shapes, "mask": shapes}, True, 0.5, 5)
+    assert options.as_provider() == {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "kept",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": "kept",
+        "trt_profile_min_shapes": "image:1x3x4x4,mask:1x3x4x4",
+        "trt_profile_opt_shapes": "image:2x3x4x4,mask:2x3x4x4",
+        "trt_profile_max_shapes": "image:8x3x4x4,mask:8x3x4x4",
+        "trt_fp16_enable": "1",
+        "trt_max_workspace_size": str(2**29),
+        "trt_builder_optimization_level": "5",
+    }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
+def test_a_provider_that_does_not_start_is_no_cpu_in_disguise(
+    model: Path, pictures: list[Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    args = [str(model), str(pictures[0]), "--provider", "tensorrt", "--trt-fp16"]
+    run = CliRunner().invoke(predict_command, [*args, "--trt-profile", "image=1x3x4x4:2x3x4x4:4x3x4x4"])
+    assert isinstance(run.exception, lse_export.ExportError)
+    assert re.search("cannot start provider 'tensorrt'|fell back to|has no provider", str(run.exception))
+    assert "EP Error" not in run.output + capfd.readouterr().out
+    run = CliRunner().invoke(predict_command, [*args, "--trt-profile", "image=1x3x4x4"])
+    assert "no profile of an input" in str(run.exception)
+    run = CliRunner().invoke(predict_command, [str(model), str(pictures[0]), "--trt-fp16"])
+    assert "options of TensorRT, but the provider is 'cpu'" in str(run.exception)
+
+
 def test_the_command(model: Path, pictures: list[Path]) -> None:
     run = CliRunner().invoke(predict_command, [str(model), str(pictures[0].parent), "--top", "1", "--json"])
     assert run.exit_code == 0, run.output
@@ -112,6 +156,16 @@ def test_models_are_timed_beside_the_first() -> None:
         assert (row.ratio == 1.0) if row.model == "plain" else row.ratio > 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
+def test_ways_that_need_a_gpu_are_told() -> None:
+    rows = bench(
+        {"plain": Brightest()}, torch.rand(2, 3, 4, 4), ways=("ort-tensorrt", "tensorrt"), rounds=2,
+        tensorrt=TensorrtOptions(fp16=True),
+    )  # fmt: skip
+    assert [row.way for row in rows] == ["ort-tensorrt", "tensorrt"]
+    assert all("TensorRT" in row.error for row in rows), rows
+
+
 def test_a_way_that_does_not_work_is_told() -> None:
     class Picky(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
@@ -125,4 +179,4 @@ def test_a_way_that_does_not_work_is_told() -> None:
         bench({"plain": Picky()}, torch.rand(1, 3, 4, 4), ways=("ort",))
     with pytest.raises(LSEError, match="two rounds"):
         bench({"plain": Picky()}, torch.rand(1, 3, 4, 4), rounds=1)
-    assert {"eager", "compiled", "ort-cpu", "ort-cuda", "ort-tensorrt"} == set(WAYS)
+    assert {"eager", "compiled", "ort-cpu", "ort-cuda", "ort-tensorrt", "tensorrt"} == set(WAYS)

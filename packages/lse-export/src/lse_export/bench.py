@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
 from lse_export.latency import interleaved
-from lse_export.runtime import PROVIDERS, open_session, run
+from lse_export.runtime import PROVIDERS, TensorrtOptions, open_session, run
 from lse_export.to_onnx import export_onnx
 from lse_export.unroll import check_example, evaluating
 
 __all__ = ["WAYS", "BenchRow", "bench"]
 
-WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS))
-"""Ways to run a model: eager, torch.compile, and ONNX Runtime by provider."""
+WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS), "tensorrt")
+"""Ways to run a model: eager, torch.compile, ONNX Runtime by provider, and a TensorRT engine."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def bench(
     ways: Sequence[str] = ("eager", "ort-cpu"),
     rounds: int = 20,
     warmup: int = 3,
+    tensorrt: TensorrtOptions | None = None,
 ) -> list[BenchRow]:
     """Time every model every way, taking turns within each way so that ratios are fair.
 
@@ -69,6 +70,7 @@ def bench(
         ways: which of `WAYS`. A way that does not work here is reported, not raised.
         rounds: measurements of each, at least 2.
         warmup: runs of each before them.
+        tensorrt: for the way "ort-tensorrt".
 
     Raises:
         UnknownNameError: no such way.
@@ -81,17 +83,17 @@ def bench(
             raise unknown_name("way to run a model", way, WAYS)
     rows: list[BenchRow] = []
     with tempfile.TemporaryDirectory() as folder:
-        files = _Files(Path(folder), example)
+        files = _Files(Path(folder), example, tensorrt)
         for way in ways:
             rows += _one_way(models, example, way, files, rounds, warmup)
     return rows
 
 
 class _Files:
-    """Models exported once, whatever the number of providers."""
+    """Models exported once, whatever the number of ways that run the file."""
 
-    def __init__(self, folder: Path, example: Tensor) -> None:
-        self.folder, self.example = folder, example
+    def __init__(self, folder: Path, example: Tensor, tensorrt: TensorrtOptions | None) -> None:
+        self.folder, self.example, self.tensorrt = folder, example, tensorrt
 
     def of(self, name: str, model: nn.Module) -> Path:
         path = self.folder / f"{name}.onnx"
@@ -127,8 +129,11 @@ def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files)
     if way.startswith("ort-"):
         provider = way.removeprefix("ort-")
         path = files.of(name, model)
-        session = open_session(path, provider, threads=torch.get_num_threads())
+        options = files.tensorrt if provider == "tensorrt" else None
+        session = open_session(path, provider, threads=torch.get_num_threads(), tensorrt=options)
         return lambda: run(session, example)
+    if way == "tensorrt":
+        return _engine(files.of(name, model), example)
     image = check_example(model, example)
     ran: Callable[[Tensor], object] = torch.compile(model) if way == "compiled" else model
 
@@ -140,4 +145,20 @@ def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files)
 
     if way == "compiled":
         call()  # compiling is no part of the time
+    return call
+
+
+def _engine(path: Path, example: Tensor) -> Callable[[], object]:
+    """Build an engine for this one batch size, and run it on tensors that are on the GPU already."""
+    from lse_export.tensorrt import Engine, build_engine
+
+    size = len(example)
+    plan = build_engine(path, path.with_suffix(".plan"), axes={"batch": (size, size, size)}).path
+    engine = Engine(plan, model=path)
+    image = example.to(engine.device)
+
+    def call() -> None:
+        engine(image)
+        torch.cuda.synchronize(engine.device)
+
     return call

@@ -14,7 +14,7 @@ from lse_core.errors import LSEError
 from lse_export.errors import ExportError
 from lse_export.images import Preparation, read_images
 from lse_export.metadata import read_metadata
-from lse_export.runtime import open_session, run
+from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
 
@@ -41,6 +41,7 @@ def predict(
     top: int = 5,
     batch: int = 16,
     provider: str = "cpu",
+    tensorrt: TensorrtOptions | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> list[Prediction]:
@@ -52,6 +53,7 @@ def predict(
         top: how many classes to name.
         batch: pictures a call; a file with a fixed batch size takes its own.
         provider: ONNX Runtime's execution provider.
+        tensorrt: for the provider of that name.
         mean: by channel, of values in [0, 1]; None takes the file's metadata, which `export_onnx`
             writes for timm models.
         std: as `mean`.
@@ -61,7 +63,7 @@ def predict(
     """
     if top < 1 or batch < 1:
         raise LSEError(f"top and batch must be at least 1; got {top} and {batch}")
-    session = open_session(path, provider)
+    session = open_session(path, provider, tensorrt=tensorrt)
     facts = read_metadata(onnx.load_model(path, load_external_data=False))
     size = session.get_inputs()[0].shape
     if len(size) != 4 or not all(isinstance(n, int) for n in size[1:]):

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lse_core.errors import unknown_name
+from lse_core.errors import LSEError, unknown_name
 from lse_export.errors import ExportError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["PROVIDERS", "open_session", "run"]
+    from lse_export.tensorrt.profile import Shapes
+
+__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -25,42 +34,108 @@ PROVIDERS = {
 """Execution providers by short name."""
 
 
+@dataclass(frozen=True)
+class TensorrtOptions:
+    """How ONNX Runtime's TensorRT provider builds engines.
+
+    Attributes:
+        cache: folder in which engines and kernel timings are kept for the next session.
+        profile: least, usual and largest shape of every input, see `lse_export.tensorrt.profile`; None lets
+            the provider build again whenever a shape leaves what it has seen.
+        fp16: let it compute float32 layers in half precision.
+        workspace_gib: scratch memory a layer may take, GiB.
+        optimization_level: 0 (fast to build) to 5 (tries most kernels).
+    """
+
+    cache: Path | None = None
+    profile: Shapes | None = None
+    fp16: bool = False
+    workspace_gib: float | None = None
+    optimization_level: int | None = None
+
+    def as_provider(self) -> dict[str, str]:
+        """The same by ONNX Runtime's names."""
+        options: dict[str, str] = {}
+        if self.cache is not None:
+            for kind in ("engine", "timing"):
+                options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(self.cache)}
+        for k, name in enumerate(("min", "opt", "max")):
+            if self.profile:
+                options[f"trt_profile_{name}_shapes"] = ",".join(
+                    f"{tensor}:{'x'.join(map(str, shapes[k]))}" for tensor, shapes in self.profile.items()
+                )
+        if self.fp16:
+            options["trt_fp16_enable"] = "1"
+        if self.workspace_gib is not None:
+            options["trt_max_workspace_size"] = str(int(self.workspace_gib * 2**30))
+        if self.optimization_level is not None:
+            options["trt_builder_optimization_level"] = str(self.optimization_level)
+        return options
+
+
 def open_session(
-    path: str | Path, provider: str = "cpu", *, threads: int | None = None
+    path: str | Path,
+    provider: str = "cpu",
+    *,
+    threads: int | None = None,
+    tensorrt: TensorrtOptions | None = None,
+    trace: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX file; `session.get_providers()` then begins with the provider that was asked for.
 
+    That says what the session may use; `ran_on` says where its nodes ran.
+
     Args:
         path: an ONNX file.
-        provider: a key of `PROVIDERS`.
+        provider: a key of `PROVIDERS`. "tensorrt" leaves what TensorRT does not take to CUDA.
         threads: threads within an operator on CPU; None leaves the choice to ONNX Runtime.
+        tensorrt: for the provider of that name, and for no other.
+        trace: prefix of a file to write the profiler's trace to.
 
     Raises:
         ExportError: no such file, not an ONNX model that ONNX Runtime can run, or the provider is not
             to be had (ONNX Runtime itself would go on with the CPU).
         UnknownNameError: no such provider.
+        LSEError: options of TensorRT for another provider.
     """
     import onnxruntime as ort
 
     path = Path(path)
     if provider not in PROVIDERS:
         raise unknown_name("provider", provider, PROVIDERS)
+    if tensorrt is not None and provider != "tensorrt":
+        raise LSEError(f"options of TensorRT, but the provider is {provider!r}; choose tensorrt")
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors reach us as exceptions; its warnings are for its developers
     if threads is not None:
         options.intra_op_num_threads = threads
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     wanted = PROVIDERS[provider]
     if wanted not in ort.get_available_providers():
         known = ", ".join(n for n, full in PROVIDERS.items() if full in ort.get_available_providers())
         raise ExportError(
             f"ONNX Runtime {ort.__version__} has no provider {provider!r} here; it has: {known}"
         )
+    asked: list[Any] = [wanted]
+    if provider == "tensorrt":
+        if tensorrt is not None and tensorrt.cache is not None:
+            tensorrt.cache.mkdir(parents=True, exist_ok=True)
+        asked = [(wanted, (tensorrt or TensorrtOptions()).as_provider()), PROVIDERS["cuda"]]
+        with suppress(ImportError, OSError):
+            import_module("tensorrt")  # brings its libraries into the process, where the provider finds them
     # what it logs about libraries it misses is said below, in one line
     ort.set_default_logger_severity(4)
     try:
-        session = ort.InferenceSession(str(path), options, providers=[wanted])
+        # its own fallback would print pages and go on with the CPU, when loading and at every run
+        session = ort.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
+    except RuntimeError as error:  # raised for providers; files that cannot be read have other classes
+        text = re.sub(
+            r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split())
+        )  # without the place in its source
+        raise ExportError(f"ONNX Runtime cannot start provider {provider!r} ({text[:240]})") from error
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())
         raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
@@ -72,6 +147,25 @@ def open_session(
             "(a driver or library it needs is missing)"
         )
     return session
+
+
+def ran_on(
+    path: str | Path, image: Tensor, provider: str = "cpu", *, tensorrt: TensorrtOptions | None = None
+) -> Counter[str]:
+    """Run once and count by execution provider the nodes that really ran there, from the profiler's trace.
+
+    A session's list of providers holds those it may use; nodes that the first does not take run on others.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(path, provider, tensorrt=tensorrt, trace=Path(folder) / "trace")
+        run(session, image)
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+    nodes = {
+        (event["name"], event["args"]["provider"])
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    return Counter(name for _, name in nodes)
 
 
 def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tensor]:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lse_export.commands.common import images_for, json_option, load_model, size_option, working
+from lse_export.commands.providers import tensorrt_options
 from lse_export.errors import ExportError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from lse_export.runtime import TensorrtOptions
 
 
 @click.command()
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     default=("eager", "ort-cpu"),
     show_default=True,
-    help="eager, compiled, ort-cpu, ort-cuda or ort-tensorrt; repeat for several.",
+    help="eager, compiled, ort-cpu, ort-cuda, ort-tensorrt or tensorrt; repeat for several.",
 )
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images a call.")
 @click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Measurements of each.")
 @click.option("--device", default="cpu", show_default=True, help="Device of eager and compiled.")
 @size_option
+@tensorrt_options
 @json_option
 def bench(
     model: Path,
@@ -38,6 +42,7 @@ def bench(
     rounds: int,
     device: str,
     size: tuple[int, int] | None,
+    tensorrt: TensorrtOptions | None,
     as_json: bool,
 ) -> None:
     """Time the adapted MODEL, a folder that lse_dec.save wrote, beside the same model without adaptation.
@@ -55,7 +60,7 @@ def bench(
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
         models = {"plain": _plain(adapted), "adapted": adapted}
     with working("measuring"):
-        rows = measure(models, example, ways=ways, rounds=rounds)
+        rows = measure(models, example, ways=ways, rounds=rounds, tensorrt=tensorrt)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows]))
         return

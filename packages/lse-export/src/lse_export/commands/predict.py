@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lse_export.commands.common import json_option, working
+from lse_export.commands.providers import tensorrt_options
+
+if TYPE_CHECKING:
+    from lse_export.runtime import TensorrtOptions
 
 
 @click.command()
@@ -17,6 +22,7 @@ from lse_export.commands.common import json_option, working
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @click.option("--mean", multiple=True, type=float, help="Once a channel.  [default: the file's]")
 @click.option("--std", multiple=True, type=float, help="Once a channel.  [default: the file's]")
+@tensorrt_options
 @json_option
 def predict(
     file: Path,
@@ -25,6 +31,7 @@ def predict(
     provider: str,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    tensorrt: TensorrtOptions | None,
     as_json: bool,
 ) -> None:
     """Classify pictures with an exported ONNX FILE.
@@ -41,7 +48,9 @@ def predict(
 
     files = picture_files(images)
     with working(f"classifying {len(files)} pictures"):
-        found = classify(file, files, top=top, provider=provider, mean=mean or None, std=std or None)
+        found = classify(
+            file, files, top=top, provider=provider, tensorrt=tensorrt, mean=mean or None, std=std or None
+        )
     if as_json:
         click.echo(json.dumps([{**vars(p), "file": str(p.file)} for p in found]))
         return

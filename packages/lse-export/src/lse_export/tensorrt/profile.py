@@ -8,7 +8,7 @@ from lse_core.errors import LSEError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import Model
 
-__all__ = ["BATCH", "Range", "Shapes", "parse_axis", "profile_shapes"]
+__all__ = ["BATCH", "Range", "Shapes", "parse_axis", "parse_shapes", "profile_shapes"]
 
 Range = tuple[int, int, int]
 """Least, usual and largest size of an axis."""
@@ -32,6 +32,22 @@ def parse_axis(text: str) -> tuple[str, Range]:
         raise LSEError(f"{text!r} is no range of an axis; write NAME=MIN:OPT:MAX, such as batch=1:8:32")
     least, usual, largest = numbers if len(numbers) == 3 else numbers * 3
     return name, (least, usual, largest)
+
+
+def parse_shapes(text: str) -> tuple[str, tuple[list[int], list[int], list[int]]]:
+    """Read "image=1x3x8x8:4x3x8x8:8x3x8x8", an input's least, usual and largest shape.
+
+    Raises:
+        LSEError: anything else.
+    """
+    name, _, rest = text.partition("=")
+    shapes = [[int(n) if n.isdigit() else 0 for n in shape.split("x")] for shape in rest.split(":")]
+    if not name or len(shapes) != 3 or len({len(s) for s in shapes}) != 1 or any(0 in s for s in shapes):
+        raise LSEError(
+            f"{text!r} is no profile of an input; write NAME=MIN:OPT:MAX, "
+            "such as image=1x3x224x224:8x3x224x224:32x3x224x224"
+        )
+    return name, (shapes[0], shapes[1], shapes[2])
 
 
 def profile_shapes(model: Model, axes: Mapping[str, Range] | None = None) -> Shapes:
