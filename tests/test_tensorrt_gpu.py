@@ -34,7 +34,7 @@ def moving_vit(seed: int = 0) -> nn.Module:
     """A small ViT with two sites whose updates ask for more than the identity."""
     torch.manual_seed(seed)
     vit = timm.create_model(
-        "vit_tiny_patch16_224", img_size=64, patch_size=8, depth=2, embed_dim=64, num_classes=10
+        "vit_tiny_patch16_224", img_size=64, patch_size=8, depth=2, embed_dim=48, num_classes=10
     )
     nn.init.normal_(vit.head.weight, std=0.5)
     model = adapt(vit, ["image", "blocks.1"], solver="anderson", steps=3, resolution=8, segments=4).eval()
