@@ -75,6 +75,34 @@ model = lse_dec.unadapt(adapted)
 assert type(model) is PatchNet and not any("canonicalizer" in name for name in model.state_dict())
 """
 
+# a run by names alone; digits are grey and have 1,000 labels
+RUN = """
+model: {name: patchnet, kwargs: {in_chans: 1, num_classes: 1000}}
+data:
+  name: digits
+  options: {resolution: 32, scale: [0.6, 1.6]}
+  train: {count: 16}
+  tests: {far: {count: 4, split: test, variants: 2, reference: true}}
+  mean: 0.1
+  std: 0.3
+adapt: {sites: [image, stages.1], canonicalizer: glance, solver: aitken, segments: 3}
+canonicalizer: {steps: null}
+steps: 3
+batch_size: 8
+device: cpu
+"""
+
+COMMANDS = """
+import sys
+from lse_core.cli import main
+
+for line in sys.stdin.read().splitlines():
+    try:
+        main(line.split(), standalone_mode=True)
+    except SystemExit as end:
+        assert not end.code, (line, end.code)
+"""
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -104,7 +132,7 @@ def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str,
         "version": "0.1.0",
         "status": "ok",
         "error": "",
-        "provides": {"solver": ["aitken"], "backbone": ["patchnet"]},
+        "provides": {"solver": ["aitken"], "canonicalizer": ["glance"], "backbone": ["patchnet"]},
     }
 
 
@@ -113,3 +141,38 @@ def test_its_solver_and_backbone_adapt_train_and_export(environment: dict[str, s
         [sys.executable, "-c", USE, tmp_path / "model.onnx"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(RUN)
+    # one process for all three, because starting takes longer than the work
+    lines = [
+        "train run.yaml --out run --json",
+        "evaluate run --json",
+        "export onnx run/model --out model.onnx --size 32 32 --json",
+        "export verify model.onnx run/model --size 32 32 --json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environment, "LSE_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    trained, measured, exported, verified = map(json.loads, done.stdout.splitlines())
+    assert trained["steps"] == 3
+    assert measured == trained["metrics"]
+    # not the identity any more, so the canonicalizer was reached
+    assert all(site["displacement_pixels"] > 0 for site in measured["far"]["sites"].values())
+    assert list(measured["far"]["sites"]) == ["image", "stages.1"]
+    assert "aitken" in exported["metadata"]["lse.solver"].lower()
+    assert verified["ok"]
+    settings = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert settings["plugins"] == {
+        "canonicalizer:glance": "lse-example",
+        "solver:aitken": "lse-example",
+        "update:residual": "lse-dec",
+        "warp:separable": "lse-core",
+    }

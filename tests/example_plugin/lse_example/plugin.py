@@ -16,6 +16,14 @@ def lse_solvers() -> dict[str, Any]:
 
 
 @hookimpl
+def lse_canonicalizers() -> dict[str, Any]:
+    """Give the canonicalizer for `adapt(..., canonicalizer="glance")`."""
+    from lse_example import Glance
+
+    return {"glance": Glance}
+
+
+@hookimpl
 def lse_backbones() -> dict[str, Any]:
     """Give the layout of PatchNet."""
     from lse_example import PatchNetBackbone
