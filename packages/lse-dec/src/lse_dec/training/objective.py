@@ -139,7 +139,9 @@ class Objective(nn.Module):
             features = seen[name][: len(batch.images)].detach()
             precise = torch.promote_types(features.dtype, torch.float32)
             g = SeparableWarp.from_log_slopes(batch.share(drawn).to(precise))
-            options = {"steps": steps} if steps and takes(site.canonicalizer.forward, "steps") else {}
+            options: dict[str, Any] = (
+                {"steps": steps} if steps and takes(site.canonicalizer.forward, "steps") else {}
+            )
             error = canonicalizer_equivariance_loss(
                 site.canonicalizer, features, g, channels_last=site.where.layout.channels_last, **options
             )
