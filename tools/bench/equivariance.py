@@ -157,8 +157,8 @@ def report(rows: dict[str, list[Row]], analytic: float, options: argparse.Namesp
         f"`python tools/bench/equivariance.py --steps {options.steps} --batch {options.batch} "
         f"--resolution {options.resolution} --seeds {seeds}`:",
         "a DEC at the image (8 segments, slopes within [1/4, 4], Anderson), trained with Eq. 5 alone, no",
-        "labels, on 1,024 locally scaled digits, with 2 to 12 solver steps from the identity; measured on 128 of",
-        f"other glyphs, warps with slopes within [1/{RATIO:g}, {RATIO:g}]. Errors of each seed, else means.",
+        "labels, on 1,024 locally scaled digits, with 2 to 12 solver steps from the identity; measured on",
+        f"128 of others, warps with slopes within [1/{RATIO:g}, {RATIO:g}]. Errors by seed, else means.",
         f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, 2 cores, no GPU.",
         "",
         f"| rule | {columns} | {STEPS[-1]}, from elsewhere | {STEPS[-1]}, picture's frame |",
@@ -188,8 +188,8 @@ def report(rows: dict[str, list[Row]], analytic: float, options: argparse.Namesp
 
 NOTES = [
     "Error: mean squared distance of h(S(F; g)) from g h(F), relative to that of g from the identity, at",
-    "equal steps in the canonical frame, where 1 is what the identity gives and 0.64 the best warp that is the",
-    "same for every picture; in the picture's frame, which is what was trained, every such warp gives 1.",
+    "equal steps in the canonical frame, where 1 is what the identity gives and 0.64 the best warp that is",
+    "the same for every picture; in the picture's frame, which is what was trained, every such warp gives 1.",
     "From elsewhere: both solves start at random warps. Radius: the update's spectral radius at the answer.",
     "Near the bound: beyond 95% of it.",
 ]

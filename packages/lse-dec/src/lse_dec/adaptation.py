@@ -13,6 +13,7 @@ from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, 
 from lse_core.plugins import registry
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
 from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
 from lse_dec.hub import HubModel
 from lse_dec.settings import build, takes
 from lse_dec.sites import MODES, CanonicalizedStage
@@ -42,6 +43,7 @@ class AdaptedModel(HubModel, nn.Module):
         self.model = model
         self.mode = mode
         self.settings = dict(settings)
+        self.entrance: Entrance | None = None
         self.names: list[str] = []
         self.handles: list[RemovableHandle] = []
 
@@ -85,7 +87,13 @@ class AdaptedModel(HubModel, nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, on canonicalized features."""
-        return self.model(*args, **kwargs)
+        if self.entrance is None or not args:
+            return self.model(*args, **kwargs)
+        token = self.entrance.enter(args[0])
+        try:
+            return self.model(*args, **kwargs)
+        finally:
+            self.entrance.leave(token)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -106,6 +114,7 @@ def adapt(
     solver: Any = "anderson",
     steps: int = 5,
     mode: str = "invariant",
+    feed: str = "latent",
     **options: Any,
 ) -> AdaptedModel:
     """Put a canonicalizer before chosen stages of `model`.
@@ -124,6 +133,8 @@ def adapt(
         solver: fixed-point solver, a name ("naive", "anderson", "broyden") or an object.
         steps: evaluations of the update, at least 1.
         mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21: outputs are warped back where dense).
+        feed: what the canonicalizers of latent stages look at: "latent", F_k as in the paper, or "image", the
+            image that entered the model (canonicalized, if it is a site too) as in the authors' code.
         options: further settings of the canonicalizer, by the names its class documents.
 
     Returns:
@@ -138,6 +149,8 @@ def adapt(
         raise LSEError("the model is adapted already; call lse_dec.unadapt first, or name all sites at once")
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
+    if feed not in FEEDS:
+        raise unknown_name("feed", feed, FEEDS)
     reg = registry()
     if isinstance(warp, str):
         reg.get("warp", warp)
@@ -159,6 +172,8 @@ def adapt(
         "warp": warp,
         **options,
     }
+    if feed != FEEDS[0]:
+        settings["feed"] = feed
     given = {
         "rule": build(reg.get("update", rule)) if isinstance(rule, str) else rule,
         "solver": build(reg.get("solver", solver)) if isinstance(solver, str) else solver,
@@ -170,8 +185,12 @@ def adapt(
                 raise LSEError(f"canonicalizer {canonicalizer!r} takes no {name}; got {settings[name]!r}")
             del given[name]
     # build every module before touching the model: an error must leave it as it was
-    made = [build(factory, place.channels, **given, **options) for place in places]
+    channels = [place.channels for place in places]
+    if feed == "image":
+        channels = [backbone.image(model).channels] * len(places)
+    made = [build(factory, seen, **given, **options) for seen in channels]
     adapted = AdaptedModel(model, mode, settings)
+    adapted.entrance = Entrance() if feed == "image" else None
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     for place, module in zip(places, made, strict=True):
         if like is not None:
@@ -187,10 +206,14 @@ def adapt(
 
 def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
     if place.name == IMAGE:
-        adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode)
+        adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode, adapted.entrance)
     else:
         stage = _get(adapted.model, place.name)
-        _put(adapted.model, place.name, CanonicalizedStage(stage, canonicalizer, place, mode))
+        if adapted.entrance is None:
+            site = CanonicalizedStage(stage, canonicalizer, place, mode)
+        else:
+            site = ImageFedStage(stage, canonicalizer, place, mode, adapted.entrance)
+        _put(adapted.model, place.name, site)
     adapted.names.append(place.name)
 
 
@@ -227,7 +250,33 @@ def _behind(module: nn.Module) -> nn.Module:
 
 
 class CheckedImage(CanonicalizedStage):
-    """The image's site: where the caller's tensor enters, so where it is checked."""
+    """The image's site: where the caller's tensor enters, so where it is checked.
+
+    Args:
+        stage, canonicalizer, where, mode: as `CanonicalizedStage`.
+        entrance: what is to know the canonicalized image, where sites behind this one look at it.
+    """
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        canonicalizer: nn.Module,
+        where: Stage,
+        mode: str,
+        entrance: Entrance | None = None,
+    ) -> None:
+        super().__init__(stage, canonicalizer, where, mode)
+        self.entrance = entrance
+
+    def run(self, canonical: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The model on the canonicalized image."""
+        if self.entrance is None:
+            return super().run(canonical, *args, **kwargs)
+        token = self.entrance.enter(canonical)
+        try:
+            return super().run(canonical, *args, **kwargs)
+        finally:
+            self.entrance.leave(token)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As `CanonicalizedStage.forward`, for images (B, C, H, W) of a floating dtype."""

@@ -41,13 +41,21 @@ class CanonicalizedStage(nn.Module):
         """The stage's output for F_k = `x`."""
         layout = self.where.layout
         spatial, rest = layout.unpack(x)
-        found: Canonicalization = self.canonicalizer(spatial, channels_last=layout.channels_last)
+        found = self.find(spatial, layout.channels_last)
         if self.observer is not None:
             self.observer[self.where.name] = found
         kind = "nhwc" if layout.channels_last else "nchw"
         canonical = layout.pack(unscale(spatial, found.warp, kind), rest)
-        out = self.stage(canonical, *args, **kwargs)
+        out = self.run(canonical, *args, **kwargs)
         return out if self.mode == "invariant" else self._restored(x, canonical, out, found)
+
+    def find(self, spatial: Tensor, channels_last: bool) -> Canonicalization:
+        """The canonicalizer's answer for F_k as a map."""
+        return self.canonicalizer(spatial, channels_last=channels_last)
+
+    def run(self, canonical: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The stage on canonicalized features."""
+        return self.stage(canonical, *args, **kwargs)
 
     def _restored(self, x: Tensor, canonical: Tensor, out: Any, found: Canonicalization) -> Any:
         """The output warped back, also inside tuples, lists and dicts of maps."""
