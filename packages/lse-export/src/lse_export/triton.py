@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +31,13 @@ _TYPES = {
     "int32": "TYPE_INT32",
     "int64": "TYPE_INT64",
     "uint8": "TYPE_UINT8",
+    "uint16": "TYPE_UINT16",
+    "uint32": "TYPE_UINT32",
+    "uint64": "TYPE_UINT64",
     "bool": "TYPE_BOOL",
+    "string": "TYPE_STRING",
 }
+LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
 """Where Triton runs the instances of a model."""
 
@@ -58,7 +66,7 @@ def write_triton(
     name: str | None = None,
     version: int = 1,
     plan: str | Path | None = None,
-    max_batch_size: int = 32,
+    max_batch_size: int | None = None,
     preferred_batch_sizes: Sequence[int] = (),
     max_queue_delay_us: int = 100,
     kind: str = "auto",
@@ -70,10 +78,12 @@ def write_triton(
     Args:
         path: an ONNX file; its inputs and outputs describe the model.
         repository: the repository's folder, made where absent.
-        name: the model's name there; None takes the file's.
+        name: the model's name there, of letters, digits, ".", "-" and "_"; None takes the file's.
         version: its version, at least 1.
-        plan: a TensorRT engine built from `path`, served in its place.
-        max_batch_size: largest batch formed of requests that wait; ignored where the batch is fixed.
+        plan: a TensorRT engine built from `path`, served in its place. One that `build_engine` wrote must
+            have been built from this very file.
+        max_batch_size: largest batch formed of requests that wait; ignored where the batch is fixed. None:
+            32, or the largest that the engine's profile allows.
         preferred_batch_sizes: batch sizes worth waiting for.
         max_queue_delay_us: how long a request may wait for others, microseconds.
         kind: "cpu", "gpu" or "auto", where instances run.
@@ -81,26 +91,32 @@ def write_triton(
         warmup: let Triton run a random batch before it reports the model ready.
 
     Raises:
-        ExportError: no ONNX file, a missing plan, or a type or shape Triton cannot name.
+        ExportError: no ONNX file, a missing plan or one of another model, or a type Triton cannot name.
         OutputError: the repository has this version already, or cannot be written.
         LSEError: a setting out of range.
     """
     path, repository = Path(path), Path(repository)
     if kind not in KINDS:
         raise unknown_name("kind of instance", kind, KINDS)
-    if version < 1 or instances < 1 or max_batch_size < 1 or max_queue_delay_us < 0:
+    most = LARGEST if plan is None else _largest(Path(plan), path)
+    asked = most if max_batch_size is None else max_batch_size
+    if version < 1 or instances < 1 or asked < 1 or max_queue_delay_us < 0:
         raise LSEError(
             "version, instances and max_batch_size must be at least 1, the queue delay not negative"
         )
-    if any(not 1 <= size <= max_batch_size for size in preferred_batch_sizes):
-        raise LSEError(f"preferred batch sizes must lie within 1 and max_batch_size, {max_batch_size}")
-    if plan is not None and not Path(plan).is_file():
-        raise ExportError(f"{plan}: no such file")
+    if plan is not None and (asked > most or kind == "cpu"):
+        raise LSEError(
+            f"the engine runs on GPUs, batches up to {most}; got {kind!r} and max_batch_size {asked}"
+        )
+    if any(not 1 <= size <= asked for size in preferred_batch_sizes):
+        raise LSEError(f"preferred batch sizes must lie within 1 and max_batch_size, {asked}")
+    name = name or path.stem
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
     graph = open_model(path).proto.graph
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
-    name = name or path.stem
-    largest = max_batch_size if batched else 0
+    largest = asked if batched else 0
     sections = [
         f'name: "{name}"',
         f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
@@ -132,9 +148,27 @@ def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:
     return value.name, _TYPES[kind], [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
 
 
+def _quoted(text: str) -> str:
+    """As protobuf's text format writes it; names of tensors may hold anything."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _largest(plan: Path, model: Path) -> int:
+    """Largest batch of an engine, which must have been built from `model` where that can be known."""
+    from lse_export.tensorrt.sidecar import check_files, read_facts, sidecar_of
+
+    if not plan.is_file():
+        raise ExportError(f"{plan}: no such file")
+    if not sidecar_of(plan).is_file():  # built by other means
+        return LARGEST
+    facts = read_facts(plan)
+    check_files(facts, plan, model)
+    return min(largest[0] for _, _, largest in facts.profile.values())
+
+
 def _io(section: str, name: str, kind: str, shape: list[int], batched: bool) -> str:
     dims = ", ".join(str(n) for n in (shape[1:] if batched else shape))
-    return f'{section} [ {{ name: "{name}" data_type: {kind} dims: [ {dims} ] }} ]'
+    return f"{section} [ {{ name: {_quoted(name)} data_type: {kind} dims: [ {dims} ] }} ]"
 
 
 def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
@@ -143,7 +177,7 @@ def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
         # what varies is warmed up at size 1
         dims = ", ".join(str(max(n, 1)) for n in (shape[1:] if batched else shape))
         value = f"data_type: {kind} dims: [ {dims} ] random_data: true"
-        lines.append(f'  inputs {{ key: "{name}" value {{ {value} }} }}')
+        lines.append(f"  inputs {{ key: {_quoted(name)} value {{ {value} }} }}")
     return "\n".join([*lines, "} ]"])
 
 
@@ -170,6 +204,7 @@ def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]
         # Triton looks at numbered folders only, so a dotted one is invisible to a running server
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
         for source, name in files:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, work / name)
         (work / "config.pbtxt").write_text(config, "utf-8")
         os.replace(work / "config.pbtxt", folder / "config.pbtxt")
@@ -180,3 +215,5 @@ def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # raised unless the folder is empty, as after an error
+            folder.rmdir()

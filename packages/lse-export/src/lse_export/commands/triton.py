@@ -16,7 +16,9 @@ from lse_export.commands.common import json_option, working
 @click.option("--name", help="The model's name in the repository.  [default: the file's]")
 @click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="Its version.")
 @click.option("--plan", type=click.Path(path_type=Path), help="TensorRT engine of FILE to serve instead.")
-@click.option("--max-batch-size", type=click.IntRange(1), default=32, show_default=True, help="Largest.")
+@click.option(
+    "--max-batch-size", type=click.IntRange(1), help="Largest.  [default: 32, or the plan's largest]"
+)
 @click.option(
     "--queue-delay",
     type=click.IntRange(0),
@@ -34,7 +36,7 @@ def triton(
     name: str | None,
     version: int,
     plan: Path | None,
-    max_batch_size: int,
+    max_batch_size: int | None,
     queue_delay: int,
     kind: str,
     instances: int,
