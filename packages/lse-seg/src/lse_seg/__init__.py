@@ -9,9 +9,24 @@ from __future__ import annotations
 
 from lse_seg import environment as _environment  # noqa: F401  first, or nothing below imports
 from lse_seg.backbone import CanonicalizedBackbone
+from lse_seg.dataset import ScaledObjectsDataset
+from lse_seg.hooks import EquivarianceHook
+from lse_seg.metrics import EquivarianceError, IoUPerScale
 from lse_seg.placeholder import MissingOpError
 from lse_seg.segmentor import CanonicalizedSegmentor
+from lse_seg.transforms import RandomMonotoneScaling, ScaleObjects
 from lse_seg_plugin.installation import InstallationError
 
-__all__ = ["CanonicalizedBackbone", "CanonicalizedSegmentor", "InstallationError", "MissingOpError"]
+__all__ = [
+    "CanonicalizedBackbone",
+    "CanonicalizedSegmentor",
+    "EquivarianceError",
+    "EquivarianceHook",
+    "InstallationError",
+    "IoUPerScale",
+    "MissingOpError",
+    "RandomMonotoneScaling",
+    "ScaleObjects",
+    "ScaledObjectsDataset",
+]
 __version__ = "0.1.0"

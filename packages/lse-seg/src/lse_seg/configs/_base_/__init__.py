@@ -1,0 +1,1 @@
+"""What the configs share: data, schedule, models."""
