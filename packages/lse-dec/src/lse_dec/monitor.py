@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lse_core.pointwise import PointwiseWarp
+from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.solvers import Code
 
-__all__ = ["SiteSummary", "as_scalars", "displacement", "summarise"]
+__all__ = ["SiteSummary", "as_scalars", "displacement", "displacement_map", "summarise"]
 
 
 class SiteSummary(NamedTuple):
@@ -36,16 +38,31 @@ class SiteSummary(NamedTuple):
 
 
 def displacement(found: Canonicalization, points: int = 33) -> Tensor:
-    """Distance of the warp from the identity along each axis at equal steps, (B, 2, points)."""
+    """Distance of the warp from the identity along each axis at equal steps, (B, 2, points).
+
+    Of a warp that is not separable, at all points of the lattice: (B, 2, points^2).
+    """
     u = torch.linspace(0.0, 1.0, points, device=found.warp.device, dtype=found.warp.dtype)
+    if isinstance(found.warp, PointwiseWarp):
+        lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
+        return (found.warp(lattice) - lattice).abs().mT
     return torch.stack([found.warp.x(u) - u, found.warp.y(u) - u], dim=1).abs()
+
+
+def displacement_map(warp: SeparableWarp | PointwiseWarp, height: int, width: int) -> Tensor:
+    """How far the warp moves every pixel of a picture, in pixels, (B, height, width)."""
+    x, y = (torch.linspace(0.0, 1.0, n, device=warp.device, dtype=warp.dtype) for n in (width, height))
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).view(-1, 2)
+    size = torch.tensor([width - 1, height - 1], device=warp.device, dtype=warp.dtype)
+    with torch.no_grad():
+        return ((warp(points) - points) * size).norm(dim=-1).view(-1, height, width)
 
 
 def summarise(found: Canonicalization) -> SiteSummary:
     """Numbers for one `Canonicalization`, as `lse_dec.observe` collects them; waits for the device."""
     with torch.no_grad():
         away = displacement(found)
-        slopes = torch.cat([found.warp.x.slopes, found.warp.y.slopes], dim=1)
+        slopes = _slopes(found.warp)
         summary = SiteSummary(
             float(away.mean()), float(away.max()), (float(slopes.min()), float(slopes.max()))
         )
@@ -59,6 +76,15 @@ def summarise(found: Canonicalization) -> SiteSummary:
             converged=float((codes == Code.CONVERGED).float().mean()),
             not_finite=int((~finite).sum()),
         )
+
+
+def _slopes(warp: SeparableWarp | PointwiseWarp, cells: int = 32) -> Tensor:
+    """All slopes along the axes; of a warp that is not separable, between the points of a lattice."""
+    if isinstance(warp, SeparableWarp):
+        return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
+    at = warp.lattice(cells + 1, cells + 1)
+    along_x, along_y = at[..., 0].diff(dim=2), at[..., 1].diff(dim=1)
+    return cells * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
 
 
 def as_scalars(record: Mapping[str, Canonicalization], prefix: str = "lse/") -> dict[str, float]:

@@ -83,8 +83,16 @@ def lse_commands() -> Mapping[str, Any]:
     """Give the commands for models, training, data and the demo."""
     from lse_dec.commands.adapt import adapt
     from lse_dec.commands.evaluate import evaluate
+    from lse_dec.commands.look import look
     from lse_dec.commands.train import train
     from lse_dec.data.commands import data
     from lse_dec.demo.command import demo
 
-    return {"adapt": adapt, "data": data, "demo": demo, "evaluate": evaluate, "train": train}
+    return {
+        "adapt": adapt,
+        "data": data,
+        "demo": demo,
+        "evaluate": evaluate,
+        "look": look,
+        "train": train,
+    }

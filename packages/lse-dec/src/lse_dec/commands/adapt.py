@@ -10,7 +10,7 @@ import click
 
 from lse_core.errors import LSEError, unknown_name
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "create"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,7 +64,7 @@ def adapt(
     if not only_list and out is None:
         raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
     kwargs = _settings(model_set)
-    base = _create(model, kwargs, pretrained)
+    base = create(model, kwargs, pretrained)
     if only_list:
         _show_stages(model, base, everything, as_json)
         return
@@ -100,7 +100,8 @@ def adapt(
         )
 
 
-def _create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
+def create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
+    """The timm model `name` in eval mode; LSEError for a name or keywords it does not know."""
     import timm
 
     if not timm.is_model(name):
