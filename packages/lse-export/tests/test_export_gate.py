@@ -20,6 +20,7 @@ from lse_export.commands import export
 from lse_export.gate import TARGETS, check
 from lse_export.gate.rules import RULES
 from lse_export.gate.tables import load_table
+from lse_export.gate.traps import TRAPS
 
 F32, F16, F64, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64
 
@@ -127,11 +128,11 @@ BROKEN = {
     ),
     "antialiased Resize": Broken(
         lambda p: build(p, [node("Resize", "x - - sizes", mode="linear", antialias=1)], constants=SIZES),
-        "tensorrt10", "resize", "my_Resize", "antialiasing",
+        "tensorrt10", "attribute", "my_Resize", "antialias = 1",
     ),
     "cubic Resize": Broken(
         lambda p: build(p, [node("Resize", "x - - sizes", mode="cubic")], constants=SIZES),
-        "tensorrt11", "resize", "my_Resize", "'cubic'",
+        "tensorrt11", "attribute", "my_Resize", "mode = 'cubic'",
     ),
     "computed axes": Broken(
         lambda p: build(p, [node("Add", "a a", "b"), node("ReduceSum", "x b")],
@@ -154,6 +155,27 @@ BROKEN = {
         lambda p: build(p, [node("MaxPool", "x", "y i", kernel_shape=[2, 2])],
                         outputs={"y": (F32, list("abcd")), "i": (I64, list("abcd"))}),
         "tensorrt10", "outputs", "my_MaxPool", "'i'",
+    ),
+    "dilated pooling": Broken(
+        lambda p: build(p, [node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 1])]),
+        "tensorrt11", "attribute", "my_MaxPool", "dilations = [2, 1]",
+    ),
+    "quantization with an offset": Broken(
+        lambda p: build(p, [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s o")],
+                        constants={"s": np.array(0.1, np.float32), "z": np.array(3, np.int8),
+                                   "o": np.array(0, np.int8)}),
+        "tensorrt10", "zero-point", "my_QuantizeLinear", "symmetrically",
+    ),
+    "volume": Broken(
+        lambda p: build(p, [node("GridSample", "x g", mode="nearest")], opset=20,
+                        outputs={"y": (F32, list("abcde"))},
+                        inputs={"x": (F32, [1, 3, 4, 8, 8]), "g": (F32, [1, 2, 4, 4, 3])}),
+        "tensorrt10", "volume", "my_GridSample", "no image",
+    ),
+    "GridSample amid half precision": Broken(
+        lambda p: build(p, [node("Cast", "h", "x", to=F32), node("GridSample", "x g")],
+                        inputs={"h": (F16, [1, 3, 8, 8]), "g": (F32, [1, 4, 4, 2])}),
+        "tensorrt10", "half-grid-sample", "my_GridSample", "since 10.14", "warning",
     ),
     "invalid graph": Broken(
         lambda p: build(p, [node("Relu", "nowhere")]), "onnxruntime", "valid", "", "not valid ONNX"
@@ -180,9 +202,12 @@ def test_broken_files_are_refused_for_the_right_reason(name: str, tmp_path: Path
 
 def test_every_rule_is_shown_to_bite() -> None:
     names = {"grid_sample": "grid-sample", "constant_axes": "axes", "extra_outputs": "outputs"}
-    names |= {"operators": "operator", "types": "type", "doubles": "double"}
+    names |= {"operators": "operator", "types": "type", "doubles": "double", "attributes": "attribute"}
+    names |= {"half_grid_sample": "half-grid-sample", "zero_points": "zero-point", "volumes": "volume"}
     names |= {"control_flow": "control-flow", "external_data": "external-data"}
-    assert {names.get(rule.__name__, rule.__name__) for rule in RULES} <= {b.rule for b in BROKEN.values()}
+    assert {names.get(rule.__name__, rule.__name__) for rule in RULES + TRAPS} <= {
+        b.rule for b in BROKEN.values()
+    }
 
 
 @pytest.mark.parametrize(
@@ -244,6 +269,11 @@ def test_tables_are_whole() -> None:
         assert table.source
         assert table.date.startswith("202")
         assert table.opsets[0] <= 18 <= table.opsets[1]
+        for limit in table.limits:
+            for operator in limit.operators:
+                attributes = onnx.defs.get_schema(operator, 20).attributes
+                assert limit.attribute in attributes, (operator, limit.attribute)
+    assert len(load_table("tensorrt10").limits) == len(load_table("tensorrt11").limits) >= 9
     assert "Swish" in load_table("tensorrt11").types
     assert "Swish" not in load_table("tensorrt10").types
     with pytest.raises(UnknownNameError, match=r"Did you mean 'tensorrt1[01]'\?"):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lse_export.gate.graph import open_model
-from lse_export.gate.rules import RULES, Problem
+from lse_export.gate.problem import Problem
+from lse_export.gate.rules import rules_for
 from lse_export.gate.tables import load_table
 
 __all__ = ["GateReport", "check"]
@@ -61,5 +62,5 @@ def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
     """
     table = load_table(target)
     model = open_model(Path(path))
-    problems = [problem for rule in RULES for problem in rule(model, table)]
+    problems = [problem for rule in rules_for(table) for problem in rule(model, table)]
     return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from lse_export.errors import ExportError
 
@@ -21,13 +22,16 @@ class Model:
         proto: the model without external weights.
         nodes: all nodes in order, those of subgraphs and local functions too.
         types: type names ("float32", "int64", ...) by tensor name, where known.
+        ranks: how many axes a tensor has, by its name, where known.
         constants: names of initializers and of outputs of Constant nodes.
     """
 
     def __init__(self, path: Path, proto: onnx.ModelProto) -> None:
         self.path, self.proto = path, proto
         self.types: dict[str, str] = {}
+        self.ranks: dict[str, int] = {}
         self.constants: set[str] = set()
+        self.tensors: dict[str, onnx.TensorProto] = {}
         self.initializers: list[onnx.TensorProto] = []
         try:
             graph = onnx.shape_inference.infer_shapes(proto).graph
@@ -42,19 +46,32 @@ class Model:
         for value in [*graph.input, *graph.output, *graph.value_info]:
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = type_name(value.type.tensor_type.elem_type)
+                if value.type.tensor_type.HasField("shape"):
+                    self.ranks[value.name] = len(value.type.tensor_type.shape.dim)
         for tensor in graph.initializer:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)
+            self.tensors[tensor.name] = tensor
             self.initializers.append(tensor)
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
                 self.constants.update(node.output)
+                for item in node.attribute:
+                    if item.name == "value":
+                        self.tensors[node.output[0]] = item.t
             yield node
             for item in node.attribute:
                 if item.type == onnx.AttributeProto.GRAPH:
                     yield from self._walk(item.g)
                 for graph_ in item.graphs:
                     yield from self._walk(graph_)
+
+    def value(self, name: str) -> np.ndarray | None:
+        """A constant's values; None where it is computed, or kept beside the graph."""
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        return numpy_helper.to_array(tensor)
 
     @property
     def opset(self) -> int:

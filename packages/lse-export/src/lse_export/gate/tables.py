@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from lse_core.errors import unknown_name
 
@@ -13,6 +14,23 @@ __all__ = ["TARGETS", "Table", "load_table"]
 
 TARGETS = ("tensorrt10", "tensorrt11", "onnxruntime", "web")
 """Targets a file can be checked for."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Values of an attribute that a target takes; an attribute that is absent is fine.
+
+    Attributes:
+        operators: of the standard domain.
+        attribute: its name.
+        values: those it may have.
+        fix: what to do about others.
+    """
+
+    operators: tuple[str, ...]
+    attribute: str
+    values: tuple[object, ...]
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class Table:
         opsets: first and last opset of the standard domain.
         domains: operator domains it knows.
         types: types of an operator's data, by operator of the standard domain.
+        limits: on attributes.
     """
 
     target: str
@@ -36,6 +55,7 @@ class Table:
     opsets: tuple[int, int]
     domains: tuple[str, ...]
     types: dict[str, frozenset[str]]
+    limits: tuple[Limit, ...] = ()
 
     @property
     def is_tensorrt(self) -> bool:
@@ -48,7 +68,7 @@ def load_table(target: str) -> Table:
     """Read a target's table; UnknownNameError names the closest match."""
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
-    data = tomllib.loads((files(__package__) / "tables" / f"{target}.toml").read_text("utf-8"))
+    data = _read(target)
     types = {
         operator: frozenset(group["types"]) for group in data["support"] for operator in group["operators"]
     }
@@ -61,4 +81,14 @@ def load_table(target: str) -> Table:
         opsets=(first, last),
         domains=tuple(data["domains"]),
         types=types,
+        limits=tuple(
+            Limit(tuple(entry["operators"]), entry["attribute"], tuple(entry["values"]), entry["fix"])
+            for entry in _read(data["limits"])["limit"]
+        )
+        if "limits" in data
+        else (),
     )
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((files(__package__) / "tables" / f"{name}.toml").read_text("utf-8"))
