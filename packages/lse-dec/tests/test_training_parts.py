@@ -96,9 +96,9 @@ def test_every_image_comes_once_before_any_comes_again() -> None:
     assert torch.cat([Order(3, 8, 0).step(s) for s in range(3)]).bincount().tolist() == [8, 8, 8]
 
 
-@pytest.mark.parametrize("kind", [Stored, Items])
-def test_sources_give_the_same_images_however_they_are_held(kind: Any) -> None:
-    source = Source(kind(20), "it")
+@pytest.mark.parametrize(("kind", "workers"), [(Stored, 0), (Items, 0), (Items, 1)])
+def test_sources_give_the_same_images_however_they_are_held(kind: Any, workers: int) -> None:
+    source = Source(kind(20), "it", workers=workers)
     (images, labels), (last, _) = source.read([torch.tensor([3, 19]), torch.tensor([7])], CPU)
     assert labels.tolist() == [3, 9]
     torch.testing.assert_close(images[:, 0, 0, 0] * 255, torch.tensor([3.0, 19.0]))

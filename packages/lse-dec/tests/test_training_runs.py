@@ -1,5 +1,6 @@
 """Whole training runs: killed and resumed, in two processes, without labels, and gone wrong."""
 
+import csv
 import json
 import math
 import multiprocessing
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -113,6 +115,8 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
             "log_every": 1,
             "checkpoint_every": 5,
             "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both"}]},
+            "data": {**settings["data"], "val": {"count": 8, "split": "val"}},
+            "validate_every": 7,
         }
     )
     folder = tmp_path / "stopped"
@@ -130,7 +134,8 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
         step = torch.load(state, weights_only=True)["step"]
         assert step < 36
         if number == signal.SIGTERM:  # nothing is lost
-            assert step == log.read_text().count("\n") - 1
+            with log.open() as file:
+                assert step == max(int(row["step"]) for row in csv.DictReader(file))
         else:
             assert step % 5 == 0
     seen: list[int] = []
@@ -139,6 +144,13 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
     fit(config, tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
     assert not state.exists()
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["val/accuracy"]] == [7, 14, 21, 28, 35]
+    # TensorBoard forgets, as the log does, what was done behind the checkpoint
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    shown = {event.step: event.value for event in events.Scalars("loss/task")}
+    assert shown == pytest.approx({int(r["step"]): float(r["loss/task"]) for r in rows if r["loss/task"]})
 
 
 def test_an_interrupt_finishes_the_step_and_says_how_to_go_on(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,33 @@ def evaluate(
             raise LSEError(f"the run in {folder} names no validation or test set: name one with --data")
     _check_device(device)
     for name, (plugin, settings) in cases.items():
-        found[name] = measure(
-            folder,
-            plugin,
-            settings,
-            brackets=brackets,
-            warp_ratio=warp_ratio,
-            batch_size=batch_size,
-            device=device,
-        )
+        with _progress(name) as on_batch:
+            found[name] = measure(
+                folder,
+                plugin,
+                settings,
+                brackets=brackets,
+                warp_ratio=warp_ratio,
+                batch_size=batch_size,
+                device=device,
+                on_batch=on_batch,
+            )
     if as_json:
         click.echo(json.dumps(found))
     else:
         print_metrics(found)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, so that stdout stays readable by scripts; nothing where it cannot be redrawn."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _check_device(device: str) -> None:

@@ -17,6 +17,9 @@ from lse_dec.training.seeding import generator
 
 __all__ = ["Order", "Source", "build_data", "normalisation", "open_source"]
 
+RESIDENT = 2**31
+"""Bytes of images up to which a data set is kept on a GPU."""
+
 
 class Source:
     """A data set as a training run uses it.
@@ -48,8 +51,11 @@ class Source:
     def read(self, picks: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float images (b, C, H, W) in [0, 1] and int64 labels (b,) for each tensor of places (b,)."""
         if self.tensors is not None:
+            if device.type == "cuda" and self.tensors.nbytes <= RESIDENT:
+                self.tensors = self.tensors.to(device)  # once for all steps
             for pick in picks:
-                images = self.tensors[pick].to(device)  # bytes travel, floats are made there
+                # bytes travel, floats are made on the device
+                images = self.tensors[pick.to(self.tensors.device)].to(device)
                 labels = torch.full_like(pick, -1) if self.labels is None else self.labels[pick]
                 yield _scaled(images), labels.to(device)
             return
