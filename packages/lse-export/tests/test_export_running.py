@@ -154,6 +154,7 @@ def test_models_are_timed_beside_the_first() -> None:
         assert row.spread[0] <= row.milliseconds <= row.spread[1]
         assert row.throughput == pytest.approx(2e3 / row.milliseconds)
         assert (row.ratio == 1.0) if row.model == "plain" else row.ratio > 0
+        assert (row.to_first_way == 1.0) if row.way == "eager" else row.to_first_way > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
@@ -175,6 +176,7 @@ def test_a_way_that_does_not_work_is_told() -> None:
     assert "not this image" in rows[0].error
     assert "\n" not in rows[0].error
     assert rows[0].as_dict()["ratio"] is None
+    assert "NaN" not in json.dumps(rows[0].as_dict())
     with pytest.raises(UnknownNameError, match="unknown way to run a model 'ort'"):
         bench({"plain": Picky()}, torch.rand(1, 3, 4, 4), ways=("ort",))
     with pytest.raises(LSEError, match="two rounds"):

@@ -36,6 +36,7 @@ class BenchRow:
         throughput: images a second, from the median.
         ratio: median over rounds of the time over that of the first model run the same way; 1 for
             the first model itself.
+        to_first_way: likewise over that of the same model run the first way that works here.
         error: why it could not be run here, else "" (the numbers are then NaN).
     """
 
@@ -45,12 +46,13 @@ class BenchRow:
     spread: tuple[float, float]
     throughput: float
     ratio: float
+    to_first_way: float
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        values = asdict(self)
-        return {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
+        values = {k: None if isinstance(v, float) and v != v else v for k, v in asdict(self).items()}
+        return values | ({"spread": None} if self.error else {})
 
 
 def bench(
@@ -62,7 +64,7 @@ def bench(
     warmup: int = 3,
     tensorrt: TensorrtOptions | None = None,
 ) -> list[BenchRow]:
-    """Time every model every way, taking turns within each way so that ratios are fair.
+    """Time every model every way, all taking turns so that other load on the machine falls on all.
 
     Args:
         models: by name; the first is what the others are compared with (the plain model).
@@ -81,12 +83,47 @@ def bench(
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
-    rows: list[BenchRow] = []
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(Path(folder), example, tensorrt)
         for way in ways:
-            rows += _one_way(models, example, way, files, rounds, warmup)
-    return rows
+            try:
+                made = {
+                    (way, name): _call(name, model, example, way, files) for name, model in models.items()
+                }
+                for call in made.values():
+                    call()  # what cannot run is told apart before the clock starts
+                calls |= made
+            except Exception as error:  # compilers and drivers fail in ways of their own
+                text = str(error).strip().splitlines()
+                errors[way] = text[0][:200] if text else type(error).__name__
+        seconds = dict(zip(calls, interleaved(list(calls.values()), rounds, warmup), strict=True))
+    return [
+        _failed(name, way, errors[way]) if way in errors else _row(name, way, len(example), seconds)
+        for way in ways
+        for name in models
+    ]
+
+
+def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]]) -> BenchRow:
+    own = seconds[way, name]
+    low, _, high = quantiles(own, n=4)
+
+    def over(other: list[float]) -> float:
+        return median(a / b for a, b in zip(own, other, strict=True))
+
+    first_model = next(times for (w, _), times in seconds.items() if w == way)
+    first_way = next(times for (_, n), times in seconds.items() if n == name)
+    return BenchRow(
+        name, way, 1e3 * median(own), (1e3 * low, 1e3 * high), batch / median(own), over(first_model),
+        over(first_way),
+    )  # fmt: skip
+
+
+def _failed(name: str, way: str, reason: str) -> BenchRow:
+    nan = float("nan")
+    return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, reason)
 
 
 class _Files:
@@ -100,29 +137,6 @@ class _Files:
         if not path.exists():
             export_onnx(model, self.example, path, allow_plain=True)
         return path
-
-
-def _one_way(
-    models: dict[str, nn.Module], example: Tensor, way: str, files: _Files, rounds: int, warmup: int
-) -> list[BenchRow]:
-    calls: dict[str, Callable[[], object]] = {}
-    try:
-        for name, model in models.items():
-            calls[name] = _call(name, model, example, way, files)
-        seconds = interleaved(list(calls.values()), rounds, warmup)
-    except Exception as error:  # compilers and drivers fail in ways of their own
-        text = str(error).strip().splitlines()
-        reason = text[0][:200] if text else type(error).__name__
-        nan = float("nan")
-        return [BenchRow(name, way, nan, (nan, nan), nan, nan, reason) for name in models]
-    rows = []
-    for name, own in zip(models, seconds, strict=True):
-        low, _, high = quantiles(own, n=4)
-        ratio = median(a / b for a, b in zip(own, seconds[0], strict=True))
-        rows.append(
-            BenchRow(name, way, 1e3 * median(own), (1e3 * low, 1e3 * high), len(example) / median(own), ratio)
-        )
-    return rows
 
 
 def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files) -> Callable[[], object]:
@@ -143,8 +157,6 @@ def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files)
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
 
-    if way == "compiled":
-        call()  # compiling is no part of the time
     return call
 
 

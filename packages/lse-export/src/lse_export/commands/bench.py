@@ -47,7 +47,8 @@ def bench(
 ) -> None:
     """Time the adapted MODEL, a folder that lse_dec.save wrote, beside the same model without adaptation.
 
-    The two take turns within each way, so that other load on the machine falls on both.
+    The two take turns, in all ways, so that other load on the machine falls on all. Times are medians with
+    quartiles; "to plain" and the last column are medians of ratios within a turn.
 
     \b
     Example:
@@ -67,15 +68,15 @@ def bench(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("way", "model", "ms", "quartiles", "images/s", "ratio")
+    table = Table("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}")
     for row in rows:
         if row.error:
-            table.add_row(row.way, row.model, "not here", row.error, "", "")
+            table.add_row(row.way, row.model, "not here", row.error, "", "", "")
             continue
         low, high = row.spread
         table.add_row(
             row.way, row.model, f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}",
-            f"{row.throughput:.1f}", f"{row.ratio:.2f}",
+            f"{row.throughput:.1f}", f"{row.ratio:.2f}", f"{row.to_first_way:.2f}",
         )  # fmt: skip
     Console().print(table)
 

@@ -1,4 +1,4 @@
-"""What TensorRT alone refuses, or takes and computes otherwise. Limits on attributes are data in the tables."""
+"""What TensorRT alone refuses, or takes and computes otherwise. Limits on attributes are in the tables."""
 
 from __future__ import annotations
 
