@@ -11,6 +11,7 @@ from lse_seg import environment as _environment  # noqa: F401  first, or nothing
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.dataset import ScaledObjectsDataset
 from lse_seg.hooks import EquivarianceHook
+from lse_seg.losses import ConsistentSegmentor
 from lse_seg.metrics import EquivarianceError, IoUPerScale
 from lse_seg.placeholder import MissingOpError
 from lse_seg.segmentor import CanonicalizedSegmentor
@@ -20,6 +21,7 @@ from lse_seg_plugin.installation import InstallationError
 __all__ = [
     "CanonicalizedBackbone",
     "CanonicalizedSegmentor",
+    "ConsistentSegmentor",
     "EquivarianceError",
     "EquivarianceHook",
     "InstallationError",

@@ -1,0 +1,185 @@
+"""Table 1 in the CPU size: methods by mIoU, EquE and their deviation over scales, on made objects.
+
+    python tools/bench/table1.py --work runs/table1 --seeds 0 1 --out docs/results/table1.md
+
+As in section 5.1, Aug is trained first, and the others go on from its weights, Aug itself too, all for as
+many steps; base is trained for both together without augmentation. A cell that is done is not run again, so
+the script may be stopped and started; cells that are missing are left out of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lse_seg.objects import DESCRIPTION, ObjectsConfig, write_objects
+from lse_seg.running import load_config, make_runner, set_data
+
+METHODS = ("base", "aug", "augl", "canon", "dec")
+MODELS = ("segformer", "swin_uper", "vit_dpt")
+FIRST = "first"  # Aug's weights from which the others go on
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the cells that are missing, and write the page or print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of the data and the cells")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["segformer"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=400, help="steps of Aug")
+    parser.add_argument("--more", type=int, default=200, help="steps of every method from there")
+    parser.add_argument("--train", type=int, default=800, help="training images")
+    parser.add_argument("--test", type=int, default=30, help="base images of the test set, each at 5 factors")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--page", action="store_true", help="run nothing: only write what is there")
+    parser.add_argument("--out", type=Path, help="file to write; else the page is printed")
+    options = parser.parse_args(arguments)
+    cells = [(m, s, k) for s in options.seeds for m in options.models for k in options.methods]
+    if not options.page:
+        prepare(options)
+        for model, seed, method in cells:
+            run(options, model, method, seed)
+    page = report(options, {cell: found for cell in cells if (found := read(options, *cell)) is not None})
+    if options.out is None:
+        print(page)
+    else:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(page, encoding="utf-8")
+        print(f"written to {options.out}")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Make the objects, once."""
+    data = options.work / "data"
+    if not (data / DESCRIPTION).is_file():
+        wanted = ObjectsConfig(
+            train=options.train, test=options.test, val=0, size=options.size, families=("shapes",)
+        )
+        write_objects(wanted, data)
+
+
+def place(options: argparse.Namespace, model: str, method: str, seed: int) -> Path:
+    """The folder of a cell."""
+    return Path(options.work) / f"{model}-{options.steps}-{options.more}" / f"seed{seed}" / method
+
+
+def read(options: argparse.Namespace, model: str, seed: int, method: str) -> dict[str, Any] | None:
+    """A cell's numbers, or None where it is missing."""
+    path = place(options, model, method, seed) / "cell.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def run(options: argparse.Namespace, model: str, method: str, seed: int) -> None:
+    """Train and test one cell, unless it is done; Aug's first part comes before it where it is missing."""
+    folder = place(options, model, method, seed)
+    if (folder / "cell.json").is_file():
+        return
+    began = time.perf_counter()
+    if method == "base":
+        train(options, f"{model}_base", folder, seed, options.steps + options.more)
+    else:
+        first = place(options, model, FIRST, seed)
+        weights = first / f"iter_{options.steps}.pth"
+        if not weights.is_file():
+            train(options, f"{model}_aug", first, seed, options.steps)
+        train(options, f"{model}_{method}", folder, seed, options.more, weights)
+    found = json.loads((folder / "metrics.json").read_text())
+    found["seconds"] = time.perf_counter() - began
+    (folder / "cell.json").write_text(json.dumps(found, indent=2))
+    print(model, method, seed, json.dumps(found), flush=True)
+
+
+def train(
+    options: argparse.Namespace, name: str, folder: Path, seed: int, steps: int, weights: Path | None = None
+) -> None:
+    """Train a config for `steps` and test it; the numbers go to metrics.json."""
+    torch.manual_seed(seed)
+    config = load_config(name)
+    set_data(config, options.work / "data")
+    config.experiment_name = f"{name}-{seed}-{time.time_ns()}"
+    config.log_level = "WARNING"
+    config.randomness = {"seed": seed}
+    config.train_cfg.max_iters = config.train_cfg.val_interval = steps
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    config.default_hooks.checkpoint.interval = steps
+    config.default_hooks.logger.interval = 50
+    # going on from trained weights: a tenth of the rate, but not for canonicalizers, which are new
+    if weights is not None:
+        config.load_from = str(weights)
+        config.optim_wrapper.optimizer.lr *= 0.1
+        config.optim_wrapper.paramwise_cfg.custom_keys = {
+            "canonicalizer": {"decay_mult": 0.0, "lr_mult": 10.0}
+        }
+    config.param_scheduler[0].end = config.param_scheduler[1].begin = max(1, min(50, steps // 4))
+    config.param_scheduler[1].end = steps
+    runner = make_runner(config, folder)
+    runner.train()
+    found = {key: float(value) for key, value in runner.test().items()}
+    logged = runner.message_hub.log_scalars
+    moved = [v.mean(50) for k, v in logged.items() if k.endswith(".displacement")]
+    found["displacement"] = max(moved, default=0.0)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps(found, indent=2))
+
+
+COLUMNS = {
+    "mIoU, %": "scale/mIoU",
+    "mean over factors": "scale/mIoU_mean",
+    "deviation over factors": "scale/mIoU_std",
+    "deviation of a base image": "scale/base_std",
+    "EquE, 1e-3": "consistency/EquE",
+    "warps move, % of the side": "displacement",
+}
+FACTOR = {"consistency/EquE": 1e3, "displacement": 100.0}
+
+
+def report(options: argparse.Namespace, cells: Mapping[tuple[str, int, str], Mapping[str, float]]) -> str:
+    """The page: a table a model, mean and values of the seeds."""
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "mmsegmentation", "mmengine", "lse-seg")
+    )
+    seeds = " ".join(map(str, options.seeds))
+    lines = [
+        "# Table 1 in the CPU size",
+        "",
+        f"    python tools/bench/table1.py --work runs/table1 --models {' '.join(options.models)} "
+        f"--seeds {seeds} --steps {options.steps} --more {options.more} --train {options.train} "
+        f"--test {options.test} --size {options.size}",
+        "",
+        f"Python {platform.python_version()}, {versions}; 2 cores, no GPU, one thread. Objects: textured "
+        f"shapes (6 classes and background) at {options.size} px; training factors 0.7 to 1.4, test factors "
+        f"0.5, 0.7, 1, 1.4 and 2 of one object an image, the rest held. Aug is trained for "
+        f"{options.steps} steps "
+        f"of 16 images; every method then goes on from it for {options.more} steps, base is trained for "
+        f"{options.steps + options.more}. EquE is the mean over elements of probabilities, warps separable "
+        "with slopes within [1/2, 2]. Each number is the mean over seeds, the seeds' own behind it.",
+        "",
+    ]
+    for model in options.models:
+        lines += [f"## {model}", "", f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+        for method in options.methods:
+            found = [cells[model, seed, method] for seed in options.seeds if (model, seed, method) in cells]
+            if found:
+                shown = [spread([c[key] * FACTOR.get(key, 1.0) for c in found]) for key in COLUMNS.values()]
+                lines.append(f"| {method} | {' | '.join(shown)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the values in brackets."""
+    return f"{statistics.mean(values):.2f} ({', '.join(f'{v:.2f}' for v in values)})"
+
+
+if __name__ == "__main__":
+    main()
