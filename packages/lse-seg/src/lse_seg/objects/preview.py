@@ -20,15 +20,20 @@ COLUMNS, GAP, GREY = 6, 4, (56, 56, 56)
 
 
 def overlay(
-    picture: NDArray[np.uint8], labels: NDArray[Any], colours: NDArray[np.uint8], strength: float = 0.5
+    picture: NDArray[np.uint8],
+    labels: NDArray[Any],
+    colours: NDArray[np.uint8],
+    strength: float = 0.5,
+    bare: int | None = 0,
 ) -> NDArray[np.uint8]:
-    """A picture with its labels' colours over it and their outlines in full; label 0 is left as it is.
+    """A picture with its labels' colours over it and their outlines in full.
 
     Args:
         picture: (H, W, 3).
         labels: (H, W) integers; those without a colour (an ignore index) are shown in grey.
         colours: (classes, 3).
         strength: share of the colours.
+        bare: the label over which no colour is laid, None for none.
     """
     table = np.full((256, 3), 128, dtype=np.uint8)
     table[: len(colours)] = colours
@@ -36,7 +41,7 @@ def overlay(
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:-1] |= labels[:-1] != labels[1:]
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    share = np.where(edge, 1.0, np.where(labels > 0, strength, 0.0))[..., None]
+    share = np.where(edge, 1.0, np.where(labels == bare, 0.0, strength))[..., None]
     # along an outline the object's colour, on whichever side of it the pixel lies
     right, below = np.roll(labels, -1, 1), np.roll(labels, -1, 0)
     painted[edge] = table[np.maximum(labels, np.maximum(right, below))][edge]
