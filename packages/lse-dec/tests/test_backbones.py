@@ -384,11 +384,41 @@ def test_list_shows_stages_and_shapes() -> None:
         "site": "layer2",
         "channels": 64,
         "layout": "NCHW",
+        "map": [44, 44],
         "input": [64, 44, 44],
         "output": [128, 22, 22],
     }
     every = json.loads(invoke("--list", "--all", "--json", "resnet10t").output)
     assert "layer1.0.conv1" in [row["site"] for row in every["stages"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "family", "site", "expected"),
+    [
+        (["vit_tiny_patch16_224", "depth=1", "img_size=[64,96]"], "ViT", "blocks.0", ("Tokens", [4, 6])),
+        (["vit_tiny_patch16_224", "depth=1", "dynamic_img_size=true"], "ViT", "blocks.0",
+         ("VaryingTokens", [])),
+        (["deit_tiny_distilled_patch16_224", "depth=1"], "ViT", "blocks.0", ("Tokens", [14, 14])),
+        (["vit_small_patch14_reg4_dinov2", "depth=1", "img_size=70"], "ViT", "blocks.0", ("Tokens", [5, 5])),
+        (["beit_base_patch16_224", "depth=1", "embed_dim=24", "num_heads=3"], "BEiT", "blocks.0",
+         ("Tokens", [14, 14])),
+        (["swin_tiny_patch4_window7_224", "embed_dim=24", "depths=[1,1,1,1]"], "Swin", "layers.2",
+         ("NHWC", [28, 28])),
+        (["convnext_atto"], "ConvNeXt", "stages.1", ("NCHW", [56, 56])),
+        (["pvt_v2_b0"], "PVT", "stages.0", ("NHWC", [56, 56])),
+        (["hrnet_w18_small"], "HRNet", "stage3.0.branches.2", ("NCHW", [14, 14])),
+        (["mixer_s32_224", "img_size=64"], "Generic", "blocks.0", ("Tokens", [2, 2])),
+    ],
+)  # fmt: skip
+def test_list_for_every_family(
+    args: list[str], family: str, site: str, expected: tuple[str, list[int]]
+) -> None:
+    options = [word for setting in args[1:] for word in ("--model-set", setting)]
+    found = json.loads(invoke("--list", "--json", args[0], *options).output)
+    assert found["backbone"] == family
+    rows = {row["site"]: row for row in found["stages"]}
+    assert (rows[site]["layout"], rows[site]["map"]) == expected
+    assert rows["image"]["map"] == rows["image"]["input"][1:]
 
 
 def test_adapt_writes_a_folder(tmp_path: Any) -> None:

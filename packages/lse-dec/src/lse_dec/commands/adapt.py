@@ -141,6 +141,7 @@ def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None
             "site": stage.name,
             "channels": stage.channels,
             "layout": type(stage.layout).__name__,
+            "map": _map(stage, seen["" if n == "image" else n].shape),
             # the image is what the model as a whole takes, its entry is ""
             "input": list(seen["" if n == "image" else n].shape[1:]),
             "output": list(seen["" if n == "image" else n].output[1:]),
@@ -158,11 +159,24 @@ def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None
     for column in rows[0]:
         table.add_column(column, justify="right" if column == "channels" else "left")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(value, "varies" if key == "map" else "several") for key, value in row.items()))
     Console().print(table)
+    click.echo(
+        "map: rows x columns that a warp there moves. Choose with --site, repeatable"
+        + ("" if everything else "; --all shows every module that takes a map")
+        + "."
+    )
 
 
-def _cell(value: Any) -> str:
+def _map(stage: Any, shape: tuple[int, ...]) -> list[int]:
+    """Rows and columns of what enters the stage; [] where they follow the image at hand."""
+    kind = type(stage.layout).__name__
+    if kind in ("NCHW", "NHWC"):
+        return list(shape[2:] if kind == "NCHW" else shape[1:3])
+    return list(getattr(stage.layout, "grid", None) or ())
+
+
+def _cell(value: Any, empty: str) -> str:
     if isinstance(value, list):
-        return " x ".join(map(str, value)) or "several"
+        return " x ".join(map(str, value)) or empty
     return str(value)
