@@ -102,6 +102,19 @@ def test_keywords_that_cannot_be_inferred(tmp_path: Path) -> None:
     assert not (tmp_path / "wrong").exists()
 
 
+def test_a_loaded_model_knows_how_its_base_was_made(tmp_path: Path) -> None:
+    lse_dec.save(stirred(vit()), tmp_path / "told", model_kwargs=SMALL)
+    loaded = lse_dec.load(tmp_path / "told")
+    lse_dec.save(loaded, tmp_path / "again")
+    assert torch.equal(lse_dec.load(tmp_path / "again")(images()), loaded(images()))
+    loaded.base.reset_classifier(3)  # what was told no longer gives this model, but nearly
+    lse_dec.save(loaded, tmp_path / "changed")
+    assert torch.equal(lse_dec.load(tmp_path / "changed")(images()), loaded(images()))
+    loaded.base.blocks[0].mlp.act = nn.ReLU()  # no keyword explains this
+    lse_dec.save(loaded, tmp_path / "other")
+    assert Config.read(tmp_path / "other").model["source"] == "given"
+
+
 def test_heads_are_no_shape_but_count() -> None:
     assert same_architecture(vit(), vit())
     assert not same_architecture(vit(), vit(num_heads=4))

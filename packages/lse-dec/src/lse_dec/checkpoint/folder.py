@@ -37,8 +37,8 @@ def save(model: AdaptedModel, folder: str | Path, *, model_kwargs: Mapping[str, 
         model: what `lse_dec.adapt` returned.
         folder: where to write; made if absent, other files in it stay.
         model_kwargs: the keywords the base was made with by `timm.create_model`, needed where more than
-            classes, channels, image size and pooling was changed. Without them such a model is
-            written too, but `load` must be given the base.
+            classes, channels, image size and pooling was changed; a loaded model knows its own. Without
+            them such a model is written too, but `load` must be given the base.
 
     Returns:
         The folder.
@@ -109,7 +109,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> AdaptedModel:
 def _described(model: AdaptedModel, kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     # the sites are lifted out while the base is compared with its rebuild
     with model.without_sites() as base:
-        return describe(base, kwargs)
+        return describe(base, kwargs, model.made_with)
 
 
 def _checksum(path: Path) -> str:
@@ -160,6 +160,8 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None) -> AdaptedMo
             raise CheckpointError(f"unknown dtype {config.dtype!r}")
         model.to(dtype)
         settings = from_plain(config.settings)
-        return adapt(model, config.sites, mode=config.mode, **settings)
+        adapted = adapt(model, config.sites, mode=config.mode, **settings)
     except (LSEError, TypeError) as error:
         raise CheckpointError(f"{folder / NAME} does not fit: {error}") from error
+    adapted.made_with = config.model.get("kwargs")
+    return adapted

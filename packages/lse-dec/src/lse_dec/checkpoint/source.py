@@ -16,7 +16,9 @@ from lse_dec.checkpoint.config import CheckpointError
 __all__ = ["describe", "rebuild", "same_architecture"]
 
 
-def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe(
+    model: nn.Module, kwargs: Mapping[str, Any] | None = None, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """How to make `model` again, as `Config.model` holds it.
 
     timm does not remember the keywords a model was made with. They are inferred and tried: the entry
@@ -26,6 +28,7 @@ def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> dict[
         model: the base model.
         kwargs: the keywords of `timm.create_model`, where more than the number of classes, channels,
             image size and pooling was changed.
+        before: keywords that gave this model once, tried first.
 
     Raises:
         CheckpointError: `kwargs` were given and do not give this model.
@@ -36,7 +39,10 @@ def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> dict[
         if kwargs is not None:
             raise CheckpointError(f"{given['class']} was not made by timm.create_model: drop model_kwargs")
         return given
-    for guess in [dict(kwargs)] if kwargs is not None else _guesses(model):
+    guesses = _guesses(model)
+    if before is not None:  # and what may have been changed since, a new head for instance
+        guesses = [dict(before), *({**before, **guess} for guess in guesses), *guesses]
+    for guess in [dict(kwargs)] if kwargs is not None else guesses:
         source = {"source": "timm", "name": name, "kwargs": guess}
         try:
             with torch.device("meta"):
