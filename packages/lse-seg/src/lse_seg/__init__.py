@@ -10,7 +10,7 @@ from __future__ import annotations
 from lse_seg import environment as _environment  # noqa: F401  first, or nothing below imports
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.dataset import ScaledObjectsDataset
-from lse_seg.hooks import EquivarianceHook
+from lse_seg.hooks import EquivarianceHook, WarpVisualizationHook
 from lse_seg.losses import ConsistentSegmentor
 from lse_seg.metrics import EquivarianceError, IoUPerScale
 from lse_seg.placeholder import MissingOpError
@@ -30,5 +30,6 @@ __all__ = [
     "RandomMonotoneScaling",
     "ScaleObjects",
     "ScaledObjectsDataset",
+    "WarpVisualizationHook",
 ]
 __version__ = "0.1.0"
