@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import lse_dec
-from lse_core import SeparableWarp, unscale
+from lse_core import GridWarp, SeparableWarp, unscale
 from lse_core.errors import LSEError, OutputError, ShapeError
 from lse_dec.canonicalizers import Canonicalization
 from lse_dec.commands.look import look
@@ -125,6 +125,23 @@ def test_displacement_is_in_pixels() -> None:
     assert found.shape == (2, 33, 65)
     torch.testing.assert_close(found[:, 0], across.abs())  # the upper edge moves along itself only
     assert displacement_map(SeparableWarp.identity(1), 8, 8).max() < 1e-5
+
+
+class Coupled(nn.Module):
+    """Always answers with a coupled grid."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        g = GridWarp.random(features.shape[0], generator=torch.Generator().manual_seed(9))
+        return Canonicalization(g)  # type: ignore[arg-type]
+
+
+def test_coupled_warps_are_drawn() -> None:
+    figure = plot_sites(adapted(canonicalizer=Coupled), pictures())
+    assert "coupled warp" in figure.axes[5].texts[0].get_text()
+    assert shown(figure, 0, 4).max() > 0.5
 
 
 def test_pictures_that_are_not_given_are_the_input_stretched() -> None:

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from lse_core import MonotoneMap, SeparableWarp
+import lse_dec
+from lse_core import GridWarp, MonotoneMap, SeparableWarp
 from lse_dec.canonicalizers import DEC, Canonicalization, Variation
 from lse_dec.monitor import as_scalars, displacement, summarise
+
+NAMES = ["displacement", "largest_displacement", "least_slope", "greatest_slope", "residual", "converged",
+         "not_finite"]  # fmt: skip
 
 
 def test_displacement_of_a_known_warp() -> None:
@@ -48,3 +52,37 @@ def test_scalars_are_named_by_site() -> None:
     assert scalars["lse/layer1/greatest_slope"] > 1.0
     assert "lse/layer1/residual" not in scalars
     assert all(isinstance(v, float) for v in scalars.values())
+
+
+def test_coupled_warps_are_measured_too() -> None:
+    warp = GridWarp.random(2, generator=torch.Generator().manual_seed(0))
+    summary = summarise(Canonicalization(warp))  # type: ignore[arg-type]
+    at = warp.lattice(33, 33)
+    even = torch.stack(torch.meshgrid(*2 * [torch.linspace(0, 1, 33)], indexing="xy"), dim=-1)
+    assert summary.displacement == pytest.approx(float((at - even).abs().mean()), rel=1e-4)
+    assert summary.largest == pytest.approx(float((at - even).abs().max()), rel=1e-4)
+    assert summary.slopes[0] < 1.0 < summary.slopes[1]
+    # a separable warp, measured as if it were not, comes to the same
+    exact = SeparableWarp.random(2, 4, 2.0, generator=torch.Generator().manual_seed(0))
+    coupled = summarise(Canonicalization(exact @ GridWarp.identity(2)))  # type: ignore[arg-type]
+    found = summarise(Canonicalization(exact))
+    assert coupled.displacement == pytest.approx(found.displacement, rel=1e-4)
+    assert coupled.slopes == pytest.approx(found.slopes, rel=1e-3)
+
+
+def test_in_a_training_loop_of_ones_own() -> None:
+    """What the README shows: one line a step, for any logger; nothing stays in the model."""
+    model = lse_dec.adapt(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(8, 8, 3))), "1").train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    log: list[dict[str, float]] = []
+    for step in range(3):
+        x = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(step))
+        with lse_dec.observe(model) as found:
+            loss = model(x).square().mean() - 0.1 * model.canonicalizers["1"].update.head.weight.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        log.append(as_scalars(found))
+    assert log[0].keys() == log[2].keys() == {f"lse/1/{name}" for name in NAMES}
+    assert log[0]["lse/1/displacement"] < 1e-6 < log[2]["lse/1/displacement"]
+    assert log[2]["lse/1/residual"] > 0

@@ -38,15 +38,34 @@ class SiteSummary(NamedTuple):
 
 
 def displacement(found: Canonicalization, points: int = 33) -> Tensor:
-    """Distance of the warp from the identity along each axis at equal steps, (B, 2, points).
+    """Distance of the warp from the identity along each axis, at equal steps.
 
-    Of a warp that is not separable, at all points of the lattice: (B, 2, points^2).
+    Returns:
+        (B, 2, points), axis x first; (B, 2, points * points), on a lattice, for coupled warps, whose axes
+        depend on each other.
     """
-    u = torch.linspace(0.0, 1.0, points, device=found.warp.device, dtype=found.warp.dtype)
-    if isinstance(found.warp, PointwiseWarp):
-        lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
-        return (found.warp(lattice) - lattice).abs().mT
-    return torch.stack([found.warp.x(u) - u, found.warp.y(u) - u], dim=1).abs()
+    warp = found.warp
+    if isinstance(warp, PointwiseWarp):
+        identity = SeparableWarp.identity(1, device=warp.device, dtype=warp.dtype)
+        even = _lattice(identity, points)
+        return (_lattice(warp, points) - even).abs().flatten(1, 2).transpose(1, 2)
+    u = torch.linspace(0.0, 1.0, points, device=warp.device, dtype=warp.dtype)
+    return torch.stack([warp.x(u) - u, warp.y(u) - u], dim=1).abs()
+
+
+def _slopes(warp: SeparableWarp | PointwiseWarp, points: int = 33) -> Tensor:
+    """Slopes of each axis along itself, (B, n); mean slopes of a lattice's cells for coupled warps."""
+    if isinstance(warp, PointwiseWarp):
+        at = _lattice(warp, points)
+        along_x, along_y = at[..., 0].diff(dim=2), at[..., 1].diff(dim=1)
+        return (points - 1) * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
+    return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
+
+
+def _lattice(warp: SeparableWarp | PointwiseWarp, points: int) -> Tensor:
+    u = torch.linspace(0.0, 1.0, points, device=warp.device, dtype=warp.dtype)
+    at = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1)
+    return warp(at.view(-1, 2)).view(-1, points, points, 2)
 
 
 def displacement_map(warp: SeparableWarp | PointwiseWarp, height: int, width: int) -> Tensor:
