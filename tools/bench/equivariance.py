@@ -66,7 +66,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, measure, and write the page or print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=250, help="training steps")
+    parser.add_argument("--steps", type=int, default=200, help="training steps")
     parser.add_argument("--batch", type=int, default=24, help="pictures a step, each with its warped double")
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def digits(split: str, resolution: int, seed: int) -> Tensor:
     """Locally scaled digits as the demo's networks see them, (N, 1, R, R)."""
-    count = 1024 if split == "train" else 128
+    count = 1024 if split == "train" else 96
     config = DigitsConfig(count=count, resolution=resolution, split=split, seed=seed)
     return (load_digits_dataset(config).images.float() / 255.0 - 0.1) / 0.3
 
@@ -158,7 +158,7 @@ def report(rows: dict[str, list[Row]], analytic: float, options: argparse.Namesp
         f"--resolution {options.resolution} --seeds {seeds}`:",
         "a DEC at the image (8 segments, slopes within [1/4, 4], Anderson), trained with Eq. 5 alone, no",
         "labels, on 1,024 locally scaled digits, with 2 to 12 solver steps from the identity; measured on",
-        f"128 of others, warps with slopes within [1/{RATIO:g}, {RATIO:g}]. Errors by seed, else means.",
+        f"96 of others, warps with slopes within [1/{RATIO:g}, {RATIO:g}]. Errors by seed, else means.",
         f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, 2 cores, no GPU.",
         "",
         f"| rule | {columns} | {STEPS[-1]}, from elsewhere | {STEPS[-1]}, picture's frame |",

@@ -130,7 +130,8 @@ def adapt(
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
-        warp: name of the warp family; canonicalizers built in know "separable".
+        warp: name of the warp family: "separable", or "grid" for the paper's coupled grids, which of the
+            canonicalizers built in only "dec" knows.
         rule: update rule, a name ("residual", "compose", "absolute") or an object.
         solver: fixed-point solver, a name ("naive", "anderson", "broyden") or an object.
         steps: evaluations of the update, at least 1.
@@ -156,8 +157,6 @@ def adapt(
     reg = registry()
     if isinstance(warp, str):
         reg.get("warp", warp)
-    if warp != "separable":
-        raise UnknownNameError(f"canonicalizers know the warp 'separable' only; got {warp!r}")
     backbone = backbone_of(model)
     if sites is None:
         sites = [IMAGE, *(stage.name for stage in backbone.stages(model)[:1])]
@@ -186,6 +185,12 @@ def adapt(
             if settings[name] != default:
                 raise LSEError(f"canonicalizer {canonicalizer!r} takes no {name}; got {settings[name]!r}")
             del given[name]
+    if warp != "separable":
+        if not takes(factory, "warp"):
+            raise UnknownNameError(
+                f"canonicalizer {canonicalizer!r} knows the warp 'separable' only; got {warp!r}"
+            )
+        given["warp"] = warp
     # build every module before touching the model: an error must leave it as it was
     channels = [place.channels for place in places]
     if feed == "image":

@@ -77,13 +77,14 @@ def canonicalizer_equivariance_loss(
     warp = canonicalizer(both, channels_last=channels_last, **options).warp
     n = features.shape[0]
     plain, moved = warp[:n], warp[n:]
-    size = warp_distance(g, SeparableWarp.identity(g.batch, device=g.device, dtype=g.dtype))
+    identity = SeparableWarp.identity(g.batch, device=g.device, dtype=g.dtype)
+    size = warp_distance(g, identity)
     if frame == "canonical":
         apart = warp_distance(moved, g @ plain)
     elif all(isinstance(w, SeparableWarp) for w in (plain, moved, g)):
         apart = warp_distance(moved @ ~plain, g)
     else:
-        apart = _weighed(plain, moved, g)
+        apart, size = _weighed(plain, moved, g), _weighed(identity, identity, g)
     return apart.mean() / size.mean().clamp_min(1e-12)
 
 

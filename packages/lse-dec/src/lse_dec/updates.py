@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,10 @@ def smooth_bound(w: Tensor, ratio: float) -> Tensor:
 
 
 class UpdateRule(Protocol):
-    """Next state from the state and a proposal, (B, 2, N) each."""
+    """Next state from the state and a proposal, (B, 2, N) each; (B, 2, N + 1, N) for coupled grids.
+
+    A rule that cannot take those has an attribute `coupled` that is False.
+    """
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Next log-slopes, within ln(ratio)/2 either side.
@@ -113,8 +116,11 @@ class Residual(_Stepping):
 class Compose(_Stepping):
     """Phi <- Phi o delta(S^-1(F; Phi)): the step is itself a warp, composed in the canonical frame.
 
-    The product is read off at the N knots again (`MonotoneMap.resample`), where it is exact.
+    The product is read off at the N knots again (`MonotoneMap.resample`), where it is exact. For separable
+    warps alone: coupled grids have no products.
     """
+
+    coupled: ClassVar[bool] = False
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Compose with the map whose log-slopes are the bounded proposal less the pull."""

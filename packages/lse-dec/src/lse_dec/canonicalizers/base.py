@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from lse_core.errors import ShapeError
+from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
 from lse_dec.solvers import Solution
 
@@ -19,11 +20,12 @@ class Canonicalization:
     """A canonicalizer's answer.
 
     Attributes:
-        warp: h(F), batch B; `lse_core.unscale(F, warp)` is the canonical form (Eq. 6).
+        warp: h(F), batch B; `lse_core.unscale(F, warp)` is the canonical form (Eq. 6). A
+            `SeparableWarp`, or what was asked for instead (`lse_core.GridWarp`).
         solution: the fixed-point solve behind it, or None for canonicalizers without one.
     """
 
-    warp: SeparableWarp
+    warp: SeparableWarp | PointwiseWarp
     solution: Solution | None = None
 
 

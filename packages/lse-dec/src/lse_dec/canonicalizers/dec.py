@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
 from lse_core.monotone import uniform_basis
-from lse_core.resample import axis_weights, pixel_centres, warp_by_weights
+from lse_core.resample import axis_weights, pixel_centres, unscale, warp_by_weights
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
 from lse_dec.canonicalizers.bounded import NonexpansiveNetwork, proposal_gain
+from lse_dec.canonicalizers.coupled import GridNetwork, grid_warp
 from lse_dec.canonicalizers.network import UpdateNetwork
 from lse_dec.canonicalizers.reduction import Reduction
 from lse_dec.canonicalizers.variation import Variation
@@ -24,7 +26,7 @@ __all__ = ["DEC"]
 
 
 class DEC(nn.Module):
-    """Finds the separable warp that brings a feature map to canonical form, as a fixed point.
+    """Finds the warp that brings a feature map to canonical form, as a fixed point.
 
     The map is reduced once (anti-aliased, same corners) and projected to a few channels once, since
     both commute with a warp; each solver step then only warps that small map, runs the update
@@ -48,12 +50,16 @@ class DEC(nn.Module):
             the device once a step (never when exporting: that needs a fixed number of steps).
         start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
             equivariant already (within `ratio`); the update's pull is then towards it.
-
         contraction: Lipschitz constant below 1 that the update keeps by construction (see
             `lse_dec.canonicalizers.bounded` for what that costs), or None; residual and absolute only.
 
+        warp: "separable", the exact group, or "grid", the paper's coupled grid of (segments + 1)^2 nodes (A26
+            to A29), for the rules residual and absolute; the state is then (B, 2, N + 1, N) log-slopes.
+        inverse: for "grid", what puts a dense output back: "axes", each axis on its own as in the paper, or
+            "refined", the true inverse, an error where the grid folds.
+
     Raises:
-        LSEError: a setting out of its range.
+        LSEError: a setting out of its range, or settings that do not go together.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class DEC(nn.Module):
         stop_early: bool = False,
         start: str = "identity",
         contraction: float | None = None,
+        warp: str = "separable",
+        inverse: str = "axes",
     ) -> None:
         super().__init__()
         if not 1.0 < ratio <= 4.0:
@@ -89,9 +97,11 @@ class DEC(nn.Module):
         self.solver: Solver = solver if solver is not None else Anderson()
         self.gradient = as_gradient(gradient)
         self.reduce = Reduction(channels, projection, resolution)
+        self.warp, self.inverse = warp, inverse
+        _check_family(self.rule, warp, inverse, contraction)
         self.gain = None if contraction is None else _allowed(self.rule, contraction, ratio)
         network = UpdateNetwork if contraction is None else NonexpansiveNetwork
-        self.update = network(projection, segments, widths)
+        self.update = (GridNetwork if warp == "grid" else network)(projection, segments, widths)
         if start not in ("identity", "variation"):
             raise unknown_name("start", start, ["identity", "variation"])
         self.start = Variation(channels, segments=segments) if start == "variation" else None
@@ -110,7 +120,8 @@ class DEC(nn.Module):
             features: (B, C, H, W), or (B, H, W, C) if `channels_last`.
             channels_last: where the channels are.
             steps: evaluations of the update in this call; None takes the module's.
-            start: initial log-slopes (B, 2, N), Phi^(0); None starts as the module says.
+            start: initial log-slopes (B, 2, N), Phi^(0), or (B, 2, N + 1, N) for a grid; None starts as the
+                module says.
 
         Returns:
             The warp, in float32 (float64 for float64 features), and its solve.
@@ -130,47 +141,95 @@ class DEC(nn.Module):
             rtol=self.rtol,
             stop_early=self.stop_early,
         )
-        w = solution.z.view(-1, 2, self.segments)
+        w = solution.z.view(-1, *self.shape)
+        if self.warp == "grid":
+            return Canonicalization(grid_warp(w, self.inverse == "refined"), solution)
         return Canonicalization(SeparableWarp.from_log_slopes(w), solution)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one map's state."""
+        n = self.segments
+        return (2, n + 1, n) if self.warp == "grid" else (2, n)
 
     def problem(
         self, features: Tensor, *, channels_last: bool = False
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """The update H of Eq. 14 for a batch of maps, (B, 2N) to (B, 2N), and Phi^(0), (B, 2N).
+        """The update H of Eq. 14 for a batch of maps, (B, D) to (B, D), and Phi^(0), (B, D).
 
-        What `forward` solves; `lse_dec.contraction` measures how much it contracts.
+        D is 2N, or 2N(N + 1) for grids. What `forward` solves; `lse_dec.contraction` measures how much it
+        contracts.
         """
         planes = channels_first(features, self.channels, channels_last, "dec")
         x = self.reduce(features, channels_last)
-        b, n = x.shape[0], self.segments
+        b = x.shape[0]
         # coordinates need at least float32, whatever the features' precision
         precise = torch.promote_types(features.dtype, torch.float32)
-        w0 = torch.zeros(b, 2 * n, device=x.device, dtype=precise)
+        w0 = torch.zeros(b, math.prod(self.shape), device=x.device, dtype=precise)
         rest: dict[str, Tensor] = {}
         if self.start is not None:
             first = self.start(planes).warp
             slopes = torch.stack([first.x.log_slopes, first.y.log_slopes], dim=1).to(w0)
+            if self.warp == "grid":  # a separable warp is a grid whose rows, and whose columns, are alike
+                slopes = slopes.unsqueeze(2).expand(b, *self.shape)
             rest = {"rest": slopes - slopes.mean(-1, keepdim=True)}
-            w0 = smooth_bound(slopes, self.ratio).reshape(b, 2 * n)
+            w0 = smooth_bound(slopes, self.ratio).reshape(b, -1)
         # constants of the solve, made once and not once a step
         averages = self.update.averages(x)
         gain = None if self.gain is None else (self.gain / proposal_gain(x, averages, self.ratio)).to(w0)
-        basis_x, basis_y = (uniform_basis(pixel_centres(m, w0), n) for m in (x.shape[3], x.shape[2]))
+        canonical = _on_grid(x) if self.warp == "grid" else _on_axes(x, self.segments, w0)
 
         def update(state: Tensor) -> Tensor:
-            w = state.view(b, 2, n)
-            rises = w.softmax(-1)
-            # sums, not matmul: autocast must not lower the precision of coordinates
-            u_x = (rises[:, :1] * basis_x).sum(-1)
-            u_y = (rises[:, 1:] * basis_y).sum(-1)
-            canonical = warp_by_weights(
-                x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
-            )
-            proposal = self.update(canonical, averages).to(w)
+            w = state.view(b, *self.shape)
+            proposal = self.update(canonical(w), averages).to(w)
             proposal = proposal if gain is None else gain * proposal
-            return self.rule(w, proposal, self.ratio, **rest).reshape(b, 2 * n)
+            return self.rule(w, proposal, self.ratio, **rest).reshape(b, -1)
 
         return update, w0
+
+
+def _on_axes(x: Tensor, segments: int, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map (B, C, h, w) under separable warps of log-slopes (B, 2, N)."""
+    basis_x, basis_y = (uniform_basis(pixel_centres(m, like), segments) for m in (x.shape[3], x.shape[2]))
+
+    def canonical(w: Tensor) -> Tensor:
+        rises = w.softmax(-1)
+        # sums, not matmul: autocast must not lower the precision of coordinates
+        u_x = (rises[:, :1] * basis_x).sum(-1)
+        u_y = (rises[:, 1:] * basis_y).sum(-1)
+        return warp_by_weights(
+            x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
+        )
+
+    return canonical
+
+
+def _on_grid(x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map (B, C, h, w) under coupled grids of log-slopes (B, 2, N + 1, N)."""
+
+    def canonical(w: Tensor) -> Tensor:
+        # coordinates are made by matrix products, which autocast would lower
+        with torch.autocast(x.device.type, enabled=False):
+            return unscale(x, grid_warp(w))
+
+    return canonical
+
+
+def _check_family(rule: UpdateRule, warp: str, inverse: str, contraction: float | None) -> None:
+    """Refuse settings that do not go together."""
+    if warp not in ("separable", "grid"):
+        raise unknown_name("warp of dec", warp, ["separable", "grid"])
+    if inverse not in ("axes", "refined"):
+        raise unknown_name("inverse", inverse, ["axes", "refined"])
+    if warp == "separable" and inverse != "axes":
+        raise LSEError("dec: separable warps have one inverse, the exact one; leave inverse out")
+    if warp == "grid" and contraction is not None:
+        raise LSEError("dec: contraction by construction is for warp='separable'; leave one of the two out")
+    if warp == "grid" and not getattr(rule, "coupled", True):
+        raise LSEError(
+            f"dec: the rule {type(rule).__name__} composes warps, and products of coupled grids are no "
+            "grids; use rule='residual' or 'absolute', or warp='separable'"
+        )
 
 
 def _allowed(rule: UpdateRule, contraction: float, ratio: float) -> float:

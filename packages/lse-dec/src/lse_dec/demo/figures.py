@@ -92,6 +92,7 @@ def canonical_figure(model: AdaptedModel, settings: DemoSettings, device: str) -
     with torch.no_grad(), observe(model) as record:
         model.eval()(x)
     warp = record["image"].warp
+    assert isinstance(warp, SeparableWarp)
     canonical = unscale(images.to(device).float(), warp).round().to(torch.uint8).cpu()[:, 0]
     columns = len(SAME_DIGITS_AT)
     figure = Figure(figsize=(9, 1.95 * 2 * numbers))

@@ -197,6 +197,7 @@ def _look(
     with torch.no_grad(), observe(dec) as record:
         dec.eval()(x)
     warp = record["image"].warp
+    assert isinstance(warp, SeparableWarp)
     identity = SeparableWarp.identity(warp.batch, device=warp.device)
     pixels = warp_distance(warp, identity).sqrt().mean() * (settings.resolution - 1)
     tick()

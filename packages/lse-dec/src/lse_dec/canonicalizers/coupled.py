@@ -1,0 +1,80 @@
+"""The DEC's update of a coupled grid (A26 to A29): what it looks at, and its proposal for every node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lse_core.grid import GridInverse, GridWarp
+from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
+
+__all__ = ["GridNetwork", "RefinedGridWarp", "grid_warp", "node_weights"]
+
+
+class GridNetwork(UpdateNetwork):
+    """The update network with a proposal for every row and column of a grid of (N + 1)^2 nodes.
+
+    As the paper pools to the grid's parameters: the map is averaged onto segments along one axis and onto
+    nodes along the other. The head runs over that plane, the same for both axes. Arguments as
+    `UpdateNetwork`; the last layer starts at zero, too.
+    """
+
+    def __init__(
+        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), hidden: int = 32
+    ) -> None:
+        super().__init__(channels, segments, widths, hidden)
+        self.mix = nn.Conv2d(widths[-1] if widths else channels, hidden, 3, padding=1)  # type: ignore[assignment]
+        self.head = nn.Conv2d(hidden, 1, 3, padding=1)  # type: ignore[assignment]
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def averages(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Constant matrices for maps like `x`: (w, 2N + 1) and (h, 2N + 1), segments first, then nodes."""
+        n = self.segments
+        return tuple(  # type: ignore[return-value]
+            torch.cat([segment_weights(size, n, x), node_weights(size, n + 1, x)]).T
+            for size in (x.shape[3], x.shape[2])
+        )
+
+    def forward(self, x: Tensor, averages: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Proposal (B, 2, N + 1, N) for a map (B, C, h, w): rows of l_X first, then columns of l_Y."""
+        along_x, along_y = (a.to(x.dtype) for a in (self.averages(x) if averages is None else averages))
+        n, x = self.segments, self.convolutions(x)
+        rows = along_y[:, n:].T @ (x @ along_x[:, :n])  # (B, C, N + 1, N)
+        columns = along_x[:, n:].T @ (x.mT @ along_y[:, :n])
+        hidden = nn.functional.silu(self.mix(torch.cat([rows, columns])))
+        return self.head(hidden)[:, 0].unflatten(0, (2, -1)).transpose(0, 1)
+
+
+def node_weights(n: int, nodes: int, like: Tensor) -> Tensor:
+    """Averages of n pixels around equally spaced nodes, (nodes, n): tents from node to node, rows sum to 1.
+
+    Where pixels are fewer than nodes, nodes between two pixels mix those.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    at = torch.linspace(0.0, 1.0, nodes, device=like.device, dtype=dtype).unsqueeze(1) * (n - 1)
+    reach = max(1.0, (n - 1) / (nodes - 1))
+    pixels = torch.arange(n, device=like.device, dtype=dtype)
+    tent = (1.0 - (at - pixels).abs() / reach).clamp_min(0.0)
+    return (tent / tent.sum(-1, keepdim=True)).to(like.dtype)
+
+
+class RefinedGridWarp(GridWarp):
+    """A `GridWarp` whose inverse is the true one (`GridWarp.inverse`), not the paper's per axis."""
+
+    __slots__ = ()
+
+    def __invert__(self) -> GridInverse:
+        """The true inverse; WarpError where the warp folds."""
+        return self.inverse()
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> RefinedGridWarp:
+        return RefinedGridWarp(f(self.nodes), check=False)
+
+
+def grid_warp(w: Tensor, refined: bool = False) -> GridWarp:
+    """The warp of log-slopes (B, 2, N + 1, N): along rows of l_X, then along columns of l_Y."""
+    warp = GridWarp.from_log_slopes(w[:, 0], w[:, 1])
+    return RefinedGridWarp(warp.nodes, check=False) if refined else warp
