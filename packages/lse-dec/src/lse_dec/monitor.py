@@ -45,27 +45,11 @@ def displacement(found: Canonicalization, points: int = 33) -> Tensor:
         depend on each other.
     """
     warp = found.warp
-    if isinstance(warp, PointwiseWarp):
-        identity = SeparableWarp.identity(1, device=warp.device, dtype=warp.dtype)
-        even = _lattice(identity, points)
-        return (_lattice(warp, points) - even).abs().flatten(1, 2).transpose(1, 2)
     u = torch.linspace(0.0, 1.0, points, device=warp.device, dtype=warp.dtype)
+    if isinstance(warp, PointwiseWarp):
+        even = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1)
+        return (warp.lattice(points, points) - even).abs().flatten(1, 2).transpose(1, 2)
     return torch.stack([warp.x(u) - u, warp.y(u) - u], dim=1).abs()
-
-
-def _slopes(warp: SeparableWarp | PointwiseWarp, points: int = 33) -> Tensor:
-    """Slopes of each axis along itself, (B, n); mean slopes of a lattice's cells for coupled warps."""
-    if isinstance(warp, PointwiseWarp):
-        at = _lattice(warp, points)
-        along_x, along_y = at[..., 0].diff(dim=2), at[..., 1].diff(dim=1)
-        return (points - 1) * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
-    return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
-
-
-def _lattice(warp: SeparableWarp | PointwiseWarp, points: int) -> Tensor:
-    u = torch.linspace(0.0, 1.0, points, device=warp.device, dtype=warp.dtype)
-    at = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1)
-    return warp(at.view(-1, 2)).view(-1, points, points, 2)
 
 
 def displacement_map(warp: SeparableWarp | PointwiseWarp, height: int, width: int) -> Tensor:
@@ -95,15 +79,6 @@ def summarise(found: Canonicalization) -> SiteSummary:
             converged=float((codes == Code.CONVERGED).float().mean()),
             not_finite=int((~finite).sum()),
         )
-
-
-def _slopes(warp: SeparableWarp | PointwiseWarp, cells: int = 32) -> Tensor:
-    """All slopes along the axes; of a warp that is not separable, between the points of a lattice."""
-    if isinstance(warp, SeparableWarp):
-        return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
-    at = warp.lattice(cells + 1, cells + 1)
-    along_x, along_y = at[..., 0].diff(dim=2), at[..., 1].diff(dim=1)
-    return cells * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
 
 
 def as_scalars(record: Mapping[str, Canonicalization], prefix: str = "lse/") -> dict[str, float]:
