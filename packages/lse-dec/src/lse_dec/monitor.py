@@ -81,6 +81,15 @@ def summarise(found: Canonicalization) -> SiteSummary:
         )
 
 
+def _slopes(warp: SeparableWarp | PointwiseWarp, cells: int = 32) -> Tensor:
+    """All slopes along the axes; of a warp that is not separable, between the points of a lattice."""
+    if isinstance(warp, SeparableWarp):
+        return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
+    at = warp.lattice(cells + 1, cells + 1)
+    along_x, along_y = at[..., 0].diff(dim=2), at[..., 1].diff(dim=1)
+    return cells * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
+
+
 def as_scalars(record: Mapping[str, Canonicalization], prefix: str = "lse/") -> dict[str, float]:
     """Flat names and numbers for any logger, for all sites of `lse_dec.observe`'s record.
 
