@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lse_dec.data.errors import DataError
 from lse_dec.data.glyphs import load_glyphs
 from lse_seg.dataset import ScaledObjectsDataset
 from lse_seg.objects import FAMILIES, ObjectsConfig, class_names, palette, write_objects
-from lse_seg.objects.photographs import PLACES
+from lse_seg.objects.photographs import PLACES, photographs
 from lse_seg.objects.preview import overlay
 from lse_seg.objects.scene import draw, scene
 from lse_seg.objects.sprites import DISTANCES, sprite
@@ -244,6 +245,14 @@ def test_what_is_there_is_replaced_only_when_told(folder: Path, tmp_path: Path) 
     write_objects(ObjectsConfig(train=2, test=0, size=32), out, force=True)
     assert len(list((out / "img_dir" / "train").iterdir())) == 2
     assert (out / "mine.txt").read_text() == "kept"
+
+
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    photographs.cache_clear()
+    with pytest.raises(DataError, match=r"pip install 'lse-seg\[data\]'"):
+        write_objects(CONFIG, tmp_path / "objects")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_write_leaves_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lse_dec.data.errors import DataError
 
-__all__ = ["background", "cutout"]
+__all__ = ["background", "cutout", "photographs"]
 
 Box = tuple[int, int, int, int, int]  # photograph, left, top, right, bottom
 CHINA, FLOWER = 0, 1
@@ -33,7 +33,8 @@ PAGODA = (
 
 
 @cache
-def _photographs() -> tuple[NDArray[np.uint8], ...]:
+def photographs() -> tuple[NDArray[np.uint8], ...]:
+    """Bytes (H, W, 3) of china.jpg and flower.jpg; DataError where scikit-learn is not installed."""
     try:
         from sklearn.datasets import load_sample_images
     except ImportError as error:
@@ -50,7 +51,7 @@ def background(rng: np.random.Generator, split: str, size: int) -> Tensor:
     photograph, left, top, right, bottom = places[rng.integers(len(places))]
     side = int(rng.integers(64, min(right - left, bottom - top) + 1))
     x, y = int(rng.integers(left, right - side + 1)), int(rng.integers(top, bottom - side + 1))
-    crop = torch.from_numpy(_photographs()[photograph][y : y + side, x : x + side]).permute(2, 0, 1)
+    crop = torch.from_numpy(photographs()[photograph][y : y + side, x : x + side]).permute(2, 0, 1)
     crop = crop.double() / 255.0
     if rng.random() < 0.5:
         crop = crop.flip(-1)
@@ -62,7 +63,7 @@ def background(rng: np.random.Generator, split: str, size: int) -> Tensor:
 def cutout(name: str, pixels: int) -> tuple[Tensor, Tensor]:
     """Colours (3, S, S) and opacity (S, S) of a thing of the photographs, float64 within [0, 1]."""
     if name == "flower":
-        photograph, (left, top, right, bottom) = _photographs()[FLOWER], (166, 80, 450, 364)
+        photograph, (left, top, right, bottom) = photographs()[FLOWER], (166, 80, 450, 364)
         crop = photograph[top:bottom, left:right]
         red, green = crop[..., 0].astype(int), crop[..., 1].astype(int)
         rows, cols = np.indices(red.shape)
@@ -70,7 +71,7 @@ def cutout(name: str, pixels: int) -> tuple[Tensor, Tensor]:
         near = np.hypot(rows - 141, cols - 141) < 142
         opacity = _solid((red > green + 20) & near)
     else:
-        photograph, (left, top, right, bottom) = _photographs()[CHINA], (50, 28, 396, 374)
+        photograph, (left, top, right, bottom) = photographs()[CHINA], (50, 28, 396, 374)
         crop = photograph[top:bottom, left:right]
         picture = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(picture).polygon([(x - left, y - top) for x, y in PAGODA], fill=255)

@@ -18,6 +18,7 @@ from PIL import Image
 from lse_core.errors import OutputError
 from lse_dec.data.glyphs import load_glyphs
 from lse_dec.data.store import check_folder
+from lse_seg.objects.photographs import photographs
 from lse_seg.objects.scene import SPLITS, draw, scene
 from lse_seg.objects.settings import ObjectsConfig, class_names, palette
 
@@ -89,6 +90,7 @@ def write_objects(
 
 def generate(config: ObjectsConfig, split: str, start: int = 0) -> Iterator[Picture]:
     """Draw a split's images in order, from scene `start` on: name, picture (R, R, 3), labels (R, R)."""
+    photographs()  # where scikit-learn is missing, this says which extra of this package brings it
     glyphs = load_glyphs(config.source, split)
     for number in range(start, getattr(config, split)):
         what = scene(config, split, number, glyphs)
