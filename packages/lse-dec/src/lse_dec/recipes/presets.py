@@ -1,0 +1,49 @@
+"""What the compared methods are, as settings of a run: the only place where a table's rows differ.
+
+Values may hold "$seed". All begin with the same weights and get the same further steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["PRESETS"]
+
+_DEC: Mapping[str, Any] = {
+    "adapt.sites": ["image"],
+    "adapt.canonicalizer": "dec",
+    "adapt.rule": "compose",
+    "adapt.solver": "anderson",
+    "adapt.steps": 5,
+    "adapt.segments": 8,
+    "adapt.ratio": 4.0,
+    "adapt.gradient": "unrolled",
+    "adapt.projection": 8,
+    "adapt.widths": [16, 32],
+    "adapt.resolution": 12,
+}
+_BY_TASK: Mapping[str, Any] = {"canonicalizer.weight": 0.0, "canonicalizer.task_gradient": True}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "base": {"augment.warp_ratio": 1.0, "adapt": None},
+    "aug": {"adapt": None},
+    "augl": {"method.name": "augl", "adapt": None},
+    "invl": {"method.name": "invl", "adapt": None},
+    # as the paper trains them: by the task's loss
+    "canon": {"adapt.sites": ["image"], "adapt.canonicalizer": "canon", "adapt.ratio": 4.0, **_BY_TASK},
+    "optim": {"adapt.sites": ["image"], "adapt.canonicalizer": "optim", "adapt.ratio": 4.0, **_BY_TASK},
+    "dec": _DEC,
+    "dec_residual": {**_DEC, "adapt.rule": "residual"},
+    "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
+    # the rule of the authors' code, and their signal too
+    "dec_authors": {**_DEC, "adapt.rule": "absolute", **_BY_TASK},
+    "dec_variation": {**_DEC, "adapt.start": "variation"},
+    "variation": {
+        "adapt.sites": ["image"],
+        "adapt.canonicalizer": "variation",
+        "adapt.strength": 0.75,
+        **_BY_TASK,
+    },
+}
+"""Methods by name, over a run that augments with random warps."""

@@ -1,0 +1,33 @@
+"""A run of a recipe in a process of its own: `python -m lse_dec.recipes.worker`, told what to do on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from lse_core.errors import LSEError
+
+
+def main() -> None:
+    """Run the cell that one line of JSON describes; end when nobody holds the other end of stdin."""
+    task = json.loads(sys.stdin.readline())
+
+    def leave_with_parent() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    from lse_dec.recipes.runner import run_cell
+    from lse_dec.training.config import RunConfig
+
+    try:
+        run_cell(RunConfig.parse(task["config"]), Path(task["folder"]), task["measures"])
+    except LSEError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Print the tables of a recipe's results, or write their page with a figure.
+
+python tools/tables.py runs/unseen_scales-cpu
+python tools/tables.py runs/unseen_scales-cpu --write docs/results/unseen_scales.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lse_core.errors import LSEError
+from lse_dec.recipes import open_results
+from lse_dec.recipes.report import gather, markdown, numbers, read_results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder of results, as `lse train RECIPE` writes it")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE.md", help="write the page, and PAGE.svg beside it"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        recipe, plan, notes = open_results(options.out)
+    except LSEError as error:
+        sys.exit(f"error: {error}")
+    results = read_results(options.out, plan.cells, bool(recipe.measures))
+    tables = markdown(recipe, results, len(plan.cells))
+    if options.write is None:
+        print(tables)
+        return
+    if not results:
+        sys.exit(f"error: {options.out} has no finished cell: there is nothing to write")
+    options.write.parent.mkdir(parents=True, exist_ok=True)
+    drawing = options.write.with_suffix(".svg")
+    figure(recipe, results, drawing)
+    options.write.write_text(page(recipe, plan, notes, results, tables, drawing.name), encoding="utf-8")
+    print(f"written to {options.write} and {drawing}")
+
+
+def page(
+    recipe: Any, plan: Any, notes: dict[str, Any], results: Sequence[Any], tables: str, drawing: str
+) -> str:
+    """The page in Markdown."""
+    runs = {id(r): r.seconds for r in results}
+    seeds = sorted({r.seed for r in results})
+    versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
+    run = recipe.run
+    start = recipe.start.settings.get("steps", run.get("steps")) if recipe.start else None
+    steps = f"{start} steps of the common start, then {run['steps']}" if start else f"{run['steps']} steps"
+    return "\n".join(
+        [
+            f"# {recipe.title}",
+            "",
+            f"`{notes['command']}`, then `python tools/tables.py`.",
+            "",
+            recipe.about.strip(),
+            "",
+            f"{steps} in every cell, batches of {run['batch_size']}; seeds {', '.join(map(str, seeds))}; "
+            "mean ± sample standard deviation over seeds.",
+            f"{notes['machine']}; {versions}. Training of the finished cells took "
+            f"{sum(runs.values()) / 60:.0f} minutes of wall time, starts and measurements not counted.",
+            "",
+            tables.rstrip(),
+            "",
+            f"![{recipe.title}]({drawing})",
+            "",
+        ]
+    )
+
+
+def figure(recipe: Any, results: Sequence[Any], path: Path) -> None:
+    """Bars of the first report's numbers: a group a column, a bar a row, deviations as lines."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "lse"  # the same results, the same file
+    import matplotlib.pyplot as plt
+
+    report = recipe.reports[0]
+    rows, columns = gather(recipe, report, results)
+    shown = [*columns, *([None] if report.average else [])]
+    fig, axes = plt.subplots(
+        1, len(report.values), figsize=(5.2 * len(report.values), 3.4), squeeze=False, layout="constrained"
+    )
+    width = 0.8 / len(rows)
+    for plot, value in zip(axes[0], report.values, strict=True):
+        for i, row in enumerate(rows):
+            found = [numbers(recipe, report, results, row, column, value) for column in shown]
+            places = [j + (i - (len(rows) - 1) / 2) * width for j, n in enumerate(found) if n is not None]
+            there = [n for n in found if n is not None]
+            plot.bar(
+                places, [n.mean for n in there], width, yerr=[n.deviation for n in there],
+                error_kw={"lw": 0.8}, label=recipe.label(report.rows, row),
+            )  # fmt: skip
+        labels = [
+            "mean" if c is None else recipe.label(report.columns, c) if report.columns in recipe.axes else c
+            for c in shown
+        ]
+        plot.set_xticks(range(len(shown)), labels, fontsize=8)
+        plot.set_title({"accuracy": "accuracy, %", "invariance_error": "InvE"}.get(value, value), fontsize=9)
+        plot.spines[["top", "right"]].set_visible(False)
+    axes[0][-1].legend(fontsize=7, frameon=False)
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+if __name__ == "__main__":
+    main()
