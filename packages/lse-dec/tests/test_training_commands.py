@@ -143,6 +143,13 @@ def test_ctrl_c_leaves_a_state_and_one_line(place: Path, monkeypatch: pytest.Mon
     assert lse("train", "run.yaml", "--json").exit_code == 0
 
 
+def test_without_the_extra_the_message_names_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    done = lse("train", "run.yaml")
+    assert done.exit_code == 1
+    assert "training needs more packages: pip install 'lse-dec[train]'" in done.stderr
+
+
 def test_help_has_an_example_and_loads_no_torch() -> None:
     import subprocess
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from lse_core.plugins import hookimpl, registry
 from lse_dec.data import DigitsConfig, load_digits_dataset
 from lse_dec.monitor import displacement
 from lse_dec.training import ConfigError, RunConfig, RunInterruptedError, evaluate, fit, load_run
+from lse_dec.training.models import make_model
 from lse_dec.training.running import fit as fit_here
 
 VIT = {
@@ -283,6 +285,40 @@ def test_evaluation_against_the_definitions(settings: dict[str, Any], tmp_path: 
     assert found["invariance_error_by_scale"]["0.6-1"] != found["invariance_error_by_scale"]["1-1.6"]
 
 
+def test_a_phase_trains_its_part_alone(settings: dict[str, Any], tmp_path: Path) -> None:
+    phases = {"phases": [{"train": "canonicalizer"}]}
+    config = RunConfig.parse({**settings, "steps": 3, "optim": phases})
+    start, end = make_model(config).state_dict(), load_run(fit(config, tmp_path).folder).state_dict()
+    changed = {name for name, value in end.items() if not torch.equal(start[name], value)}
+    assert changed
+    assert all("canonicalizer" in name for name in changed)
+
+
+class Bright:
+    """Dark and bright images with some noise, which are the two classes."""
+
+    def __init__(self) -> None:
+        noise = torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        self.labels = torch.arange(64) % 2
+        self.images = (255 * (0.5 * noise + 0.5 * self.labels.view(-1, 1, 1, 1))).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return 64
+
+
+def test_the_task_is_learned_beside_eq_5(settings: dict[str, Any], tmp_path: Path) -> None:
+    registry().register(Odd(), "odd")
+    try:
+        data = {"name": "bright", "tests": {"same": {}}}
+        model = {**RESNET, "kwargs": {**RESNET["kwargs"], "num_classes": 2}}  # type: ignore[dict-item]
+        config = {**settings, "data": data, "model": model, "steps": 30, "optim": {"lr": 0.01}}
+        found = fit(RunConfig.parse(config), tmp_path)
+    finally:
+        registry().unregister("odd")
+    assert found.metrics["same"]["accuracy"] == 1.0
+    assert found.steps == 30
+
+
 class Scaled:
     """Two images, each at three factors; image i is filled with its label."""
 
@@ -314,7 +350,7 @@ def test_variants_and_factors_of_a_folder_like_data_set() -> None:
 
 
 def test_a_finished_run_answers_and_another_run_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
-    config = RunConfig.parse({**settings, "steps": 2, "adapt": None, "precision": "bfloat16"})
+    config = RunConfig.parse({**settings, "steps": 2, "precision": "bfloat16"})
     first = fit(config, tmp_path)
     stamp = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     assert fit(replace(config, log_every=1), tmp_path) == first
@@ -353,7 +389,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_state(
 
 
 class Odd:
-    """Data sets that do not fit."""
+    """Data sets of these tests, most of which do not fit."""
 
     @hookimpl
     def lse_datasets(self) -> dict[str, Any]:
@@ -371,7 +407,7 @@ class Odd:
             def __getitem__(self, item: int) -> Tensor:
                 return torch.full((1, 32, 32), item / 8)
 
-        return {"empty": Empty, "unlabelled": Unlabelled}
+        return {"empty": Empty, "unlabelled": Unlabelled, "bright": Bright}
 
 
 @pytest.mark.parametrize(
@@ -405,13 +441,22 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_without_labels_pretrain_and_are_measured(settings: dict[str, Any], tmp_path: Path) -> None:
-    registry().register(Odd(), "odd")
-    try:
-        data = {"name": "unlabelled", "tests": {"same": {}}}
-        config = {**settings, "data": data, "method": "equivariance", "steps": 2, "batch_size": 4}
-        found = fit(RunConfig.parse(config), tmp_path).metrics["same"]
-    finally:
-        registry().unregister("odd")
+def test_pictures_without_labels_pretrain_and_are_measured(
+    settings: dict[str, Any], cache: str, tmp_path: Path
+) -> None:
+    data = load_digits_dataset(DigitsConfig(count=8, resolution=32), cache)
+    for number, image in enumerate(data.images):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{number}.png")
+    pictures = {"name": "pictures", "options": {"root": str(tmp_path), "resolution": 32, "channels": 1}}
+    config = {
+        **settings,
+        "data": {**pictures, "tests": {"same": {}}},
+        "adapt": {**DEC, "sites": ["image", "layer2"]},
+        "method": "equivariance",
+        "steps": 3,
+        "batch_size": 4,
+    }
+    found = fit(RunConfig.parse(config), tmp_path / "run").metrics["same"]
     assert found["accuracy"] is None
-    assert found["invariance_error"] >= 0
+    assert found["images"] == 8
+    assert all(site["displacement_pixels"] > 0 for site in found["sites"].values())

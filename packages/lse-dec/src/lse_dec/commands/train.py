@@ -75,7 +75,8 @@ def train(
         with _progress() as watch:
             result = fit(settings, place, resume, watch=watch)
     except RunInterruptedError as error:
-        click.echo(str(error), err=True)
+        if not int(os.environ.get("RANK", "0")):
+            click.echo(str(error), err=True)
         sys.exit(130)
     if int(os.environ.get("RANK", "0")):
         return
