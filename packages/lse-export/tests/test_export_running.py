@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import lse_export
+from lse_core import registry
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export.bench import WAYS, bench
 from lse_export.commands.predict import predict as predict_command
@@ -97,6 +99,15 @@ def test_where_nodes_ran(model: Path) -> None:
     assert set(ran) == {"CPUExecutionProvider"}
     assert 1 <= ran.total() <= nodes  # fewer where ONNX Runtime fused some
     assert not list(model.parent.glob("*trace*"))
+
+
+def test_doctor_tells_what_files_can_run_on() -> None:
+    line = registry().get("check", "runtimes")()
+    assert re.fullmatch(
+        rf"ONNX Runtime {re.escape(ort.__version__)} \(built for cpu[a-z, ]*\), "
+        r"(no TensorRT|TensorRT [\d.]+), (a|no) GPU",
+        line,
+    )
 
 
 def test_options_of_tensorrt() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lse_core.plugins import hookimpl
@@ -27,3 +27,15 @@ def lse_commands() -> Mapping[str, click.Command]:
     from lse_export.commands.predict import predict
 
     return {"bench": bench, "export": export, "predict": predict}
+
+
+@hookimpl
+def lse_checks() -> Mapping[str, Callable[[], str]]:
+    """What exported files can run on here."""
+
+    def runtimes() -> str:
+        from lse_export.runtime import runtimes_here
+
+        return runtimes_here()
+
+    return {"runtimes": runtimes}

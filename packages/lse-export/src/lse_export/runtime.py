@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lse_export.tensorrt.profile import Shapes
 
-__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run"]
+__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run", "runtimes_here"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -149,6 +149,21 @@ def open_session(
     return session
 
 
+def runtimes_here() -> str:
+    """What exported files can run on here, in one line; starts none of it."""
+    import onnxruntime as ort
+
+    from lse_export.tensorrt.library import require_tensorrt
+
+    built = ", ".join(n for n, full in PROVIDERS.items() if full in ort.get_available_providers())
+    try:
+        tensorrt = f"TensorRT {require_tensorrt()}"
+    except ExportError:
+        tensorrt = "no TensorRT"
+    gpu = "a GPU" if torch.cuda.is_available() else "no GPU"
+    return f"ONNX Runtime {ort.__version__} (built for {built}), {tensorrt}, {gpu}"
+
+
 def ran_on(
     path: str | Path, image: Tensor, provider: str = "cpu", *, tensorrt: TensorrtOptions | None = None
 ) -> Counter[str]:
@@ -177,12 +192,13 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
     return {name: torch.from_numpy(np.asarray(r)) for name, r in zip(names, results, strict=True)}
 
 
-def _dtype(name: str) -> type[np.floating]:
-    types: dict[str, type[np.floating]] = {
+def _dtype(name: str) -> type[np.number[Any]]:
+    types: dict[str, type[np.number[Any]]] = {
         "tensor(float)": np.float32,
         "tensor(float16)": np.float16,
         "tensor(double)": np.float64,
+        "tensor(uint8)": np.uint8,  # raw pictures, for files that prepare them
     }
     if name not in types:
-        raise ExportError(f"the file's input is {name}, not a tensor of floating images")
+        raise ExportError(f"the file's input is {name}, not a tensor of images")
     return types[name]
