@@ -96,7 +96,7 @@ def contents(folder: Path) -> tuple[bytes, bytes, Any]:
 
 
 def wait_for(path: Path, lines: int, process: Any) -> None:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while not path.exists() or path.read_text().count("\n") <= lines:
         assert process.is_alive(), "the run ended before it could be stopped"
         assert time.monotonic() < limit, "the run does not get on"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class Batch:
     """The part of an optimiser step's images that this process sees at once.
 
     Random numbers are drawn for the whole step and then shared out (`share`), so that neither the number
-    of processes nor accumulation changes what an image meets. Unpacks as `images, targets = batch`.
+    of processes nor accumulation changes what an image meets.
 
     Attributes:
         images: (b, C, H, W) float, normalised and augmented, on the model's device.
@@ -41,9 +41,6 @@ class Batch:
     rows: Tensor
     total: int
     step: int
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter((self.images, self.targets))
 
     def share(self, drawn: Tensor) -> Tensor:
         """This batch's rows of numbers drawn on the CPU for the whole step, (total, ...) to (b, ...)."""

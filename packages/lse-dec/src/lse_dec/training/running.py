@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,38 +170,36 @@ class _Run:
 
     def train(self, signals: Signals, watch: Watch | None) -> None:
         """All steps that are left."""
+        config, alone = self.config, processes(self.fabric) == 1
         begun = time.monotonic() - self.seconds
         row: dict[str, float] = {}
-        log = RunLog(self.folder, self.step) if self.fabric.is_global_zero else None
-        try:
-            for step, parts in self.feed.steps(self.step, self.steps):
-                losses = self._step(step, parts)
-                self.pending.append((step, losses))
+        first = RunLog(self.folder, self.step) if self.fabric.is_global_zero else nullcontext()
+        with first as log:
+            for step, batches in self.feed.steps(self.step, self.steps):
+                self.pending.append((step, self._step(step, batches)))
                 self.step, self.seconds = step + 1, time.monotonic() - begun
                 last = self.step == self.steps
-                validated = self.config.validate_every and self.step % self.config.validate_every == 0
-                logged = self.step % self.config.log_every == 0 or last
-                saved = self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0
+                logged, saved = self._due(config.log_every), self._due(config.checkpoint_every)
                 # processes must agree to stop, which they do where they meet anyway
-                stopped = signals.received and processes(self.fabric) == 1
-                if processes(self.fabric) > 1 and logged:
-                    stopped = self._any(signals.received)
+                stopped = signals.received if alone else logged and self._any(signals.received)
                 if logged or saved or stopped:
                     self._settle()
-                if logged and log is not None:
+                if logged:
                     row = self._row()
-                    log.add(self.step, row)
-                if validated and not last:
+                    if log is not None:
+                        log.add(self.step, row)
+                if self._due(config.validate_every) and not last:
                     self._validate(log)
-                if saved or stopped or last:
+                if saved or stopped:
                     self._save()
                 if stopped and not last:
                     raise RunInterruptedError(self.step, self.steps, self.folder)
                 if watch is not None:
                     watch(self.step, self.steps, row)
-        finally:
-            if log is not None:
-                log.__exit__(None, None, None)
+
+    def _due(self, every: int) -> bool:
+        """Whether it is time for what is done every so many steps (0: never) and after the last."""
+        return self.step == self.steps or (every > 0 and self.step % every == 0)
 
     def _step(self, step: int, batches: list[Batch]) -> dict[str, Tensor]:
         """One optimiser step; returns losses, gradient norms and what was watched, on the device."""
@@ -214,7 +213,7 @@ class _Run:
             )
         objective.set_modes(parts)
         rates = self.schedule.apply(self.optimiser, step)
-        watched = (step + 1) % config.log_every == 0 or step + 1 == self.steps
+        watched = (step + 1) % config.log_every == 0 or step + 1 == self.steps  # steps that are logged
         found: dict[str, Tensor] = {}
         self.stepper.zero_grad(set_to_none=True)
         for number_, batch in enumerate(batches):
