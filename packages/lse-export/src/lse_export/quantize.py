@@ -1,0 +1,119 @@
+"""int8 by ONNX Runtime's static quantization: layers with weights, nothing of the canonicalizers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+from lse_core.errors import LSEError
+
+__all__ = ["QUANTIZED", "quantize", "quantized_nodes"]
+
+QUANTIZED = ("Conv", "Gemm", "MatMul")
+"""Operators whose inputs are stored in eight bits."""
+
+
+def quantized_nodes(proto: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that int8 is for: products with constant weights outside of canonicalizers.
+
+    Warping is a product of two computed tensors, so it is out, with coordinates and the solver; so is
+    attention's.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return [
+        node.name
+        for node in proto.graph.node
+        if node.op_type in QUANTIZED and node.input[1] in weights and "canonicalizer" not in node.name
+    ]
+
+
+def quantize(proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: int = 8) -> onnx.ModelProto:
+    """The graph with int8 weights and activations between QuantizeLinear and DequantizeLinear pairs.
+
+    Symmetric (TensorRT takes no other), weights by channel, ranges from the extremes seen.
+
+    Args:
+        proto: a float32 graph of one input, as `lse_export.trace` and `lse_export.cleanup` leave it.
+        calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
+        folder: scratch space for ONNX Runtime, which only writes files.
+        batch: images a run; a graph of a fixed batch takes its own.
+
+    Raises:
+        LSEError: nothing in the graph can be quantized, or there are fewer images than a fixed batch has.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    names = quantized_nodes(proto)
+    if not names:
+        raise LSEError("no layer with weights outside of canonicalizers: nothing to quantize")
+    image = proto.graph.input[0]
+    fixed = image.type.tensor_type.shape.dim[0]
+    size = fixed.dim_value or batch
+    if len(calibration) < (fixed.dim_value or 1):
+        raise LSEError(f"calibration needs at least {size} images; got {len(calibration)}")
+    source, target = folder / "float32.onnx", folder / "int8.onnx"
+    onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
+    with _quiet():
+        quantize_static(
+            source,
+            target,
+            _Reader(image.name, calibration, size, whole=bool(fixed.dim_value)),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            nodes_to_quantize=names,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+    quantized = onnx.load(target)
+    del quantized.metadata_props[:]
+    # onnxruntime.quant is its own domain, needed only for operators that are not in this graph
+    used = {node.domain for node in quantized.graph.node}
+    kept = [o for o in quantized.opset_import if o.domain in used or o.domain in ("", "ai.onnx")]
+    del quantized.opset_import[:]
+    quantized.opset_import.extend(kept)
+    return quantized
+
+
+class _Reader:
+    """Hands the calibration images over, a batch at a time, as ONNX Runtime asks."""
+
+    def __init__(self, name: str, images: Tensor, size: int, whole: bool) -> None:
+        chunks = [np.ascontiguousarray(chunk.cpu().numpy()) for chunk in images.split(size)]
+        self.chunks = [chunk for chunk in chunks if len(chunk) == size or not whole]
+        self.name, self.next = name, 0
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch, None at the end."""
+        if self.next == len(self.chunks):
+            return None
+        self.next += 1
+        return {self.name: self.chunks[self.next - 1]}
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self.next = 0
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Not asked for: that is for calibration in stripes."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime advises every caller to run its own preprocessing, which our graphs had already."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
