@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
 
-__all__ = ["Preparation", "picture_files", "preparation_of", "read_images", "sample_images"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "Preparation",
+    "picture_files",
+    "preparation_of",
+    "read_images",
+    "read_picture",
+    "sample_images",
+]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
@@ -103,18 +113,30 @@ def read_images(files: Sequence[Path], preparation: Preparation) -> Tensor:
     from PIL import Image
 
     p = preparation
-    if p.channels not in (1, 3):
-        raise LSEError(f"pictures have 1 or 3 channels, the model takes {p.channels}")
     batch = []
     for file in files:
-        try:
-            with Image.open(file) as picture:
-                grey = picture.convert("L" if p.channels == 1 else "RGB")
-                array = np.asarray(grey.resize((p.width, p.height), Image.Resampling.BICUBIC), np.float32)
-        except (OSError, ValueError) as error:
-            raise ExportError(f"{file} is no picture that can be read: {error}") from error
-        batch.append(torch.from_numpy(array.reshape(p.height, p.width, p.channels) / 255.0).permute(2, 0, 1))
+        sized = read_picture(file, p.channels).resize((p.width, p.height), Image.Resampling.BICUBIC)
+        array = np.asarray(sized, np.float32).reshape(p.height, p.width, p.channels)
+        batch.append(torch.from_numpy(array / 255.0).permute(2, 0, 1))
     return _normalise(torch.stack(batch), p)
+
+
+def read_picture(file: Path, channels: int) -> Image.Image:
+    """A picture in grey (1 channel) or RGB (3), as it lies in the file.
+
+    Raises:
+        ExportError: the file is no picture.
+        LSEError: another number of channels.
+    """
+    from PIL import Image
+
+    if channels not in (1, 3):
+        raise LSEError(f"pictures have 1 or 3 channels, the model takes {channels}")
+    try:
+        with Image.open(file) as picture:
+            return picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file} is no picture that can be read: {error}") from error
 
 
 def _normalise(x: Tensor, p: Preparation) -> Tensor:
