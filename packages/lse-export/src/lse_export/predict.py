@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
 from lse_export.images import Preparation, read_images
 from lse_export.metadata import read_metadata
+from lse_export.preprocess import Recipe, raw_pictures
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
@@ -66,21 +70,16 @@ def predict(
     session = open_session(path, provider, tensorrt=tensorrt)
     facts = read_metadata(onnx.load_model(path, load_external_data=False))
     size = session.get_inputs()[0].shape
-    if len(size) != 4 or not all(isinstance(n, int) for n in size[1:]):
-        raise ExportError(f"{path}: the input is {size}, not images of a fixed size")
-    mean = mean if mean is not None else json.loads(facts.get("lse.mean", "null"))
-    std = std if std is not None else json.loads(facts.get("lse.std", "null"))
-    if mean is None or std is None:
-        raise ExportError(f"{path} says nothing of how images are normalised; give mean and std")
-    if len(mean) != size[1] or len(std) != size[1]:
-        raise ExportError(f"mean and std must have {size[1]} values; got {len(mean)} and {len(std)}")
-    preparation = Preparation(size[1], size[2], size[3], tuple(mean), tuple(std))
+    recipe = Recipe.from_json(facts["lse.preprocess"]) if "lse.preprocess" in facts else None
+    if recipe is not None and (mean is not None or std is not None):
+        raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
+    read = _prepared(path, size, facts, mean, std) if recipe is None else partial(raw_pictures, recipe=recipe)
     names = json.loads(facts.get("lse.class_names", "[]"))
     step = size[0] if isinstance(size[0], int) else batch
     found = []
     for start in range(0, len(pictures), step):
         files = list(pictures[start : start + step])
-        images = read_images(files, preparation)
+        images = read(files)
         if isinstance(size[0], int) and len(files) < step:
             images = torch.cat([images, images[:1].expand(step - len(files), -1, -1, -1)])
         scores = next(iter(run(session, images).values()))
@@ -92,3 +91,23 @@ def predict(
         for file, row, indices in zip(files, shares.tolist(), order.tolist(), strict=True):
             found.append(Prediction(file, [names[i] if i < len(names) else str(i) for i in indices], row))
     return found
+
+
+def _prepared(
+    path: str | Path,
+    size: list[Any],
+    facts: dict[str, str],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Callable[[Sequence[Path]], Tensor]:
+    """How pictures are read for a file that takes them prepared."""
+    if len(size) != 4 or not all(isinstance(n, int) for n in size[1:]):
+        raise ExportError(f"{path}: the input is {size}, not images of a fixed size")
+    mean = mean if mean is not None else json.loads(facts.get("lse.mean", "null"))
+    std = std if std is not None else json.loads(facts.get("lse.std", "null"))
+    if mean is None or std is None:
+        raise ExportError(f"{path} says nothing of how images are normalised; give mean and std")
+    if len(mean) != size[1] or len(std) != size[1]:
+        raise ExportError(f"mean and std must have {size[1]} values; got {len(mean)} and {len(std)}")
+    preparation = Preparation(size[1], size[2], size[3], tuple(mean), tuple(std))
+    return partial(read_images, preparation=preparation)

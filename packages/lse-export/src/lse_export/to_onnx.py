@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import tempfile
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError
+from lse_core.errors import DTypeError, LSEError
 from lse_export.atomic import check_target, replacing
 from lse_export.cleanup import clean
 from lse_export.errors import ExportError
 from lse_export.metadata import describe
-from lse_export.unroll import (
-    Unrolled,
-    canonicalizers_of,
-    check_example,
-    evaluating,
-    recording,
-    with_steps,
-)
+from lse_export.precision import Half, check_precision, halved
+from lse_export.preprocess import Preprocess, recipe_of
+from lse_export.trace import trace
+from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
 
 __all__ = ["OnnxExport", "export_onnx"]
 
@@ -48,6 +40,7 @@ class OnnxExport:
         ops: how many nodes of each operator.
         nodes: all nodes.
         canonicalizer_nodes: those that came from canonicalizers.
+        nodes_per_step: `canonicalizer_nodes` over the solver steps of all sites, 0 where none iterates.
         seconds: what the export took.
         metadata: what the file says about itself, see `lse_export.metadata.describe`.
         inputs: names of the inputs.
@@ -59,6 +52,7 @@ class OnnxExport:
     ops: Counter[str]
     nodes: int
     canonicalizer_nodes: int
+    nodes_per_step: float
     seconds: float
     metadata: dict[str, str]
     inputs: list[str] = field(default_factory=list)
@@ -79,6 +73,12 @@ def export_onnx(
     output_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    precision: str = "float32",
+    half_io: bool = False,
+    calibration: Tensor | None = None,
+    preprocess: tuple[int, int] | None = None,
+    picture_layout: str = "nhwc",
+    external_data: bool = False,
 ) -> OnnxExport:
     """Write `model` as an ONNX file whose solvers are unrolled.
 
@@ -100,12 +100,21 @@ def export_onnx(
         output_names: names of the model's outputs; None: "logits", or "output_0", ... for several.
         class_names: written to the metadata.
         metadata: further metadata, any text by key.
+        precision: "float32"; "float16", the model in half precision with float32 islands around warp
+            coordinates and the solver; or "int8", layers with weights quantized statically.
+        half_io: with float16, outputs too are float16 (floating inputs are float32 in any case).
+        calibration: with int8, (n, C, H, W) images, as `example`, that ranges are measured on.
+        preprocess: (height, width) of raw pictures; given, the file takes these as uint8 and resizes,
+            crops and normalises them itself, by timm's data config of the model.
+        picture_layout: of raw pictures, "nhwc" or "nchw".
+        external_data: keep weights in a file beside the graph, `path` + ".data", whatever their size;
+            above 2 GiB they always are.
 
     Returns:
         An `OnnxExport`.
 
     Raises:
-        ExportError: the model was never adapted, or cannot be traced.
+        ExportError: the model was never adapted, cannot be traced, or fixes its batch.
         ShapeError, DTypeError, NotFiniteError: the example is no batch of finite images.
         OutputError: the file exists or cannot be written. Nothing is left half-written.
         LSEError: a setting out of range.
@@ -120,15 +129,43 @@ def export_onnx(
             f"{type(model).__name__} has no canonicalizers: adapt it with lse_dec.adapt first, "
             "or pass allow_plain=True to export it as it is"
         )
+    precision = check_precision(precision)
+    if precision == "int8":
+        if calibration is None:
+            raise LSEError("int8 needs calibration images to measure ranges on; give calibration")
+        if preprocess is not None:
+            raise LSEError("int8 files take prepared images; drop preprocess")
     with with_steps(model, steps):
         example = check_example(model, example)
-        with evaluating(model):
-            facts = describe(model, example, opset=opset, class_names=class_names) | dict(metadata or {})
-            proto = _trace(model, example, opset, dynamic_batch, with_warps, output_names)
+        inner = halved(model) if precision == "float16" else model
+        entry: nn.Module = Half(inner, outputs=not half_io) if precision == "float16" else inner
+        picture = example
+        facts = {"lse.precision": precision}
+        if preprocess is not None:
+            recipe = recipe_of(model, preprocess, picture_layout)
+            entry = nn.Sequential(Preprocess(recipe).to(example.device), entry)
+            picture = torch.zeros((len(example), *recipe.shape), dtype=torch.uint8, device=example.device)
+            facts["lse.preprocess"] = recipe.to_json()
+        with evaluating(model), evaluating(inner):
+            facts = describe(model, example, opset=opset, class_names=class_names) | facts
+            proto = trace(
+                inner,
+                entry,
+                picture,
+                opset=opset,
+                dynamic_batch=dynamic_batch,
+                with_warps=with_warps,
+                output_names=output_names,
+            )
+        rounds = sum(steps_of(model).values())
     clean(proto)
+    if precision == "int8":
+        assert calibration is not None
+        proto = _quantized(proto, check_example(model, calibration))
+    facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
     with replacing(path, overwrite) as target:
-        _save(proto, target)
+        _save(proto, target, external_data)
         _check(target)
     graph = proto.graph
     return OnnxExport(
@@ -136,7 +173,8 @@ def export_onnx(
         opset=_opset(proto),
         ops=Counter(node.op_type for node in graph.node),
         nodes=len(graph.node),
-        canonicalizer_nodes=sum("canonicalizer" in node.name for node in graph.node),
+        canonicalizer_nodes=(inside := sum("canonicalizer" in node.name for node in graph.node)),
+        nodes_per_step=round(inside / rounds, 1) if rounds else 0.0,
         seconds=time.perf_counter() - began,
         metadata=facts,
         inputs=[value.name for value in graph.input],
@@ -144,55 +182,29 @@ def export_onnx(
     )
 
 
-def _trace(
-    model: nn.Module,
-    example: Tensor,
-    opset: int,
-    dynamic_batch: bool,
-    with_warps: bool,
-    output_names: Sequence[str] | None,
-) -> onnx.ModelProto:
-    if dynamic_batch and len(example) == 1:
-        # torch treats an axis of size 1 as fixed
-        example = example.expand(2, -1, -1, -1).contiguous()
-    shapes = ({0: torch.export.Dim("batch", min=1, max=2**20)},) if dynamic_batch else None
-    with recording(model) as record:
-        wrapped = Unrolled(model, record if with_warps else None).eval()
-        plain = len(wrapped(example)) - len(wrapped.extra_names())
-        names = list(output_names or (["logits"] if plain == 1 else [f"output_{i}" for i in range(plain)]))
-        if len(names) != plain:
-            raise LSEError(f"the model has {plain} outputs; got {len(names)} output names")
-        try:
-            with _quiet():
-                program = torch.onnx.export(
-                    wrapped,
-                    (example,),
-                    dynamo=True,
-                    opset_version=opset,
-                    dynamic_shapes=shapes,
-                    input_names=["image"],
-                    output_names=[*names, *wrapped.extra_names()],
-                    verbose=False,
-                )
-        except Exception as error:
-            raise ExportError(_why(error)) from error
-    assert program is not None
-    proto = program.model_proto
-    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    if dynamic_batch and first.dim_param != "batch":
-        raise ExportError("the model fixes its batch size; export it with dynamic_batch=False")
-    return proto
+def _quantized(proto: onnx.ModelProto, calibration: Tensor) -> onnx.ModelProto:
+    from lse_export.quantize import quantize
+
+    if not calibration.is_floating_point():
+        raise DTypeError(f"calibration images are floating, normalised; got {calibration.dtype}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return quantize(proto, calibration, Path(folder))
+    except LSEError:
+        raise
+    except Exception as error:  # ONNX Runtime's own, of no common class
+        raise ExportError(f"ONNX Runtime cannot quantize the graph: {str(error).splitlines()[0]}") from error
 
 
-def _save(proto: onnx.ModelProto, target: Path) -> None:
+def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
     weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    large = weights > LARGEST_MESSAGE
+    large = external or weights > LARGEST_MESSAGE
     onnx.save_model(
         proto,
         target,
         save_as_external_data=large,
         location=f"{target.name}.data" if large else None,
-        size_threshold=1024,
+        size_threshold=1024,  # shapes and axes stay inside, where checkers look for them
     )
 
 
@@ -206,35 +218,3 @@ def _check(target: Path) -> None:
 
 def _opset(proto: onnx.ModelProto) -> int:
     return next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-
-
-def _why(error: BaseException) -> str:
-    """One line on why tracing failed; torch's own message is pages long."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    name = type(cause).__name__
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    text = lines[0].strip() if lines else ""
-    if name == "GuardOnDataDependentSymNode" or "data-dependent" in text.lower():
-        return (
-            "the model branches on values of its tensors, which no fixed graph can hold; a solver must "
-            f"take a fixed number of steps ({name}: {text[:200]})"
-        )
-    return f"torch cannot trace the model ({name}: {text[:300]})"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's progress report and advice to its own developers off the terminal."""
-    loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -12,9 +12,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError
+from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError, VerificationError
 from lse_export.metadata import read_metadata
+from lse_export.precision import tolerance_of
+from lse_export.preprocess import Preprocess, Recipe
 from lse_export.runtime import open_session, run
 from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
 
@@ -159,7 +161,7 @@ def verify(
     inputs: Tensor,
     *,
     batch_sizes: Sequence[int] = (1, 5),
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     provider: str = "cpu",
     edges: bool = True,
     throw: bool = True,
@@ -171,9 +173,11 @@ def verify(
     Args:
         path: the ONNX file.
         model: the model, left as it was.
-        inputs: (n, C, H, W) real images; every one is compared at every batch size.
+        inputs: (n, C, H, W) real images; every one is compared at every batch size. Where the file
+            prepares pictures itself, what it takes: (n, H, W, C) or (n, C, H, W) uint8.
         batch_sizes: how many images a call; the last batch is filled up from the start.
-        tolerance: largest difference, relative to the output's range, that counts as equal.
+        tolerance: largest difference, relative to the output's range, that counts as equal; None takes
+            that of the file's precision: 1e-4 for float32, 5e-3 for float16, 0.25 for int8.
         provider: ONNX Runtime's execution provider, see `lse_export.runtime.PROVIDERS`.
         edges: compare on `edge_inputs` too.
         throw: raise where the file differs from the model; off, look at `Verification.ok`.
@@ -187,9 +191,14 @@ def verify(
     if not sizes or min(sizes) < 1:
         raise LSEError(f"batch sizes must be whole numbers of at least 1; got {list(sizes)}")
     session = open_session(path, provider)
-    steps = _steps(path)
+    facts = read_metadata(onnx.load_model(path, load_external_data=False))
+    steps = _steps(facts)
+    if tolerance is None:
+        tolerance = tolerance_of(facts.get("lse.precision", "float32"))
+    prepare = Preprocess(Recipe.from_json(facts["lse.preprocess"])) if "lse.preprocess" in facts else None
+    whole = model if prepare is None else nn.Sequential(prepare, model)
     with with_steps(model, steps or None), evaluating(model):
-        inputs = check_example(model, inputs)
+        inputs = check_example(model, inputs) if prepare is None else _pictures(prepare.recipe, inputs)
         batches = [("real", batch) for size in sizes for batch in _batches(inputs, size)]
         if edges:
             batches += list(edge_inputs(inputs, sizes[-1]).items())
@@ -197,10 +206,10 @@ def verify(
         for kind, batch in batches:
             _fits(session, batch)
             with recording(model) as record:
-                for name, pair in _compare(session, model, record, batch).items():
+                for name, pair in _compare(session, whole, record, batch).items():
                     found.setdefault((name, kind, len(batch)), []).append(pair)
-        rows = [_row(key, pairs, model, tolerance) for key, pairs in found.items()]
-        traces = residual_traces(model, inputs)
+        rows = [_row(key, pairs, whole, tolerance) for key, pairs in found.items()]
+        traces = residual_traces(model, inputs if prepare is None else prepare(inputs))
     report = Verification(path, rows, sizes, tolerance, list(session.get_providers()), steps, traces)
     if throw and not report.ok:
         raise VerificationError(report.summary())
@@ -211,8 +220,11 @@ def edge_inputs(like: Tensor, batch: int) -> dict[str, Tensor]:
     """Inputs at the edge of what a model will see, by kind, (batch, C, H, W) each.
 
     "constant": flat images between the least and the largest value of `like`; "extreme": random signs
-    at four times its largest magnitude; "random": uniform noise over its range.
+    at four times its largest magnitude; "random": uniform noise over its range. Of raw pictures (uint8):
+    all levels, random black and white, and noise.
     """
+    if like.dtype == torch.uint8:
+        return {k: v.to(like) for k, v in _edge_pictures(tuple(like.shape[1:]), batch).items()}
     low, high = float(like.min()), float(like.max())
     shape = (batch, *like.shape[1:])
     generator = torch.Generator().manual_seed(0)
@@ -227,6 +239,28 @@ def edge_inputs(like: Tensor, batch: int) -> dict[str, Tensor]:
     return {kind: image.to(like) for kind, image in edges.items()}
 
 
+def _edge_pictures(shape: tuple[int, ...], batch: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (batch, *shape), generator=generator)
+    levels = torch.linspace(0, 255, batch).round().view(-1, 1, 1, 1)
+    return {
+        "constant": levels.expand(batch, *shape).contiguous(),
+        "extreme": torch.where(noise < 128, 0, 255),
+        "random": noise,
+    }
+
+
+def _pictures(recipe: Recipe, inputs: Tensor) -> Tensor:
+    """Check raw pictures for a file that prepares them itself."""
+    if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
+        raise DTypeError("the file prepares pictures itself: give raw ones, uint8 from 0 to 255")
+    if inputs.ndim != 4 or not len(inputs) or tuple(inputs.shape[1:]) != recipe.shape:
+        raise ShapeError(
+            f"the file takes pictures (batch, {', '.join(map(str, recipe.shape))}); got {tuple(inputs.shape)}"
+        )
+    return inputs
+
+
 @dataclass(frozen=True)
 class _Pair:
     """One output of the model and of the file for one batch."""
@@ -237,9 +271,8 @@ class _Pair:
     got: Tensor
 
 
-def _steps(path: Path) -> dict[str, int]:
+def _steps(facts: dict[str, str]) -> dict[str, int]:
     """Solver steps by site, as the file tells; empty for a file that tells nothing."""
-    facts = read_metadata(onnx.load_model(path, load_external_data=False))
     settings = json.loads(facts.get("lse.settings", "{}"))
     return {site: values["steps"] for site, values in settings.items() if "steps" in values}
 
@@ -312,7 +345,9 @@ def _extent(name: str, expected: Tensor) -> float:
 
 
 def _shake(model: nn.Module, pair: _Pair) -> float:
-    """How far the model's own output moves when its input changes by rounding only."""
+    """How far the model's own output moves when its input changes by rounding only; whole levels do not."""
+    if not pair.image.is_floating_point():
+        return 0.0
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(pair.image.shape, generator=generator) * 2 - 1 for _ in range(2)]
     # pixels on their own, and all together: an average over the image hides the former

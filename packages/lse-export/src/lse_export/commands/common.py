@@ -50,11 +50,22 @@ def load_model(folder: Path) -> nn.Module:
 
 
 def images_for(
-    model: nn.Module, size: tuple[int, int] | None, images: tuple[Path, ...], limit: int = 64
+    model: nn.Module,
+    size: tuple[int, int] | None,
+    images: tuple[Path, ...],
+    limit: int = 64,
+    file: Path | None = None,
 ) -> Tensor:
-    """A batch as `model` takes it: the pictures given (at most `limit`), or two made-up images."""
-    from lse_export.images import picture_files, preparation_of, read_images, sample_images
+    """A batch as `model` takes it: the pictures given (at most `limit`), or two made-up images.
 
+    Given an ONNX `file` that prepares pictures itself, what that takes: raw ones.
+    """
+    from lse_export.images import picture_files, preparation_of, read_images, sample_images
+    from lse_export.preprocess import raw_pictures, recipe_in
+
+    recipe = recipe_in(file) if file is not None else None
+    if recipe is not None:
+        return raw_pictures(picture_files(images)[:limit] if images else [], recipe)
     preparation = preparation_of(model, size)
     if not images:
         return sample_images(preparation)

@@ -18,6 +18,8 @@ from lse_export.commands.common import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from lse_export.steps import StepChoice
 
 
@@ -52,6 +54,30 @@ class StepsOrAuto(click.ParamType):
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
 @click.option("--fixed-batch", type=click.IntRange(1), help="Fix the batch size instead of leaving it open.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help="float32, float16 (or fp16), or int8, which needs --calibration.",
+)
+@click.option("--half-io", is_flag=True, help="With float16: outputs in float16 too.")
+@click.option(
+    "--calibration",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="With int8: picture or folder of pictures to measure ranges on; repeat for several.",
+)
+@click.option(
+    "--preprocess",
+    nargs=2,
+    type=click.IntRange(1),
+    metavar="HEIGHT WIDTH",
+    help="Take raw uint8 pictures of this size and prepare them in the graph.",
+)
+@click.option("--picture-layout", default="nhwc", show_default=True, help="With --preprocess: nhwc or nchw.")
+@click.option(
+    "--external-data", is_flag=True, help="Weights in a file beside the graph, whatever their size."
+)
 @click.option("--warps", is_flag=True, help="Add each site's warp and residual as outputs.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @size_option
@@ -64,6 +90,12 @@ def onnx(
     tolerance: float,
     opset: int,
     fixed_batch: int | None,
+    precision: str,
+    half_io: bool,
+    calibration: tuple[Path, ...],
+    preprocess: tuple[int, int] | None,
+    picture_layout: str,
+    external_data: bool,
     warps: bool,
     force: bool,
     size: tuple[int, int] | None,
@@ -78,6 +110,8 @@ def onnx(
     \b
     Example:
       lse export onnx runs/model --out model.onnx --steps auto --images photos/
+      lse export onnx runs/model --out small.onnx --precision int8 --calibration photos/
+      lse export onnx runs/model --out server.onnx --preprocess 480 640
     """
     from lse_export.atomic import check_target
     from lse_export.steps import choose_steps
@@ -87,6 +121,7 @@ def onnx(
     with working(f"loading {model}"):
         adapted = load_model(model)
         example = images_for(adapted, size, images)
+        ranges = images_for(adapted, size, calibration, limit=256) if calibration else None
     facts: dict[str, str] = {}
     if steps == "auto":
         with working("measuring how few steps do"):
@@ -106,17 +141,45 @@ def onnx(
             overwrite=force,
             with_warps=warps,
             metadata=facts,
+            precision=precision,
+            half_io=half_io,
+            calibration=ranges,
+            preprocess=preprocess,
+            picture_layout=picture_layout,
+            external_data=external_data,
         )
+    report_drop = _drop(report.path, adapted, ranges) if ranges is not None else None
     if as_json:
-        click.echo(json.dumps({**vars(report), "path": str(report.path), "ops": dict(report.ops)}))
+        values = {**vars(report), "path": str(report.path), "ops": dict(report.ops)}
+        click.echo(json.dumps(values | ({"calibration": report_drop} if report_drop else {})))
         return
     click.echo(
         f"wrote {report.path}: opset {report.opset}, {report.nodes} nodes "
-        f"({report.canonicalizer_nodes} of canonicalizers), {report.seconds:.1f} s"
+        f"({report.canonicalizer_nodes} of canonicalizers, {report.nodes_per_step:g} a solver step), "
+        f"{report.seconds:.1f} s"
     )
-    for key in ("lse.sites", "lse.solver", "lse.steps", "lse.rule", "lse.mode", "lse.residual"):
-        click.echo(f"  {key.removeprefix('lse.'):<9} {report.metadata.get(key, 'none')}")
+    if report_drop is not None:
+        click.echo(
+            f"  on {report_drop['images']} calibration images: same answer as the float32 model on "
+            f"{report_drop['argmax_agreement']:.1%}, largest difference {report_drop['relative']:.2g} of the "
+            "output's range"
+        )
+    for name in ("sites", "solver", "steps", "rule", "mode", "precision", "residual"):
+        click.echo(f"  {name:<9} {report.metadata.get(f'lse.{name}', 'none')}")
     click.echo(f"next: lse export verify {report.path} {model}")
+
+
+def _drop(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
+    """What quantization costs: the file against the float32 model."""
+    from lse_export.verification import verify
+
+    found = verify(path, model, images, batch_sizes=(min(8, len(images)),), edges=False, throw=False)
+    return {
+        "images": len(images),
+        "argmax_agreement": found.argmax_agreement,
+        "relative": found.relative,
+        "max_abs_diff": found.max_abs_diff,
+    }
 
 
 def _print_choice(choice: StepChoice) -> None:

@@ -24,7 +24,7 @@ from lse_export.commands.common import (
     "--batch-sizes", multiple=True, type=click.IntRange(1), default=(1, 5), show_default=True,
     help="Images a call; repeat for several.",
 )  # fmt: skip
-@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Of the output's range.")
+@click.option("--tolerance", type=float, help="Of the output's range.  [default: by the file's precision]")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @size_option
 @images_option
@@ -35,7 +35,7 @@ def verify(
     file: Path,
     model: Path,
     batch_sizes: tuple[int, ...],
-    tolerance: float,
+    tolerance: float | None,
     provider: str,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
@@ -54,7 +54,7 @@ def verify(
 
     with working(f"loading {model}"):
         adapted = load_model(model)
-        inputs = images_for(adapted, size, images)
+        inputs = images_for(adapted, size, images, file=file)
     with working(f"comparing {file}"):
         report = compare(
             file,
