@@ -1,0 +1,105 @@
+"""Backbones x solvers, two sites each: exported, verified at three batch sizes, and taken by every target.
+
+The models are timm's own classes, made small. Their canonicalizers have random heads under the rule
+"absolute", which then contracts and moves the warps; residual and compose are in test_export_onnx.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import lse_export
+from lse_dec import adapt, observe
+from lse_dec.monitor import displacement
+
+SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "vit_tiny": ("vit_tiny_patch16_224", 32, {"patch_size": 8, "depth": 1}),
+    "deit_tiny": ("deit_tiny_distilled_patch16_224", 32, {"patch_size": 8, "depth": 1}),
+    "swin_tiny": (
+        "swin_tiny_patch4_window7_224",
+        32,
+        {"window_size": 4, "depths": (1, 1), "num_heads": (2, 4), "embed_dim": 32},
+    ),
+    "beit": ("beit_base_patch16_224", 32, {"patch_size": 8, "depth": 1, "embed_dim": 48, "num_heads": 3}),
+    "dinov2": ("vit_small_patch14_dinov2", 56, {"depth": 1}),
+    "resnet18": ("resnet18", 32, {"layers": (1, 1, 1, 1)}),
+    "convnext": ("convnext_tiny", 32, {"depths": (1, 1, 1, 1), "dims": (16, 32, 48, 64)}),
+}
+FIXED_SIZE = ("vit_tiny", "deit_tiny", "swin_tiny", "beit", "dinov2")
+
+
+def small(name: str) -> tuple[nn.Module, int]:
+    full, size, options = SMALL[name]
+    if name in FIXED_SIZE:
+        options = {**options, "img_size": size}
+    torch.manual_seed(0)
+    model = timm.create_model(full, num_classes=10, **options)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "gamma" in key or "ls1" in key or "ls2" in key:
+                parameter.fill_(0.5)  # layer scales start at 1e-6: the blocks would do nothing
+            elif parameter.ndim > 1 and not key.endswith(("token", "pos_embed", "table")):
+                # pretrained weights tell pictures apart; the small ones that training starts from do not
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return model, size
+
+
+def pictures(n: int, size: int) -> Tensor:
+    coarse = torch.randn(n, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
+
+
+def stir(model: nn.Module) -> None:
+    """Random heads: proposals of about 1, which move the warps by some percent of the side."""
+    torch.manual_seed(1)
+    for canonicalizer in model.canonicalizers.values():
+        nn.init.normal_(canonicalizer.update.head.weight, std=4.0)
+
+
+def check_that_it_moves_and_contracts(model: nn.Module, images: Tensor) -> None:
+    with torch.no_grad(), observe(model) as record:
+        warped = model(images)
+    for found in record.values():
+        assert displacement(found).amax() > 0.02, "an export of the identity would prove nothing"
+        trace = found.solution.residuals.amax(1)
+        assert trace[-1] < 0.3 * trace[0], "the update must contract"
+    with torch.no_grad(), model.without_sites() as base:
+        plain = base(images)
+    assert (warped - plain).abs().max() > 1e-3 * (warped.max() - warped.min())
+
+
+def round_trip(model: nn.Module, images: Tensor, path: Path) -> None:
+    check_that_it_moves_and_contracts(model, images)
+    lse_export.export_onnx(model, images[:2], path)
+    checked = lse_export.verify(path, model, images, batch_sizes=(1, 2, 7), tolerance=1e-4)
+    assert {row.verdict for row in checked.rows} == {"equal"}
+    assert checked.relative <= 1e-4
+    assert checked.argmax_agreement == 1.0
+    assert not checked.not_contracting
+    for target in ("tensorrt10", "tensorrt11", "web"):
+        assert lse_export.check(path, target).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["naive", "anderson", "broyden"])
+@pytest.mark.parametrize("name", list(SMALL))
+def test_every_backbone_with_every_solver(name: str, solver: str, tmp_path: Path) -> None:
+    model, size = small(name)
+    adapted = adapt(model, solver=solver, rule="absolute", steps=3, resolution=8, segments=4).eval()
+    assert len(adapted.sites) == 2
+    stir(adapted)
+    round_trip(adapted, pictures(7, size), tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+def test_vit_tiny_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    adapted = adapt(timm.create_model("vit_tiny_patch16_224"), rule="absolute").eval()
+    stir(adapted)
+    round_trip(adapted, pictures(2, 224), tmp_path / "model.onnx")
