@@ -129,9 +129,7 @@ def _device(config: RunConfig) -> str:
 
 
 def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
-    starts: list[_Work] = [(out / "starts" / name, config, {}) for name, config in plan.starts.items()]
-    runs = {cell.name: cell.config for cell in plan.cells}
-    cells: list[_Work] = [(out / "cells" / name, config, recipe.measures) for name, config in runs.items()]
+    waves = _waves(recipe, plan, out)
     measured = bool(recipe.measures)
 
     def table() -> None:
@@ -139,8 +137,8 @@ def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
         _write(out / TABLE, text)
 
     table()
-    with _progress(len(starts) + len(cells)) as (begin, finish):
-        for works in (starts, cells):  # cells begin where the starts end
+    with _progress(sum(len(works) for works in waves)) as (begin, finish):
+        for works in waves:
             missing = [work for work in works if not _done(work)]
             finish(None, len(works) - len(missing))
             finished: Iterator[str]
@@ -151,6 +149,17 @@ def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
             for name in finished:
                 finish(name, 1)
                 table()
+
+
+def _waves(recipe: Recipe, plan: Plan, out: Path) -> list[list[_Work]]:
+    """What may run at the same time: for each seed its starts, then its cells, which begin where they end."""
+    waves: list[list[_Work]] = []
+    for seed in range(recipe.seeds):
+        starts = [(name, run) for name, run in plan.starts.items() if run.seed == seed]
+        cells = {cell.name: cell.config for cell in plan.cells if cell.seed == seed}
+        waves.append([(out / "starts" / name, config, {}) for name, config in starts])
+        waves.append([(out / "cells" / name, config, recipe.measures) for name, config in cells.items()])
+    return waves
 
 
 def _done(work: _Work) -> bool:
@@ -246,7 +255,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:
-    parts = [f"lse train {path}"]
+    # pages are for other machines too: no folder of this one
+    shown = Path(path)
+    if shown.is_absolute():
+        shown = shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else Path(shown.name)
+    parts = [f"lse train {shown}"]
     parts += [f"--{name} {given[name]}" for name in ("scale", "seeds") if given.get(name)]
     parts += [f"--set {key}={json.dumps(value)}" for key, value in (given.get("set") or {}).items()]
     return " ".join(parts)
