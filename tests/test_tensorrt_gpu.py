@@ -18,7 +18,9 @@ from lse_export.runtime import TensorrtOptions, open_session, ran_on, run
 from lse_export.tensorrt.options import BuildOptions
 from lse_export.tensorrt.sidecar import sidecar_of
 
-pytest.importorskip("tensorrt", reason="TensorRT is not installed here: pip install 'lse-export[tensorrt]'")
+pytest.importorskip(
+    "tensorrt", reason="no TensorRT here: pip install 'lse-export[tensorrt]'", exc_type=ImportError
+)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; engines are built on one")
 
 QUICK = BuildOptions(optimization_level=0, refit=True)

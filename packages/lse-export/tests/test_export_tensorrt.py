@@ -281,6 +281,7 @@ def test_what_the_command_refuses_before_it_asks_for_tensorrt(tmp_path: Path) ->
         ((tmp_path / "short.onnx", "--out", out, "--force"), "was cut short"),
         ((path, "--out", out, "--force", "--axis", "batch=3:1"), "write NAME=MIN:OPT:MAX"),
         ((path, "--out", out, "--force", "--axis", "width=3"), "Known: batch"),
+        ((path, "--out", out, "--force", "--timing-cache", tmp_path), "is a folder"),
     ):
         run = CliRunner().invoke(export, ["tensorrt", *map(str, args)])
         assert isinstance(run.exception, LSEError), run.output

@@ -79,6 +79,8 @@ def build_engine(
     began = time.perf_counter()
     source, path, options = Path(onnx_path), Path(engine_path), options or BuildOptions()
     check_target(path, overwrite)
+    cache = Path(timing_cache) if timing_cache is not None else None
+    known = _timings(cache)
     model = open_model(source)
     shapes = profile_shapes(model, axes)
     version = require_tensorrt()
@@ -86,8 +88,6 @@ def build_engine(
     chosen = require_gpu(device)
     from lse_export.tensorrt.builder import serialize
 
-    cache = Path(timing_cache) if timing_cache is not None else None
-    known = cache.read_bytes() if cache is not None and cache.is_file() else b""
     with torch.cuda.device(chosen), replacing(path, overwrite) as target:
         built = serialize(source, shapes, options, known, progress or BuildProgress())
         facts = EngineFacts(
@@ -117,6 +117,17 @@ def build_engine(
             target.write_bytes(built.timing_cache)
     layers = path.with_name(f"{path.name}.layers.json")
     return EngineBuild(path, sidecar_of(path), layers, facts, time.perf_counter() - began)
+
+
+def _timings(cache: Path | None) -> bytes:
+    """What an earlier build left; refuses a file that cannot be read or replaced before the work begins."""
+    if cache is None:
+        return b""
+    check_target(cache, overwrite=True)
+    try:
+        return cache.read_bytes() if cache.is_file() else b""
+    except OSError as error:
+        raise ExportError(f"cannot read {cache}: {error.strerror or error}") from error
 
 
 def pass_gate(path: Path, major: int) -> None:
