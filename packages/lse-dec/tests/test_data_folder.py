@@ -37,12 +37,13 @@ def imagenet(tmp_path: Path) -> Path:
 def test_scaled_names_are_read_as_the_authors_write_them(imagenet: Path):
     found = ImageFolder(imagenet, resolution=16)
     assert found.classes == ("n01440764", "n01443537")
-    assert found.scales == (0.7, 1.0, 1.1)
+    assert found.levels == (0.7, 1.0, 1.1)
+    assert found.config.variants == 3
     assert found.labels.tolist() == [0] * 6 + [1] * 6
     assert found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert found.factors.tolist() == pytest.approx([0.7, 1.0, 1.1] * 4)
-    assert found.pictures[0].path.name == "ILSVRC2012_val_00000007_scale_0.7.JPEG"
-    image, label = found[3]
+    assert found.scales.tolist() == pytest.approx([1.0, 0.7, 1.1] * 4)
+    assert found.pictures[1].path.name == "ILSVRC2012_val_00000007_scale_0.7.JPEG"
+    image, label = found[4]
     assert image.shape == (3, 16, 16)
     assert label == 0
     # the file's own colour, 293 % 50 + 7 = 50, within what JPEG loses
@@ -51,7 +52,7 @@ def test_scaled_names_are_read_as_the_authors_write_them(imagenet: Path):
 
 def test_scales_and_limit_choose(imagenet: Path):
     found = ImageFolder(imagenet, resolution=16, scales=[1.1, 0.7], limit=1)
-    assert found.factors.tolist() == pytest.approx([0.7, 1.1] * 2)
+    assert found.scales.tolist() == pytest.approx([0.7, 1.1] * 2)
     assert found.groups.tolist() == [0, 0, 1, 1]
     assert [image.shape[0] for image, _ in found.batches(3)] == [3, 1]
 
@@ -125,6 +126,7 @@ def test_in_a_scene_only_the_object_changes(tmp_path: Path):
     write_scenes(SceneConfig(10, scales=(0.7, 1.0, 1.3), resolution=64, size=0.4), tmp_path)
     found = ImageFolder(tmp_path, resolution=64)
     images = torch.stack([image for image, _ in found]).unflatten(0, (-1, 3))
+    images = images[:, [1, 0, 2]]  # factor 1 comes first
     change = (images[:, :1] - images).abs().mean(2)
     border = torch.ones(64, 64, dtype=torch.bool)
     border[8:56, 8:56] = False
@@ -146,7 +148,7 @@ def test_the_scenes_plugin_reads_what_it_wrote_once(tmp_path: Path):
     build = registry().get("dataset", "scenes")
     settings = {"cache_dir": tmp_path, "count": 10, "resolution": 32, "split": "test"}
     first = build(**settings, scales=[1.0])
-    assert first.scales == (1.0,)
+    assert first.levels == (1.0,)
     assert sorted(set(first.labels.tolist())) == list(range(10))
     made = sorted(tmp_path.rglob("*.JPEG"))
     again = build(**settings)

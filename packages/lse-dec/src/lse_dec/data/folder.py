@@ -22,7 +22,14 @@ from torch.utils.data import Dataset
 
 from lse_dec.data.errors import DataError
 
-__all__ = ["ImageFolder", "Picture", "build_image_folder", "build_scaled_folder", "open_folder"]
+__all__ = [
+    "FolderConfig",
+    "ImageFolder",
+    "Picture",
+    "build_image_folder",
+    "build_scaled_folder",
+    "open_folder",
+]
 
 EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
 _SCALE = re.compile(r"^(?P<stem>.+)_scale_(?P<factor>\d+(?:\.\d+)?)$")
@@ -45,12 +52,28 @@ class Picture:
     factor: float
 
 
+@dataclass(frozen=True)
+class FolderConfig:
+    """How the pictures of a folder belong together.
+
+    Attributes:
+        variants: versions of each picture, which are neighbours; more than one are the set S_I of Eq. 24.
+    """
+
+    variants: int
+
+
 class ImageFolder(Dataset[tuple[Tensor, int]]):
     """Pictures in class folders, read when asked for.
 
     Item i is (image, label): float32 (3, R, R) in [0, 1], the shorter side resized to R (bicubic,
-    anti-aliased) and the middle cut out, and an int. Pictures are sorted by class, group and factor, so
-    equal folders give equal data sets.
+    anti-aliased) and the middle cut out, and an int. Pictures are sorted by class and group, the version at
+    factor 1 before the others by factor, so equal folders give equal data sets.
+
+    Attributes:
+        pictures: what is where, in order.
+        levels: the factors, ascending.
+        config: see `FolderConfig`.
 
     Args:
         root: folder with a subfolder for each class.
@@ -89,8 +112,9 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         self.pictures = [
             p for p in _pictures(self.root, self.classes, scaled, limit) if not keep or p.factor in keep
         ]
-        self.scales = tuple(sorted({p.factor for p in self.pictures}))
-        _check_versions(self.root, self.pictures, keep or self.scales)
+        self.levels = tuple(sorted({p.factor for p in self.pictures}))
+        _check_versions(self.root, self.pictures, keep or self.levels)
+        self.config = FolderConfig(max(1, len(self.levels)))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -110,8 +134,8 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return torch.tensor([p.group for p in self.pictures])
 
     @property
-    def factors(self) -> Tensor:
-        """float32 (N,)."""
+    def scales(self) -> Tensor:
+        """float32 (N,), the factors."""
         return torch.tensor([p.factor for p in self.pictures])
 
     def uint8(self, item: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -197,7 +221,7 @@ def _pictures(root: Path, classes: Sequence[str], scaled: bool, limit: int | Non
                 stems[stem] = groups + len(stems)
             found.append(Picture(path, label, stems[stem], factor))
         groups += len(stems)
-        pictures += sorted(found, key=lambda p: (p.group, p.factor))
+        pictures += sorted(found, key=lambda p: (p.group, p.factor != 1.0, p.factor))
     if not pictures:
         raise DataError(f"{root} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
     return pictures
