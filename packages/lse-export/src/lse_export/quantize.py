@@ -71,7 +71,8 @@ def quantize(proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: i
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            # TensorRT dequantizes no int32, so biases stay as they are
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
     quantized = onnx.load(target)
     del quantized.metadata_props[:]

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import DTypeError, LSEError
+from lse_core.errors import LSEError
 from lse_export.atomic import check_target, replacing
 from lse_export.cleanup import clean
 from lse_export.errors import ExportError
@@ -135,6 +135,7 @@ def export_onnx(
             raise LSEError("int8 needs calibration images to measure ranges on; give calibration")
         if preprocess is not None:
             raise LSEError("int8 files take prepared images; drop preprocess")
+        calibration = check_example(model, calibration)
     with with_steps(model, steps):
         example = check_example(model, example)
         inner = halved(model) if precision == "float16" else model
@@ -161,7 +162,7 @@ def export_onnx(
     clean(proto)
     if precision == "int8":
         assert calibration is not None
-        proto = _quantized(proto, check_example(model, calibration))
+        proto = _quantized(proto, calibration)
     facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
     with replacing(path, overwrite) as target:
@@ -185,8 +186,6 @@ def export_onnx(
 def _quantized(proto: onnx.ModelProto, calibration: Tensor) -> onnx.ModelProto:
     from lse_export.quantize import quantize
 
-    if not calibration.is_floating_point():
-        raise DTypeError(f"calibration images are floating, normalised; got {calibration.dtype}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             return quantize(proto, calibration, Path(folder))
