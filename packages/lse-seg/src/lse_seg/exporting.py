@@ -1,0 +1,111 @@
+"""A trained segmentor as an exporter needs it: images in, logits out; read from mmengine's work folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError
+from lse_dec.sites import CanonicalizedStage
+from lse_seg.backbone import CanonicalizedBackbone
+from lse_seg.running import load_config
+
+__all__ = ["DenseSegmentor", "load_segmentor"]
+
+
+class DenseSegmentor(nn.Module):
+    """A segmentor as a function from images to logits, with what `lse_export` asks of adapted models.
+
+    Args:
+        segmentor: mmsegmentation's `EncoderDecoder` or a subclass, with or without canonicalizers.
+
+    Attributes:
+        sites: its canonicalized stages by name.
+        canonicalizers: their canonicalizers.
+        mode: "equivariant": logits are in place with the image.
+        settings: what the canonicalizers were asked for.
+        pretrained_cfg: mean and std of images in [0, 1], as timm's models tell them.
+    """
+
+    def __init__(self, segmentor: nn.Module) -> None:
+        super().__init__()
+        self.segmentor: Any = segmentor
+        self.sites = _sites(segmentor)
+        self.canonicalizers = {name: site.canonicalizer for name, site in self.sites.items()}
+        self.mode = "equivariant"
+        backbone = segmentor.backbone
+        frames = [getattr(segmentor, "frame", None), getattr(backbone, "adapted", None)]
+        self.settings: dict[str, Any] = next((dict(f.settings) for f in frames if f is not None), {})
+        self.pretrained_cfg = _normalisation(segmentor)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of normalised images (B, C, H, W), RGB."""
+        size = images.shape[2:]
+        logits: Tensor = self.segmentor.encode_decode(images, [{"img_shape": size, "pad_shape": size}])
+        return logits
+
+
+def load_segmentor(path: str | Path) -> DenseSegmentor:
+    """Read a trained segmentor from what mmengine's Runner wrote.
+
+    Args:
+        path: the work folder, whose last checkpoint is taken, or a checkpoint in it. The config is the one
+            that the Runner wrote beside it.
+
+    Returns:
+        The segmentor in eval mode on the CPU.
+
+    Raises:
+        LSEError: no checkpoint, no config or several beside it, or weights that do not fit the config.
+    """
+    checkpoint = Path(path)
+    if checkpoint.is_dir():
+        last = checkpoint / "last_checkpoint"
+        if not last.is_file():
+            raise LSEError(f"{path} holds no checkpoint of mmengine's (last_checkpoint is missing)")
+        # a folder that was moved still holds the file
+        checkpoint = checkpoint / Path(last.read_text().strip()).name
+    if not checkpoint.is_file():
+        raise LSEError(f"{checkpoint}: no such checkpoint")
+    configs = sorted(checkpoint.parent.glob("*.py"))
+    if len(configs) != 1:
+        found = ", ".join(c.name for c in configs) or "none"
+        raise LSEError(f"beside {checkpoint} there must be one config; found: {found}")
+    return DenseSegmentor(_built(load_config(configs[0]), checkpoint)).eval()
+
+
+def _built(config: Config, checkpoint: Path) -> nn.Module:
+    init_default_scope(config.get("default_scope", "mmseg"))
+    model: nn.Module = MODELS.build(config.model)
+    try:
+        load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        raise LSEError(f"{checkpoint} does not fit the config beside it: {text}") from error
+    return model
+
+
+def _sites(segmentor: Any) -> dict[str, CanonicalizedStage]:
+    if hasattr(segmentor, "sites"):
+        return dict(segmentor.sites)
+    if isinstance(segmentor.backbone, CanonicalizedBackbone):
+        return {f"backbone.{name}": site for name, site in segmentor.backbone.adapted.sites.items()}
+    return {}
+
+
+def _normalisation(segmentor: Any) -> Mapping[str, Any]:
+    """Of the preprocessor, which counts in 0..255."""
+    given = segmentor.data_preprocessor
+    if not getattr(given, "_enable_normalize", False):
+        return {}
+    return {
+        "mean": tuple((given.mean / 255.0).flatten().tolist()),
+        "std": tuple((given.std / 255.0).flatten().tolist()),
+    }
