@@ -141,6 +141,9 @@ def test_core_then_dec_then_seg(environment: Environment) -> None:
 
     environment.install("lse-seg")
     assert environment.distributions() == {"lse-core", "lse-dec", "lse-seg"}
+    done = environment.run("python", "-c", "import lse_seg, mmseg.models")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^mmcv +(lite|full) ", environment.run("lse", "doctor").stdout, re.MULTILINE)
 
 
 def test_export_without_dec(environment: Environment) -> None:
