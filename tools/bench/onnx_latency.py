@@ -1,0 +1,80 @@
+"""ONNX Runtime beside eager torch for the adapted vit_tiny, and what the DEC costs in the exported graph.
+
+Run from the root: .venv/bin/python tools/bench/onnx_latency.py > docs/results/onnx_latency.md
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from pathlib import Path
+from statistics import median, quantiles
+
+import onnxruntime
+import timm
+import torch
+from torch import nn
+
+from lse_dec import adapt
+from lse_export import export_onnx, verify
+from lse_export.latency import interleaved
+from lse_export.runtime import open_session, run
+from lse_export.unroll import evaluating
+
+BATCHES = (1, 8)
+ROUNDS = 15
+
+
+def spread(ratios: list[float]) -> str:
+    """Median and quartiles."""
+    low, _, high = quantiles(ratios, n=4)
+    return f"{median(ratios):.2f} ({low:.2f} to {high:.2f})"
+
+
+def main() -> None:
+    """Measure in turns, print Markdown."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    plain = timm.create_model("vit_tiny_patch16_224").eval()
+    adapted = adapt(timm.create_model("vit_tiny_patch16_224")).eval()
+    for canonicalizer in adapted.canonicalizers.values():
+        nn.init.normal_(canonicalizer.update.head.weight, std=0.1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.onnx" for name in ("plain", "adapted")}
+        image = torch.randn(2, 3, 224, 224)
+        export_onnx(plain, image, files["plain"], allow_plain=True)
+        report = export_onnx(adapted, image, files["adapted"])
+        checked = verify(files["adapted"], adapted, image, batch_sizes=(1, 2), throw=False)
+        sessions = {name: open_session(file, threads=1) for name, file in files.items()}
+        for batch in BATCHES:
+            x = torch.randn(batch, 3, 224, 224)
+            calls = [
+                lambda x=x: run(sessions["adapted"], x),
+                lambda x=x: run(sessions["plain"], x),
+                lambda x=x: adapted(x),
+            ]
+            with evaluating(adapted):
+                ours, base, eager = interleaved(calls, ROUNDS, 2)
+            against = [a / b for a, b in zip(ours, eager, strict=True)]
+            share = [(a - b) / a for a, b in zip(ours, base, strict=True)]
+            rows.append((batch, spread(against), spread(share)))
+    print("# ONNX Runtime on CPU\n")
+    print(
+        "`python tools/bench/onnx_latency.py`: vit_tiny_patch16_224, two sites (image and blocks.0), "
+        f"Anderson, 5 steps, one thread, {ROUNDS} rounds in turns, medians and quartiles. "
+        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}, onnxruntime "
+        f"{onnxruntime.__version__}, seed 0.\n"
+    )
+    print("| batch | ONNX Runtime / eager, both adapted | DEC's share of the exported graph's time |")
+    print("|---|---|---|")
+    for batch, against, share in rows:
+        print(f"| {batch} | {against} | {share} |")
+    print(
+        f"\nGraph: {report.nodes} nodes, {report.canonicalizer_nodes} of canonicalizers "
+        f"({report.nodes_per_step:g} a solver step). Verified: {checked.summary().split(': ', 1)[1]}."
+    )
+
+
+if __name__ == "__main__":
+    main()
