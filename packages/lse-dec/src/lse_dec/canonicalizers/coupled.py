@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lse_core.errors import WarpError
 from lse_core.grid import GridInverse, GridWarp
 from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
 
@@ -67,7 +68,12 @@ class RefinedGridWarp(GridWarp):
     __slots__ = ()
 
     def __invert__(self) -> GridInverse:
-        """The true inverse; WarpError where the warp folds."""
+        """The true inverse; WarpError where the warp folds, and in an export, which holds no search."""
+        if torch.compiler.is_exporting():
+            raise WarpError(
+                "the refined inverse of a coupled grid searches as long as it must, which no graph holds; "
+                "export with inverse='axes' or warp='separable'"
+            )
         return self.inverse()
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> RefinedGridWarp:

@@ -37,8 +37,8 @@ class TrainingLog:
     Attributes:
         steps: optimiser steps taken.
         loss: mean cross-entropy over the last tenth.
-        equivariance: mean of Eq. 5's loss over the first and the last tenth (1: the identity;
-            0.64: the best warp that is the same for every image), or None without a canonicalizer.
+        equivariance: mean of Eq. 5's loss over the first and the last tenth (1 is
+            what every warp costs that is the same for all images), or None without a canonicalizer.
     """
 
     steps: int
