@@ -96,6 +96,17 @@ def test_work_folder_or_checkpoint_may_be_named(work: Path) -> None:
     assert config["std"] == pytest.approx([64 / 255] * 3)
 
 
+def test_commands_take_a_work_folder(work: Path, tmp_path: Path) -> None:
+    from lse_export.commands.common import images_for, load_model
+
+    model = load_model(work)
+    assert isinstance(model, DenseSegmentor)
+    assert isinstance(load_model(work / "iter_3.pth"), DenseSegmentor)
+    assert images_for(model, (64, 96), ()).shape == (2, 3, 64, 96)
+    with pytest.raises(LSEError, match="no such folder"):
+        load_model(tmp_path / "nothing")
+
+
 def test_a_plain_segmentor_has_no_canonicalizers() -> None:
     model = DenseSegmentor(MODELS.build(load_config("segformer_aug").model))
     assert model.canonicalizers == {}

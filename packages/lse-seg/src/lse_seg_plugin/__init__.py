@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lse_core.plugins import hookimpl
@@ -13,6 +14,15 @@ def mmcv_line() -> str:
     from lse_seg_plugin.installation import report
 
     return report()
+
+
+def load_work_folder(path: Path) -> Any:
+    """The segmentor of a work folder or checkpoint, or None where `path` is neither."""
+    if path.suffix != ".pth" and not (path / "last_checkpoint").is_file():
+        return None
+    from lse_seg.exporting import load_segmentor
+
+    return load_segmentor(path)
 
 
 @hookimpl
@@ -29,6 +39,12 @@ def lse_commands() -> Mapping[str, Any]:
     from lse_seg_plugin.make_objects import make_objects
 
     return {"data make-objects": make_objects}
+
+
+@hookimpl
+def lse_loaders() -> Mapping[str, Callable[[Path], Any]]:
+    """Load segmentors from the work folders of mmengine's Runner, or from a checkpoint in one."""
+    return {"mmengine": load_work_folder}
 
 
 @hookimpl

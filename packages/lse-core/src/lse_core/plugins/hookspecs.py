@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
 
 hookspec = pluggy.HookspecMarker("lse")
@@ -58,3 +60,8 @@ def lse_commands() -> Mapping[str, click.Command]:
 @hookspec
 def lse_checks() -> Mapping[str, Callable[[], str]]:
     """Checks of the installation by name, run by `lse doctor`: each gives a line or raises LSEError."""
+
+
+@hookspec
+def lse_loaders() -> Mapping[str, Callable[[Path], Any]]:
+    """Loaders for `lse export` by name: callables from a path to a trained model, or None if not theirs."""

@@ -17,7 +17,10 @@ from lse_core.errors import PluginError, unknown_name
 from lse_core.plugins import hookspecs
 from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_line, selection
 
-KINDS = ("warp", "solver", "update", "canonicalizer", "backbone", "dataset", "exporter", "command", "check")
+KINDS = (
+    *("warp", "solver", "update", "canonicalizer", "backbone"),
+    *("dataset", "exporter", "command", "check", "loader"),
+)
 """What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.plugins import registry
 from lse_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def load_model(folder: Path) -> nn.Module:
-    """Load what `lse_dec.save` wrote.
+    """Load what `lse_dec.save` wrote, or what a plugin's loader takes for its own.
 
     Raises:
         ExportError: no such folder, or lse-dec is absent.
     """
+    for _, loader in registry().items("loader"):
+        found: nn.Module | None = loader(folder)
+        if found is not None:
+            return found.eval()
     if not folder.is_dir():
         raise ExportError(f"{folder}: no such folder; give the folder that lse_dec.save wrote")
     if find_spec("lse_dec") is None:
