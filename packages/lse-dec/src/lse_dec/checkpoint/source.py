@@ -70,7 +70,7 @@ def _guesses(model: Any) -> list[dict[str, Any]]:
     """Keywords that would explain `model`, fewest first."""
     cfg = model.pretrained_cfg
     kwargs: dict[str, Any] = {}
-    if getattr(model, "num_classes", None) != cfg.get("num_classes"):
+    if getattr(model, "num_classes", cfg.get("num_classes")) != cfg.get("num_classes"):
         kwargs["num_classes"] = model.num_classes
     with suppress(LSEError):  # no convolution: nothing to infer
         channels = first_convolution(model).in_channels
