@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite
+from lse_core.separable import SeparableWarp
 from lse_export.errors import ExportError
 
 __all__ = [
@@ -148,7 +149,12 @@ class Unrolled(nn.Module):
         Warps are (B, N + 1): where the map sends 0, 1/N, ..., 1. Residuals are (B,).
         """
         outputs = [leaf for leaf in pytree.tree_leaves(self.model(image)) if isinstance(leaf, Tensor)]
-        for answer in (self.record or {}).values():
+        for site, answer in (self.record or {}).items():
+            if not isinstance(answer.warp, SeparableWarp):
+                raise ExportError(
+                    f"the warp of {site!r} is a {type(answer.warp).__name__}, which no two lists of values "
+                    "hold; leave with_warps out, or adapt with warp='separable'"
+                )
             outputs += [answer.warp.x.values, answer.warp.y.values]
             if answer.solution is not None:
                 outputs.append(answer.solution.residual)
