@@ -44,7 +44,7 @@ class NonexpansiveNetwork(UpdateNetwork):
     factors: Tensor
 
     def __init__(
-        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), hidden: int = 32
+        self, channels: int, segments: int, widths: tuple[int, ...] = (32, 64), hidden: int = 32
     ) -> None:
         super().__init__(channels, segments, widths, hidden)
         self.register_buffer("factors", torch.ones(len(self._layers())))

@@ -23,7 +23,7 @@ class GridNetwork(UpdateNetwork):
     """
 
     def __init__(
-        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), hidden: int = 32
+        self, channels: int, segments: int, widths: tuple[int, ...] = (32, 64), hidden: int = 32
     ) -> None:
         super().__init__(channels, segments, widths, hidden)
         self.mix = nn.Conv2d(widths[-1] if widths else channels, hidden, 3, padding=1)  # type: ignore[assignment]

@@ -9,7 +9,7 @@ __all__ = ["UpdateNetwork", "segment_weights"]
 
 
 class UpdateNetwork(nn.Module):
-    """Convolutions (section A1: two layers of 64 and 128 channels), averages onto the segments, a head.
+    """Convolutions (as in section A1, by default of half the channels), averages onto the segments, a head.
 
     Where the paper pools adaptively in two dimensions, a separable warp needs one profile an axis:
     the map is averaged along the other axis and onto the N segments by constant matrices (adaptive
@@ -28,7 +28,7 @@ class UpdateNetwork(nn.Module):
     """
 
     def __init__(
-        self, channels: int, segments: int, widths: tuple[int, ...] = (64, 128), hidden: int = 32
+        self, channels: int, segments: int, widths: tuple[int, ...] = (32, 64), hidden: int = 32
     ) -> None:
         super().__init__()
         self.segments = segments
