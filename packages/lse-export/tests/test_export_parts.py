@@ -239,3 +239,15 @@ def test_interleaving_takes_turns() -> None:
     seconds = interleaved([lambda: order.append("a"), lambda: order.append("b")], rounds=2, warmup=1)
     assert order == ["a", "b"] * 3
     assert [len(s) for s in seconds] == [2, 2]
+
+
+def test_dense_outputs_are_compared_pixel_by_pixel() -> None:
+    from lse_export.verification import _Pair, _row
+
+    expected = torch.zeros(1, 2, 1, 4)
+    expected[:, 0] = 1.0
+    got = expected.clone()
+    got[0, 1, 0, 0] = 1.5  # another class at one of the four pixels
+    pair = _Pair(torch.zeros(1, 3, 4, 4), 0, expected, got)
+    row = _row(("logits", "real", 1), [pair], torch.nn.Identity(), 2.0)
+    assert row.argmax_agreement == 0.75

@@ -41,8 +41,8 @@ class Comparison:
         max_abs_diff: largest absolute difference.
         mean_abs_diff: mean absolute difference.
         relative: `max_abs_diff` over the range (largest minus least value) of the model's own output.
-        argmax_agreement: share of images with the same largest entry along axis 1; 1.0 for outputs
-            that are no class scores (B, C).
+        argmax_agreement: share of images, or of pixels, with the same largest entry along axis 1; 1.0 for
+            outputs that are no class scores (B, C) or (B, C, H, W).
         verdict: "equal" within the tolerance; "amplified" where the model itself moves as far when
             its input changes by rounding only, so that no export could agree; else "different".
     """
@@ -322,7 +322,7 @@ def _row(key: tuple[str, str, int], pairs: list[_Pair], model: nn.Module, tolera
         # the same order of magnitude: the export moved no further than rounding alone can
         if tolerance * extent < 8.0 * shaken and largest <= 32.0 * shaken:
             verdict = "amplified"
-    scores = expected.ndim == 2 and not name.startswith(EXTRAS)
+    scores = expected.ndim in (2, 4) and not name.startswith(EXTRAS)
     agreement = float((expected.argmax(1) == got.argmax(1)).double().mean()) if scores else 1.0
     return Comparison(name, kind, size, largest, float(diff.mean()), largest / extent, agreement, verdict)
 
