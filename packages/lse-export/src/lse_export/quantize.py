@@ -105,7 +105,7 @@ class _Reader:
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """Not asked for: that is for calibration in stripes."""
-        raise NotImplementedError
+        raise NotImplementedError("calibration in stripes")
 
 
 @contextlib.contextmanager
