@@ -35,6 +35,8 @@ def ramp(t: Tensor) -> Tensor:
 
 def uniform_knots(segments: int, *, device: torch.device | None = None, dtype: torch.dtype) -> Tensor:
     """Knots 0, 1/N, ..., 1 of Eq. 12, shape (segments + 1,)."""
+    if torch.compiler.is_exporting() and isinstance(segments, torch.SymInt):  # linspace would fix the size
+        return torch.arange(segments + 1, device=device).to(dtype) / segments
     return torch.linspace(0.0, 1.0, segments + 1, device=device, dtype=dtype)
 
 

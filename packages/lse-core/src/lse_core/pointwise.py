@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import ShapeError
+from lse_core.monotone import uniform_knots
 from lse_core.separable import SeparableWarp
 
 __all__ = ["ComposedWarp", "PointwiseWarp"]
@@ -63,7 +64,7 @@ class PointwiseWarp(ABC):
     def _pixel_centres(self, n: int) -> Tensor:
         if n == 1:
             return torch.full((1,), 0.5, device=self.device, dtype=self.dtype)
-        return torch.linspace(0.0, 1.0, n, device=self.device, dtype=self.dtype)
+        return uniform_knots(n - 1, device=self.device, dtype=self.dtype)
 
     def __matmul__(self, other: object) -> ComposedWarp:
         if not isinstance(other, (PointwiseWarp, SeparableWarp)):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
+from lse_core.monotone import uniform_knots
 from lse_core.pointwise import PointwiseWarp
 from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_grid, sample_separable
 from lse_core.separable import SeparableWarp
@@ -151,7 +152,7 @@ def pixel_centres(n: int, like: SeparableWarp | Tensor) -> Tensor:
     """Centres of `n` pixels on [0, 1], ends included (align_corners=True); 1/2 for a single pixel."""
     if n == 1:
         return torch.full((1,), 0.5, device=like.device, dtype=like.dtype)
-    return torch.linspace(0.0, 1.0, n, device=like.device, dtype=like.dtype)
+    return uniform_knots(n - 1, device=like.device, dtype=like.dtype)
 
 
 def axis_weights(u: Tensor, n: int) -> Tensor:

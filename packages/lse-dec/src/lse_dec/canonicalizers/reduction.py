@@ -18,7 +18,8 @@ class Reduction(nn.Module):
     Args:
         channels: channels of the features.
         projection: channels after projection.
-        resolution: the result has at most this many pixels a side.
+        resolution: the result has at most this many pixels a side, and exactly this many in a graph exported
+            for any size, which therefore takes no smaller features.
     """
 
     def __init__(self, channels: int, projection: int, resolution: int) -> None:
@@ -32,9 +33,9 @@ class Reduction(nn.Module):
     def forward(self, features: Tensor, channels_last: bool) -> Tensor:
         """(B, C, H, W), or (B, H, W, C) if `channels_last`, to (B, projection, h, w)."""
         h, w = features.shape[1:3] if channels_last else features.shape[2:4]
-        small_h, small_w = min(h, self.resolution), min(w, self.resolution)
+        small_h, small_w = _reduced(h, self.resolution), _reduced(w, self.resolution)
         x = features
-        if (small_h, small_w) != (h, w):
+        if _open(h) or _open(w) or (small_h, small_w) != (h, w):
             a_y, a_x = (
                 averaging_weights(big, small, device=x.device, dtype=torch.float32).unsqueeze(0)
                 for big, small in ((h, small_h), (w, small_w))
@@ -44,3 +45,13 @@ class Reduction(nn.Module):
             )
         x = x if channels_last else x.permute(0, 2, 3, 1)
         return self.project(self.norm(x)).permute(0, 3, 1, 2)
+
+
+def _open(n: int) -> bool:
+    """Whether a graph is being exported that leaves the size n to each call."""
+    return torch.compiler.is_exporting() and isinstance(n, torch.SymInt)
+
+
+def _reduced(n: int, resolution: int) -> int:
+    # such a graph cannot choose: it always reduces, and holds from `resolution` pixels a side on
+    return resolution if _open(n) else min(n, resolution)
