@@ -8,11 +8,12 @@ For canonicalization to be equivariant (Eq. 5, h(S(F; g)) = g h(F)) the fixed po
 further change asked for": then g Phi* is a fixed point for S(F; g) whenever Phi* is one for F,
 because both give the same canonical features. That holds for residual and compose, not for absolute.
 
-Strictly it holds without a bound and without a pull, but then nothing answers where the picture is blank:
+Strictly it holds without a pull and away from the bound, but then nothing answers where the picture is blank:
 such segments drift until a bound stops them, the solve does not converge, and the stop is no fixed point
-of Eq. 5 either. So both rules pull weakly towards a state of rest, the identity, and end in a smooth bound
-(a clamp would also stop the gradient). The balance then lies where the proposal equals the pull; how far
-that is from equivariance, against what it does for convergence, is measured in docs/results/equivariance.md.
+of Eq. 5 either. So both rules pull weakly towards a state of rest, the identity, unless `pull` is 0, and end
+in a bound that bends smoothly (a clamp would stop the gradient). The balance then lies where the proposal
+equals the pull; how far that is from equivariance, against what it does for convergence, is measured in
+docs/results/equivariance.md.
 """
 
 from __future__ import annotations
@@ -27,17 +28,24 @@ from torch import Tensor
 from lse_core.errors import LSEError
 from lse_core.monotone import uniform_basis, uniform_knots
 
-__all__ = ["Absolute", "Compose", "Residual", "UpdateRule", "smooth_bound"]
+__all__ = ["FREE", "Absolute", "Compose", "Residual", "UpdateRule", "smooth_bound"]
+
+FREE = 0.75
+"""Share of the bound within which `smooth_bound` changes nothing."""
 
 
 def smooth_bound(w: Tensor, ratio: float) -> Tensor:
-    """Centre log-slopes (..., N) and bend them to within ln(ratio)/2 either side, by tanh.
+    """Centre log-slopes (..., N) and keep them within ln(ratio)/2 either side, bending near the bound.
 
-    The map of the result has slopes within [1/ratio, ratio]. Unlike `lse_core.monotone.bound_log_slopes`
-    it passes gradient everywhere, and it shrinks what is inside a little: w by about w^3 / (3 bound^2).
+    The map of the result has slopes within [1/ratio, ratio]. Centred log-slopes within `FREE` of the bound
+    pass unchanged, so a fixed point there is one of the update itself; beyond, tanh leads to the bound.
+    Unlike `lse_core.monotone.bound_log_slopes` it passes gradient everywhere. Lipschitz constant 1.
     """
     half = 0.5 * math.log(ratio)
-    return half * torch.tanh((w - w.mean(-1, keepdim=True)) / half)
+    w = w - w.mean(-1, keepdim=True)
+    free = w.clamp(-FREE * half, FREE * half)
+    room = (1.0 - FREE) * half
+    return free + room * torch.tanh((w - free) / room)
 
 
 class UpdateRule(Protocol):
