@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from lse_export.errors import ExportError
 from lse_export.metadata import describe
 from lse_export.precision import Half, check_precision, halved
 from lse_export.preprocess import Preprocess, recipe_of
-from lse_export.trace import trace
+from lse_export.trace import FIXED, Sizes, trace
 from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
 
 __all__ = ["OnnxExport", "export_onnx"]
@@ -67,6 +68,7 @@ def export_onnx(
     steps: int | None = None,
     opset: int = OLDEST_OPSET,
     dynamic_batch: bool = True,
+    dynamic_size: bool = False,
     overwrite: bool = False,
     allow_plain: bool = False,
     with_warps: bool = False,
@@ -87,12 +89,17 @@ def export_onnx(
 
     Args:
         model: what `lse_dec.adapt` returned (see `lse_export.unroll` for what is asked of it).
-        example: (B, C, H, W) finite floating images as the model wants them. Height, width and,
-            unless `dynamic_batch`, B are fixed by it; the residuals in the metadata are measured on it.
+        example: (B, C, H, W) finite floating images as the model wants them. What does not vary of batch,
+            height and width is fixed by it; the residuals in the metadata are measured on it.
         path: file to write.
         steps: solver steps to unroll; None takes the model's own.
         opset: ONNX opset, 18 or later.
         dynamic_batch: let the batch vary, as the axis "batch".
+        dynamic_size: let height and width vary, as the axes "height" and "width", where the model takes any
+            size (convolutional networks do, most transformers do not). The least and largest sizes that
+            the graph holds for are in the metadata, "lse.height" and "lse.width", JSON [least, largest or
+            null]: below `resolution` pixels a side of a site's features the model itself would not
+            reduce them, which one graph cannot hold too.
         overwrite: replace an existing file.
         allow_plain: export a model without canonicalizers too.
         with_warps: further outputs for every site: "warp_x.SITE" and "warp_y.SITE" (B, N + 1), where
@@ -114,7 +121,7 @@ def export_onnx(
         An `OnnxExport`.
 
     Raises:
-        ExportError: the model was never adapted, cannot be traced, or fixes its batch.
+        ExportError: the model was never adapted, cannot be traced, or fixes its batch or size.
         ShapeError, DTypeError, NotFiniteError: the example is no batch of finite images.
         OutputError: the file exists or cannot be written. Nothing is left half-written.
         LSEError: a setting out of range.
@@ -136,6 +143,8 @@ def export_onnx(
         if preprocess is not None:
             raise LSEError("int8 files take prepared images; drop preprocess")
         calibration = check_example(model, calibration)
+    if dynamic_size and preprocess is not None:
+        raise LSEError("preprocess resizes pictures of one size to what the model takes; drop dynamic_size")
     with with_steps(model, steps):
         example = check_example(model, example)
         inner = halved(model) if precision == "float16" else model
@@ -149,15 +158,17 @@ def export_onnx(
             facts["lse.preprocess"] = recipe.to_json()
         with evaluating(model), evaluating(inner):
             facts = describe(model, example, opset=opset, class_names=class_names) | facts
-            proto = trace(
+            proto, sizes = trace(
                 inner,
                 entry,
                 picture,
                 opset=opset,
                 dynamic_batch=dynamic_batch,
+                dynamic_size=dynamic_size,
                 with_warps=with_warps,
                 output_names=output_names,
             )
+        facts |= {f"lse.{axis}": json.dumps(bounds) for axis, bounds in sizes.items()}
         rounds = sum(steps_of(model).values())
     clean(proto)
     if precision == "int8":
@@ -168,6 +179,8 @@ def export_onnx(
     with replacing(path, overwrite) as target:
         _save(proto, target, external_data)
         _check(target)
+        if dynamic_size:
+            _check_sizes(target, model, example[:1] if dynamic_batch else example, sizes)
     graph = proto.graph
     return OnnxExport(
         path=path,
@@ -213,6 +226,28 @@ def _check(target: Path) -> None:
         onnx.checker.check_model(str(target), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
+
+
+def _check_sizes(target: Path, model: nn.Module, example: Tensor, sizes: Sizes) -> None:
+    """Refuse a file that is not the model at another height and at another width.
+
+    A size that the tracer took for a constant leaves no trace in the axes' names.
+    """
+    from lse_export.verification import verify
+
+    for k, axis in enumerate(("height", "width")):
+        size = list(example.shape[2:])
+        size[k] = min(2 * size[k], sizes[axis][1] or 2 * size[k])
+        other = nn.functional.interpolate(example, size=size, mode="bilinear", align_corners=True)
+        where = f"at {size[0]} x {size[1]} pixels"
+        try:
+            found = verify(target, model, other, batch_sizes=(len(example),), edges=False, throw=False)
+        except Exception as error:  # the model's, or ONNX Runtime's, which have no common class
+            why = str(error).splitlines()[0]
+            raise ExportError(f"the model, or its graph, cannot run {where}: {why}; {FIXED}") from error
+        if not found.ok:
+            off = f"off by {found.relative:.2g} of the output's range"
+            raise ExportError(f"the model fixes its {axis}: {where} its graph is {off}; {FIXED}")
 
 
 def _opset(proto: onnx.ModelProto) -> int:

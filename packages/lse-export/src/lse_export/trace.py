@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +19,12 @@ from lse_export.errors import ExportError
 from lse_export.simplify import simplify
 from lse_export.unroll import Unrolled, recording
 
-__all__ = ["trace"]
+__all__ = ["FIXED", "Sizes", "trace"]
+
+Sizes = dict[str, tuple[int, int | None]]
+"""Least and largest (None: any) size by the name of the axis."""
+
+FIXED = "export it at one size, without dynamic_size"
 
 
 def trace(
@@ -28,10 +34,11 @@ def trace(
     *,
     opset: int,
     dynamic_batch: bool,
+    dynamic_size: bool = False,
     with_warps: bool,
     output_names: Sequence[str] | None,
-) -> onnx.ModelProto:
-    """The graph of `entry` in ONNX, simplified, its input called "image".
+) -> tuple[onnx.ModelProto, Sizes]:
+    """The graph of `entry` in ONNX, simplified, its input called "image", and the sizes it holds for.
 
     Args:
         model: the model inside `entry`, whose canonicalizers answer for `with_warps`.
@@ -39,17 +46,23 @@ def trace(
         example: a batch of images.
         opset: ONNX opset.
         dynamic_batch: let the first axis vary, as "batch".
+        dynamic_size: let height and width vary, as "height" and "width".
         with_warps: outputs for every site's warp and residual too.
         output_names: of the model's outputs; None: "logits", or "output_0", ....
 
+    Returns:
+        The graph, and with `dynamic_size` the least and largest (None: any) "height" and "width".
+
     Raises:
-        ExportError: the model cannot be traced, or fixes its batch.
+        ExportError: the model cannot be traced, or fixes its batch or size.
         LSEError: as many output names as the model has not.
     """
     if dynamic_batch and len(example) == 1:
         # torch treats an axis of size 1 as fixed
         example = example.expand(2, *example.shape[1:]).contiguous()
-    shapes = ({0: torch.export.Dim("batch", min=1, max=2**20)},) if dynamic_batch else None
+    shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=2**20)} if dynamic_batch else {}
+    if dynamic_size:  # by name alone: torch then finds the bounds itself instead of refusing to be told any
+        shapes |= {2: "height", 3: "width"}
     with recording(model) as record:
         wrapped = Unrolled(entry, record if with_warps else None).eval()
         plain = len(wrapped(example)) - len(wrapped.extra_names())
@@ -63,7 +76,7 @@ def trace(
                     (example,),
                     dynamo=True,
                     opset_version=opset,
-                    dynamic_shapes=shapes,
+                    dynamic_shapes=(shapes,) if shapes else None,
                     input_names=["image"],
                     output_names=[*names, *wrapped.extra_names()],
                     optimize=False,  # see `simplify`
@@ -72,19 +85,49 @@ def trace(
                 assert program is not None
                 program.model = simplify(program.model)
         except Exception as error:
+            if dynamic_size and (axes := _fixed_axis(error)):
+                raise ExportError(f"the model fixes its {axes}; {FIXED}") from error
             raise ExportError(_why(error)) from error
     proto = program.model_proto
-    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    if dynamic_batch and first.dim_param != "batch":
+    dims = [axis.dim_param for axis in proto.graph.input[0].type.tensor_type.shape.dim]
+    if dynamic_batch and dims[0] != "batch":
         raise ExportError("the model fixes its batch size; export it with dynamic_batch=False")
-    return proto
+    if dynamic_size and dims[2:] != ["height", "width"]:
+        raise ExportError(f"the model fixes its height or width; {FIXED}")
+    return proto, _bounds(program) if dynamic_size else {}
+
+
+def _bounds(program: torch.onnx.ONNXProgram) -> Sizes:
+    """What torch found out while tracing: from where to where the graph's branches stay as they are."""
+    exported = program.exported_program
+    assert exported is not None
+    (name,) = exported.graph_signature.user_inputs
+    image = next(node for node in exported.graph.nodes if node.name == name)
+    found: Sizes = {}
+    for axis, size in zip(("height", "width"), image.meta["val"].shape[2:], strict=True):
+        bounds = exported.range_constraints[size.node.expr]
+        found[axis] = (max(1, int(bounds.lower)), int(bounds.upper) if bounds.upper.is_Integer else None)
+    return found
+
+
+def _cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _fixed_axis(error: BaseException) -> str | None:
+    """What torch says of height or width where the model's code makes a constant of it."""
+    # "inputs[0].shape[2]" or "L['image'].size()[2]", depending on how torch found out
+    axis = re.compile(r"(?:shape|size\(\))\[([23])\]")
+    fixed = {m[1] for line in str(_cause(error)).splitlines() if (m := axis.search(line))}
+    names = [name for k, name in (("2", "height"), ("3", "width")) if k in fixed]
+    return " and ".join(names) or None
 
 
 def _why(error: BaseException) -> str:
     """One line on why tracing failed; torch's own message is pages long."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = _cause(error)
     name = type(cause).__name__
     lines = [line for line in str(cause).splitlines() if line.strip()]
     text = lines[0].strip() if lines else ""

@@ -204,7 +204,7 @@ def verify(
             batches += list(edge_inputs(inputs, sizes[-1]).items())
         found: dict[tuple[str, str, int], list[_Pair]] = {}
         for kind, batch in batches:
-            _fits(session, batch)
+            _fits(session, facts, batch)
             with recording(model) as record:
                 for name, pair in _compare(session, whole, record, batch).items():
                     found.setdefault((name, kind, len(batch)), []).append(pair)
@@ -283,12 +283,17 @@ def _batches(inputs: Tensor, size: int) -> list[Tensor]:
     return list(inputs[index].split(size))
 
 
-def _fits(session: Any, batch: Tensor) -> None:
+def _fits(session: Any, facts: dict[str, str], batch: Tensor) -> None:
     wanted = session.get_inputs()[0].shape
     for axis, (size, have) in enumerate(zip(wanted, batch.shape, strict=False)):
         if isinstance(size, int) and size != have:
             what = "batch size" if axis == 0 else "image shape"
             raise ExportError(f"the file's {what} is fixed: it takes {wanted}, not {list(batch.shape)}")
+    for side, have in zip(("height", "width"), batch.shape[2:], strict=False):
+        least, most = json.loads(facts.get(f"lse.{side}", "[1, null]"))
+        if not least <= have <= (most or have):
+            upto = f"to {most}" if most else "on"
+            raise ExportError(f"the file takes a {side} from {least} {upto}, not {have}")
 
 
 def _compare(session: Any, model: nn.Module, record: dict[str, Any], batch: Tensor) -> dict[str, _Pair]:

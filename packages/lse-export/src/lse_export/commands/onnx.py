@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lse_export.steps import StepChoice
+    from lse_export.to_onnx import OnnxExport
 
 
 class StepsOrAuto(click.ParamType):
@@ -54,6 +55,7 @@ class StepsOrAuto(click.ParamType):
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
 @click.option("--fixed-batch", type=click.IntRange(1), help="Fix the batch size instead of leaving it open.")
+@click.option("--dynamic-size", is_flag=True, help="Leave height and width open, where the model does.")
 @click.option(
     "--precision",
     default="float32",
@@ -90,6 +92,7 @@ def onnx(
     tolerance: float,
     opset: int,
     fixed_batch: int | None,
+    dynamic_size: bool,
     precision: str,
     half_io: bool,
     calibration: tuple[Path, ...],
@@ -112,6 +115,7 @@ def onnx(
       lse export onnx runs/model --out model.onnx --steps auto --images photos/
       lse export onnx runs/model --out small.onnx --precision int8 --calibration photos/
       lse export onnx runs/model --out server.onnx --preprocess 480 640
+      lse export onnx runs/resnet --out any.onnx --dynamic-size
     """
     from lse_export.atomic import check_target
     from lse_export.steps import choose_steps
@@ -138,6 +142,7 @@ def onnx(
             steps=steps,
             opset=opset,
             dynamic_batch=fixed_batch is None,
+            dynamic_size=dynamic_size,
             overwrite=force,
             with_warps=warps,
             metadata=facts,
@@ -166,7 +171,16 @@ def onnx(
         )
     for name in ("sites", "solver", "steps", "rule", "mode", "precision", "residual"):
         click.echo(f"  {name:<9} {report.metadata.get(f'lse.{name}', 'none')}")
+    if dynamic_size:
+        click.echo(
+            "  size      " + ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
+        )
     click.echo(f"next: lse export verify {report.path} {model}")
+
+
+def _open(report: OnnxExport, axis: str) -> str:
+    least, most = json.loads(report.metadata[f"lse.{axis}"])
+    return f"from {least}" if most is None else f"from {least} to {most}"
 
 
 def _drop(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
