@@ -150,6 +150,12 @@ def test_models_that_fix_their_size(model: nn.Module, said: str, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+def test_an_example_too_small_for_the_site(convolutional: tuple[AdaptedModel, Path], tmp_path: Path) -> None:
+    with pytest.raises(lse_export.ExportError, match=r"at least 8 pixels a side.* from a larger example"):
+        lse_export.export_onnx(convolutional[0], pictures(2, 28, 64), tmp_path / "m.onnx", dynamic_size=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_that_are_resized_have_one_size(tmp_path: Path) -> None:
     with pytest.raises(LSEError, match="drop dynamic_size"):
         lse_export.export_onnx(

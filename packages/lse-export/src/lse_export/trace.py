@@ -61,7 +61,7 @@ def trace(
         # torch treats an axis of size 1 as fixed
         example = example.expand(2, *example.shape[1:]).contiguous()
     shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=2**20)} if dynamic_batch else {}
-    if dynamic_size:  # by name alone: torch then finds the bounds itself instead of refusing to be told any
+    if dynamic_size:  # by name alone: torch then finds the bounds itself instead of wanting to be told them
         shapes |= {2: "height", 3: "width"}
     with recording(model) as record:
         wrapped = Unrolled(entry, record if with_warps else None).eval()
@@ -72,7 +72,7 @@ def trace(
         try:
             with _quiet():
                 program = torch.onnx.export(
-                    wrapped,
+                    _any_size(wrapped, example, shapes) if dynamic_size else wrapped,
                     (example,),
                     dynamo=True,
                     opset_version=opset,
@@ -95,6 +95,12 @@ def trace(
     if dynamic_size and dims[2:] != ["height", "width"]:
         raise ExportError(f"the model fixes its height or width; {FIXED}")
     return proto, _bounds(program) if dynamic_size else {}
+
+
+def _any_size(model: nn.Module, example: Tensor, shapes: dict[int, Any]) -> torch.export.ExportedProgram:
+    # torch.onnx.export, where this fails, tries a second way that may take the size for a constant
+    found = {k: torch.export.Dim.DYNAMIC if isinstance(axis, str) else axis for k, axis in shapes.items()}
+    return torch.export.export(model, (example,), dynamic_shapes=(found,), strict=False)
 
 
 def _bounds(program: torch.onnx.ONNXProgram) -> Sizes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lse_core.errors import ShapeError
 from lse_core.resample import averaging_weights, warp_by_weights
 
 __all__ = ["Reduction"]
@@ -31,7 +32,11 @@ class Reduction(nn.Module):
         self.project = nn.Linear(channels, projection)
 
     def forward(self, features: Tensor, channels_last: bool) -> Tensor:
-        """(B, C, H, W), or (B, H, W, C) if `channels_last`, to (B, projection, h, w)."""
+        """(B, C, H, W), or (B, H, W, C) if `channels_last`, to (B, projection, h, w).
+
+        Raises:
+            ShapeError: exported for any size from an example below `resolution` pixels a side.
+        """
         h, w = features.shape[1:3] if channels_last else features.shape[2:4]
         small_h, small_w = _reduced(h, self.resolution), _reduced(w, self.resolution)
         x = features
@@ -53,5 +58,12 @@ def _open(n: int) -> bool:
 
 
 def _reduced(n: int, resolution: int) -> int:
+    if not _open(n):
+        return min(n, resolution)
     # such a graph cannot choose: it always reduces, and holds from `resolution` pixels a side on
-    return resolution if _open(n) else min(n, resolution)
+    if n < resolution:
+        raise ShapeError(
+            f"dec: a graph for every size takes features of at least {resolution} pixels a side, the "
+            "resolution; export it from a larger example"
+        )
+    return resolution
