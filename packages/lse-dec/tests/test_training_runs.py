@@ -232,7 +232,7 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
             "model": {**RESNET, "initial": str(start.folder)},
             "adapt": {**DEC, "ratio": 4.0, "widths": [16, 32], "projection": 8, "gradient": "unrolled"},
             "method": "equivariance",
-            "steps": 80,
+            "steps": 160,
             "batch_size": 16,
             "log_every": 10,
         }
@@ -242,7 +242,7 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     column = rows[0].split(",").index("loss/equivariance/image")
     errors = [float(row.split(",")[column]) for row in rows[1:]]
     assert errors[0] > 0.9
-    # the best warp that is the same for all images, however large it is, costs 0.64
+    # whatever is the same for all images costs 1
     assert errors[-1] < 0.7
     before = load_file(start.folder / "model.safetensors")
     model = load_run(done.folder)
