@@ -49,8 +49,8 @@ class DemoSettings:
     test_bases: int = 250
     variants: int = 3
     batch_size: int = 32
-    steps_aug: int = 1000
-    steps_more: int = 900
+    steps_aug: int = 750
+    steps_more: int = 650
     aug_ratio: float = 2.0
     learning_rate: float = 3e-3
     learning_rate_more: float = 2e-3
