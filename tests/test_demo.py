@@ -7,11 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+
+from lse_core.errors import LSEError
+from lse_dec.demo.run import load_run
+from lse_dec.demo.settings import DemoSettings
 
 LSE = Path(sys.executable).with_name("lse")
 METHODS = ("aug", "aug_continued", "dec")
@@ -29,7 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
 
 def test_the_folder_holds_the_results_and_nothing_else(run):
     out, done = run
-    assert sorted(p.name for p in out.iterdir()) == ["model.onnx", "report.html", "results.json"]
+    files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    assert files == ["dec/config.json", "dec/model.safetensors", "model.onnx", "report.html", "results.json"]
     assert "report.html" in done.stdout.splitlines()[-1]
 
 
@@ -73,6 +80,28 @@ def test_the_model_runs_elsewhere(run):
     (scores,) = session.run(None, {session.get_inputs()[0].name: image})
     assert scores.shape == (3, 1000)
     np.testing.assert_allclose(np.exp(scores).sum(1), 1, atol=1e-4)
+
+
+def test_the_model_can_be_read_back(run):
+    settings, model = load_run(run[0])
+    assert settings == replace(DemoSettings().quick(), seed=3)
+    image = torch.randn(3, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(run[0] / "model.onnx", providers=["CPUExecutionProvider"])
+    (exported,) = session.run(None, {"image": image.numpy()})
+    with torch.no_grad():
+        scores = model(image).numpy()
+    np.testing.assert_allclose(scores, exported, atol=1e-3 * (exported.max() - exported.min()))
+
+
+def test_a_folder_without_a_finished_run(tmp_path):
+    with pytest.raises(LSEError, match=r"no folder of a finished lse demo: results\.json: No such file"):
+        load_run(tmp_path)
+    (tmp_path / "results.json").write_text('{"settings": {"seeds": 3}}')
+    with pytest.raises(LSEError, match=r"TypeError: .*'seeds'"):
+        load_run(tmp_path)
+    (tmp_path / "results.json").write_text('{"settings": {"seed": 3}}')
+    with pytest.raises(LSEError, match=r"dec holds no config\.json"):
+        load_run(tmp_path)
 
 
 def test_the_page_needs_nothing_from_elsewhere(run):

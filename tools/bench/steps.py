@@ -1,20 +1,24 @@
 """How many solver steps the demo's DEC needs when it is exported: `lse export onnx --steps auto`'s table.
 
-Run from the root: .venv/bin/python tools/bench/steps.py [--quick] > docs/results/steps.md
+Run from the root, of a finished demo's model, or of one trained for it:
+    python tools/bench/steps.py --model runs/demo > docs/results/steps.md
+    python tools/bench/steps.py --quick
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+from pathlib import Path
 
 import torch
 
-from lse_dec.data import DigitsConfig, load_digits_dataset
+from lse_dec.adaptation import AdaptedModel
 from lse_dec.demo.evaluation import test_sets
-from lse_dec.demo.run import _train_all
+from lse_dec.demo.run import RESULTS, load_run
 from lse_dec.demo.settings import DemoSettings
-from lse_dec.demo.training import normalise
+from lse_dec.demo.training import normalise, train_models, training_set
 from lse_export import choose_steps
 
 IMAGES = 64
@@ -22,33 +26,35 @@ TOLERANCES = (1e-2, 1e-3)
 
 
 def main() -> None:
-    """Train the demo's models, measure every solver's steps on test images, print Markdown."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="the demo's --quick settings")
-    quick = parser.parse_args().quick
-    settings = DemoSettings().quick() if quick else DemoSettings()
-    torch.manual_seed(settings.seed)
-    data = load_digits_dataset(
-        DigitsConfig(
-            count=settings.train_images,
-            scale=settings.train_scale,
-            resolution=settings.resolution,
-            seed=settings.seed,
-            split_seed=settings.seed,
-            split="train",
+    """Measure how few steps do for test images, print Markdown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="what `lse demo --out FOLDER` left")
+    parser.add_argument("--quick", action="store_true", help="train with the demo's --quick settings")
+    options = parser.parse_args()
+    if options.model is not None and options.quick:
+        parser.error("--quick trains a model of its own; leave --model out")
+    flag = " --quick" if options.quick else ""
+    if options.model is None:
+        settings = DemoSettings().quick() if options.quick else DemoSettings()
+        model = trained(settings)
+        origin = f"`python tools/bench/steps.py{flag}`: the DEC that `lse demo{flag}` trains"
+    else:
+        settings, model = load_run(options.model)
+        results = json.loads((options.model / RESULTS).read_text(encoding="utf-8"))
+        dec = results["methods"]["dec"]
+        origin = (
+            f"`python tools/bench/steps.py --model runs/demo`: the DEC of a finished `lse demo` "
+            f"(accuracy {dec['accuracy']:.1%}, InvE {dec['invariance_error']:.3f})"
         )
-    )
-    models, _ = _train_all(settings, normalise(data.images), data.labels, lambda title, steps: lambda: None)
-    model = models["dec"].eval()
+        flag = " --quick" if results["quick"] else ""
     images = normalise(test_sets(settings)["all"].images[:IMAGES])
     choices = [choose_steps(model, images, tolerance=t) for t in TOLERANCES]
-    flag = " --quick" if quick else ""
     print("# Solver steps for export\n")
     print(
-        f"`python tools/bench/steps.py{flag}`: the demo's DEC (seed {settings.seed}, "
-        f"`lse demo{flag}`'s training), {IMAGES} test images, solver {settings.solver}, against a solve of "
-        f"{choices[0].reference} steps. 2 cores, no GPU, Python {platform.python_version()}, torch "
-        f"{torch.__version__}. Deviation: largest difference of an output, of the range of all.\n"
+        f"{origin}, seed {settings.seed}, {settings.steps_aug} + {settings.steps_more} optimiser steps; "
+        f"{IMAGES} test images, solver {settings.solver}, against a solve of {choices[0].reference} steps. "
+        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}. Residual: root "
+        "mean square of log-slopes. Deviation: largest difference of an output, of the range of all.\n"
     )
     print("| steps | largest residual | deviation | same answer |\n|---|---|---|---|")
     for row in choices[0].rows:
@@ -56,6 +62,18 @@ def main() -> None:
     print()
     for choice in choices:
         print(f"- `--steps auto --tolerance {choice.tolerance:g}`: {choice.summary()}")
+    if flag:
+        print("\nThe quick model is hardly trained: the table shows what the command measures, no more.")
+
+
+def trained(settings: DemoSettings) -> AdaptedModel:
+    """The DEC model that the demo trains with these settings."""
+    torch.manual_seed(settings.seed)
+    data = training_set(settings)
+    models, _ = train_models(settings, normalise(data.images), data.labels, lambda title, steps: lambda: None)
+    model = models["dec"]
+    assert isinstance(model, AdaptedModel)
+    return model.eval()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import click
     epilog="Example: lse demo --out runs/demo --seed 1",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
-              help="Folder for results.json, report.html and model.onnx.")  # fmt: skip
+              help="Folder for results.json, report.html, model.onnx and the model, dec/.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device to train on, such as cuda.")
 @click.option("--quick", is_flag=True, help="A run cut short, to see that everything works.")

@@ -17,28 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from lse_core.errors import LSEError, OutputError
 from lse_core.plugins import registry
 from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel, adapt, observe
-from lse_dec.data import DigitsConfig, DigitsDataset, load_digits_dataset
+from lse_dec.adaptation import AdaptedModel, observe
+from lse_dec.checkpoint import load, save
+from lse_dec.data import DigitsDataset
 from lse_dec.demo import figures
 from lse_dec.demo.evaluation import evaluate, nested, test_sets
 from lse_dec.demo.model import number_classifier
 from lse_dec.demo.report import render_report
 from lse_dec.demo.settings import DemoSettings
-from lse_dec.demo.training import INPUT_STATISTICS, TrainingLog, normalise, train
+from lse_dec.demo.training import INPUT_STATISTICS, Progress, normalise, train_models, training_set
 from lse_dec.losses import warp_distance
 
-__all__ = ["FILES", "run_demo"]
+__all__ = ["FILES", "load_run", "run_demo"]
 
-FILES = ("model.onnx", "report.html", "results.json")
+MODEL, RESULTS = "dec", "results.json"
+FILES = (f"{MODEL}/model.safetensors", f"{MODEL}/config.json", "model.onnx", "report.html", RESULTS)
 """What a run writes, in the order it is put in place: results.json comes last and vouches for the rest."""
-
-Progress = Callable[[str, int], Callable[[], None]]
-"""Starts a phase of so many steps; what it returns is called after each."""
 
 
 def run_demo(settings: DemoSettings, out: Path, progress: Progress, *, quick: bool = False) -> dict[str, Any]:
@@ -46,7 +44,8 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress, *, quick: bo
 
     Args:
         settings: what to do.
-        out: output folder, made if absent; only the files named in `FILES` are replaced.
+        out: output folder, made if absent; only the files named in `FILES` are replaced. `load_run` reads
+            the DEC model back.
         progress: how to show that work goes on.
         quick: whether the settings were cut short, to be said on the page.
 
@@ -68,10 +67,27 @@ def run_demo(settings: DemoSettings, out: Path, progress: Progress, *, quick: bo
             **results,
         }
         (partial / "report.html").write_text(render_report(results, pictures), encoding="utf-8")
-        (partial / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (partial / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (out / MODEL).mkdir(exist_ok=True)
         for name in FILES:
             os.replace(partial / name, out / name)
     return results
+
+
+def load_run(folder: Path) -> tuple[DemoSettings, AdaptedModel]:
+    """What a finished run was told, and its DEC model in eval mode on the CPU.
+
+    Raises:
+        LSEError: no finished run, one of a version that kept no model, or damaged files.
+    """
+    try:
+        told: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["settings"]
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        settings = DemoSettings(**plain)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise LSEError(f"{folder} is no folder of a finished lse demo: {RESULTS}: {why}") from error
+    return settings, load(folder / MODEL, number_classifier(settings.resolution))
 
 
 def _work(
@@ -79,28 +95,20 @@ def _work(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     device = settings.device
     tick = progress("data", 2)
-    data = load_digits_dataset(
-        DigitsConfig(
-            count=settings.train_images,
-            scale=settings.train_scale,
-            resolution=settings.resolution,
-            seed=settings.seed,
-            split_seed=settings.seed,
-            split="train",
-        )
-    )
+    data = training_set(settings)
     tick()
     sets = test_sets(settings)
     tick()
     x, y = normalise(data.images).to(device), data.labels.to(device)
 
-    models, logs = _train_all(settings, x, y, progress)
+    models, logs = train_models(settings, x, y, progress)
     scores = {}
     for name, model in models.items():
         scores[name] = evaluate(model, sets, device, progress(f"measure {name}", len(sets)))
 
     dec = models["dec"]
     assert isinstance(dec, AdaptedModel)
+    save(dec, partial / MODEL)
     tick = progress("export and verify", 3)
     onnx = _export(dec, sets["all"], settings, partial / "model.onnx", export, tick)
     tick = progress("pictures", 5)
@@ -115,44 +123,6 @@ def _work(
         "onnx": onnx,
     }
     return results, pictures
-
-
-def _train_all(
-    settings: DemoSettings, x: Tensor, y: Tensor, progress: Progress
-) -> tuple[dict[str, nn.Module], dict[str, TrainingLog]]:
-    """Aug, and from its weights with one further budget Aug-continued and DEC."""
-    device = settings.device
-    aug = number_classifier(settings.resolution).to(device)
-    logs = {}
-    logs["aug"] = train(
-        aug, x, y, settings,
-        steps=settings.steps_aug, learning_rate=settings.learning_rate, seed=settings.seed,
-        on_step=progress("train Aug", settings.steps_aug),
-    )  # fmt: skip
-    models: dict[str, nn.Module] = {
-        "aug": aug,
-        "aug_continued": copy.deepcopy(aug),
-        "dec": adapt(
-            copy.deepcopy(aug),
-            ["image"],
-            rule="compose",
-            solver=settings.solver,
-            steps=settings.solver_steps,
-            segments=settings.segments,
-            ratio=settings.ratio,
-            resolution=settings.map_size,
-            projection=8,
-            widths=(16, 32),
-            gradient="unrolled",
-        ),
-    }
-    for name, title in (("aug_continued", "train Aug on"), ("dec", "train DEC")):
-        logs[name] = train(
-            models[name], x, y, settings,
-            steps=settings.steps_more, learning_rate=settings.learning_rate_more, seed=settings.seed + 1,
-            on_step=progress(title, settings.steps_more),
-        )  # fmt: skip
-    return models, logs
 
 
 def _export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,24 @@ from torch.nn import functional as F
 
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel
+from lse_dec.adaptation import AdaptedModel, adapt
+from lse_dec.data import DigitsConfig, DigitsDataset, load_digits_dataset
+from lse_dec.demo.model import number_classifier
 from lse_dec.demo.settings import DemoSettings
 from lse_dec.losses import canonicalizer_equivariance_loss
 
-__all__ = ["INPUT_STATISTICS", "TrainingLog", "normalise", "train"]
+__all__ = [
+    "INPUT_STATISTICS",
+    "Progress",
+    "TrainingLog",
+    "normalise",
+    "train",
+    "train_models",
+    "training_set",
+]
 
+Progress = Callable[[str, int], Callable[[], None]]
+"""Starts a phase of so many steps; what it returns is called after each."""
 
 INPUT_STATISTICS = (0.1, 0.3)
 """Mean and deviation that images in [0, 1] are normalised with."""
@@ -44,6 +57,69 @@ class TrainingLog:
     steps: int
     loss: float
     equivariance: tuple[float, float] | None
+
+
+def training_set(settings: DemoSettings) -> DigitsDataset:
+    """Training images, all of moderate factors; made on the first call and kept on disk."""
+    return load_digits_dataset(
+        DigitsConfig(
+            count=settings.train_images,
+            scale=settings.train_scale,
+            resolution=settings.resolution,
+            seed=settings.seed,
+            split_seed=settings.seed,
+            split="train",
+        )
+    )
+
+
+def train_models(
+    settings: DemoSettings, images: Tensor, labels: Tensor, progress: Progress
+) -> tuple[dict[str, nn.Module], dict[str, TrainingLog]]:
+    """Train "aug", and from its weights with one further budget "aug_continued" and "dec".
+
+    Initial weights are drawn from torch's own generator.
+
+    Args:
+        settings: the demo's settings.
+        images: (N, 1, R, R) normalised, on the settings' device.
+        labels: (N,) int64, there too.
+        progress: how to show that work goes on.
+
+    Returns:
+        The three models in training mode, "dec" being an `AdaptedModel`, and their logs, by name.
+    """
+    aug = number_classifier(settings.resolution).to(settings.device)
+    logs = {}
+    logs["aug"] = train(
+        aug, images, labels, settings,
+        steps=settings.steps_aug, learning_rate=settings.learning_rate, seed=settings.seed,
+        on_step=progress("train Aug", settings.steps_aug),
+    )  # fmt: skip
+    models: dict[str, nn.Module] = {
+        "aug": aug,
+        "aug_continued": copy.deepcopy(aug),
+        "dec": adapt(
+            copy.deepcopy(aug),
+            ["image"],
+            rule="compose",
+            solver=settings.solver,
+            steps=settings.solver_steps,
+            segments=settings.segments,
+            ratio=settings.ratio,
+            resolution=settings.map_size,
+            projection=8,
+            widths=(16, 32),
+            gradient="unrolled",
+        ),
+    }
+    for name, title in (("aug_continued", "train Aug on"), ("dec", "train DEC")):
+        logs[name] = train(
+            models[name], images, labels, settings,
+            steps=settings.steps_more, learning_rate=settings.learning_rate_more, seed=settings.seed + 1,
+            on_step=progress(title, settings.steps_more),
+        )  # fmt: skip
+    return models, logs
 
 
 def train(
