@@ -220,6 +220,28 @@ def test_accumulation_changes_nothing_but_rounding(settings: dict[str, Any], tmp
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-9)
 
 
+def test_channels_last_changes_nothing_but_rounding(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: list[bool] = []
+    step = nn.Conv2d.forward
+
+    def seen(self: nn.Conv2d, x: Tensor) -> Tensor:
+        if self.kernel_size > (1, 1) and self.in_channels > 1:
+            last.append(self.weight.is_contiguous(memory_format=torch.channels_last))
+        return step(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", seen)
+    config = RunConfig.parse({**settings, "steps": 4, "precision": "float64", "checkpoint_every": 2})
+    first = load_file(fit(config, tmp_path / "first").folder / "model.safetensors")
+    assert not any(last)
+    last.clear()
+    other = load_file(fit(replace(config, channels_last=True), tmp_path / "last").folder / "model.safetensors")
+    assert last and all(last)
+    for name, value in first.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
+
+
 def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

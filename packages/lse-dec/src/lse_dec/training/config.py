@@ -254,6 +254,8 @@ class RunConfig:
         batch_size: images an optimiser step, over all processes and parts together.
         accumulation: parts of a batch whose gradients are added up before a step.
         precision: "float32", "bfloat16" (autocast) or "float64".
+        channels_last: keep the weights of convolutions channels last, which convolutional networks run
+            faster with; sums round otherwise, so results differ in the last digits.
         seed: of the initial weights and of every draw.
         device: "auto", "cpu", "cuda". The number of processes is torchrun's.
         log_every: steps between two rows of the log.
@@ -273,6 +275,7 @@ class RunConfig:
     batch_size: int = 32
     accumulation: int = 1
     precision: str = "float32"
+    channels_last: bool = False
     seed: int = 0
     device: str = "auto"
     log_every: int = 10

@@ -124,6 +124,8 @@ class _Run:
         self.objective = Objective(self.model, method, config.canonicalizer, config.seed)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.model.to(device=fabric.device, dtype=self.dtype)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.normal, self.resolution, classes = self._look()
         augment = Augmentation(config.augment, *self.normal, classes, config.seed, self.dtype)
         self.feed = Feed(config, self.source, augment, fabric.global_rank, world, fabric.device)
