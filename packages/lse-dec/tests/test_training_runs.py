@@ -236,8 +236,11 @@ def test_channels_last_changes_nothing_but_rounding(
     first = load_file(fit(config, tmp_path / "first").folder / "model.safetensors")
     assert not any(last)
     last.clear()
-    other = load_file(fit(replace(config, channels_last=True), tmp_path / "last").folder / "model.safetensors")
-    assert last and all(last)
+    other = load_file(
+        fit(replace(config, channels_last=True), tmp_path / "last").folder / "model.safetensors"
+    )
+    assert last
+    assert all(last)
     for name, value in first.items():
         torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-9)
 
