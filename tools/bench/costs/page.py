@@ -1,0 +1,254 @@
+"""docs/results/overhead.md from the tables measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from costs.reading import Cost, Record, cost, floor, row
+
+__all__ = ["page"]
+
+TITLES = {
+    "models": "Adapted models",
+    "choices": "What each choice costs",
+    "authors": "Against the authors' code",
+    "compiled": "Compiled",
+}
+COLUMNS = "| time : base (quartiles) | overhead | GFLOP an image | kernel calls | syncs | peak MiB | ms |"
+RULE = "---|---|---|---|---|---|---|"
+
+
+def page(records: Sequence[Record], notes: dict[str, Any], figure: str | None = None) -> str:
+    """The page.
+
+    Args:
+        records: tables as `costs.cases.measure` returns them.
+        notes: "command", "machine", "versions", "bandwidth" (bytes a second), "memory" (what was done
+            about the allocator) and, where theirs ran, "authors".
+        figure: file name of a drawing to show.
+    """
+    lines = [
+        "# What the DEC costs",
+        "",
+        f"`{notes['command']}`: {notes['machine']}; {notes['versions']}; random weights, seed "
+        f"{notes['seed']}, "
+        f"{notes['size']} x {notes['size']} pixels.",
+        "",
+        *_how(notes),
+        *_goals(records),
+    ]
+    if figure is not None:
+        lines += [f"![Overhead of the default adaptation]({figure})", ""]
+    for group, title in TITLES.items():
+        tables = [r for r in records if r["case"]["group"] == group]
+        if tables:
+            lines += [f"## {title}", "", *_group(group, tables, notes)]
+    lines += _floors(records, notes)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _how(notes: dict[str, Any]) -> list[str]:
+    on_cpu = notes["device"] == "cpu"
+    counted = (
+        "Kernel calls are operators dispatched that are no views; syncs are operators for whose result a "
+        "GPU's host "
+        "would wait; peak is the highest running sum of the profiler's allocations."
+        if on_cpu
+        else "Kernel calls are CUDA kernels launched, syncs are waits of the host for the device (both from "
+        "the profiler); peak is the allocator's, above the level before the call."
+    )
+    return [
+        "The rows of a table ran in turns in one process. Ratios are medians over the rounds of time over "
+        "the base's "
+        "time in the same round; in brackets are the quartiles. Milliseconds carry what else the machine "
+        "did. "
+        "Overhead is the time added.",
+        f"FLOPs are those of torch's counter: products, convolutions, attention. {counted}",
+        "Default: two sites (the image and the first latent stage), residual rule, Anderson, 5 steps, "
+        "separable warp. "
+        "The updates' last layers have random weights, so that no warp is the identity.",
+        "Training is one forward and backward pass through all parameters, without an optimiser, whose time "
+        "would be the same in both.",
+        notes["memory"],
+        "",
+    ]
+
+
+def _group(group: str, tables: Sequence[Record], notes: dict[str, Any]) -> list[str]:
+    if group == "models":
+        return _models(tables)
+    lines: list[str] = []
+    if group == "authors":
+        lines += [
+            f"{notes.get('authors', '')} Models without a row have no converter in their code for timm's "
+            "models.",
+            "N times less: their overhead over ours, medians.",
+            "",
+        ]
+    for record in tables:
+        lines += [
+            f"### {_heading(record)}",
+            "",
+            f"Sites {' and '.join(record['sites'])}; {_rounds(record)}.",
+            "",
+        ]
+        lines += [f"| row {COLUMNS}", f"|---|{RULE}"]
+        lines += [f"| {r['name']} {_cells(cost(record, r['name']), r)}" for r in record["rows"]]
+        lines.append("")
+        if group == "authors" and (less := times_less(record)) is not None:
+            lines += [f"{less:.0f} times less overhead." if less > 0 else _within_noise(record), ""]
+    return lines
+
+
+def _within_noise(record: Record) -> str:
+    return "Our overhead is within the noise of this run, so no factor is given."
+
+
+def _models(tables: Sequence[Record]) -> list[str]:
+    lines: list[str] = []
+    for mode in ("inference", "training"):
+        chosen = [r for r in tables if r["case"]["mode"] == mode]
+        if not chosen:
+            continue
+        lines += [
+            f"### {mode.capitalize()}",
+            "",
+            "| model | batch | precision | time : base (quartiles) | overhead | GFLOP an image | kernel "
+            "calls | syncs "
+            "| peak MiB | ms | rounds |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for record in chosen:
+            case, base = record["case"], cost(record, "base")
+            ours = cost(record, "adapted")
+            start = f"| {case['model']} | {case['batch']} | {case['precision']} "
+            if ours is None or base is None:
+                lines.append(f"{start}| did not run: {row(record, 'adapted')['error']} | | | | | | | |")
+                continue
+            lines.append(
+                f"{start}| {ours.time} | {ours.overhead:+.1f}% | {_arrow(base.flops, ours.flops, '.2f')} "
+                f"(+{100 * ((ours.flops_ratio or 1) - 1):.1f}%) | {_arrow(base.kernels, ours.kernels)} "
+                f"| {_arrow(base.syncs, ours.syncs)} | {_arrow(base.peak, ours.peak, '.1f')} "
+                f"({ours.peak_ratio:.2f}) | {_arrow(base.milliseconds, ours.milliseconds, '.1f')} "
+                f"| {len(row(record, 'base')['seconds'])} |"
+            )
+        lines.append("")
+    moved = [r["moved"] for r in tables]
+    lines += [
+        f"The warps moved points by {100 * min(moved):.2g}% to {100 * max(moved):.2g}% of the side on "
+        "average.",
+        "",
+    ]
+    return lines
+
+
+def _heading(record: Record) -> str:
+    case = record["case"]
+    precision = "" if case["precision"] == "fp32" else f", {case['precision']}"
+    return f"{case['model']}, {case['mode']}, batch {case['batch']}{precision}"
+
+
+def _rounds(record: Record) -> str:
+    return f"{len(row(record, 'base')['seconds'])} rounds"
+
+
+def _arrow(base: float | None, ours: float | None, form: str = "d") -> str:
+    if base is None or ours is None:
+        return "-"
+    return f"{base:{form}} -> {ours:{form}}"
+
+
+def _cells(c: Cost | None, this: Record) -> str:
+    if c is None:
+        return f"| did not run: {this['error']} | | | | | | |"
+    own = this["name"] == this["against"]
+    against = "" if this["against"] == "base" else f" of `{this['against']}`"
+    flops = "-" if c.flops is None else f"{c.flops:.2f}"
+    if not own and c.flops_ratio is not None:
+        flops += f" ({100 * (c.flops_ratio - 1):+.1f}%)"
+    time, overhead = ("1", "") if own else (f"{c.time}{against}", f"{c.overhead:+.1f}%")
+    kernels, syncs = ("-" if n is None else str(n) for n in (c.kernels, c.syncs))
+    return (
+        f"| {time} | {overhead} | {flops} | {kernels} | {syncs} | {c.peak:.1f} ({c.peak_ratio:.2f}) "
+        f"| {c.milliseconds:.1f} |"
+    )
+
+
+def times_less(record: Record) -> float | None:
+    """Their overhead over ours; 0 where ours is within the noise, None if theirs did not run."""
+    ours, theirs = cost(record, "adapted"), cost(record, "authors")
+    if ours is None or theirs is None:
+        return None
+    return theirs.overhead / ours.overhead if ours.time.low > 1 else 0.0
+
+
+def _goals(records: Sequence[Record]) -> list[str]:
+    found: list[tuple[str, str, bool]] = []
+
+    def add(what: str, value: float, limit: float, form: str, least: bool = False) -> None:
+        met = value >= limit if least else value <= limit
+        found.append((what, f"{value:{form}}", met))
+
+    for record in records:
+        case = record["case"]
+        ours = cost(record, "adapted") if case["group"] == "models" else None
+        name = _heading(record)
+        if ours is not None and case["mode"] == "training":
+            add(f"{name}: at most 1.3 times the time", ours.time.median, 1.3, ".2f")
+            add(f"{name}: at most 1.2 times the memory", ours.peak_ratio, 1.2, ".2f")
+        elif ours is not None:
+            limit = _limit(case, record["settings"]["device"])
+            if limit is not None:
+                add(f"{name}: at most {limit}% overhead", ours.overhead, limit, "+.1f")
+        if case["group"] == "authors" and (less := times_less(record)):
+            add(f"{name}: at least 20 times less overhead than the authors'", less, 20, ".0f", least=True)
+    if not found:
+        return []
+    lines = ["## Goals", "", "| goal | measured | met |", "|---|---|---|"]
+    return [*lines, *(f"| {a} | {b} | {'yes' if met else 'no'} |" for a, b, met in found), ""]
+
+
+def _limit(case: dict[str, Any], device: str) -> float | None:
+    """Percent of overhead that inference may have, where a goal is set."""
+    if device != "cpu":
+        return 5
+    limits = {("vit_small_patch16_224", 8): 5, ("vit_small_patch16_224", 1): 10, ("resnet18", 8): 15}
+    return limits.get((case["model"], case["batch"]))
+
+
+def _floors(records: Sequence[Record], notes: dict[str, Any]) -> list[str]:
+    chosen = [
+        r
+        for r in records
+        if r["case"]["group"] == "models"
+        and r["case"]["mode"] == "inference"
+        and cost(r, "adapted") is not None
+    ]
+    if not chosen:
+        return []
+    speed = notes["bandwidth"]
+    lines = [
+        "## The floor",
+        "",
+        "The least time for what the default DEC adds, were nothing but its arithmetic and its traffic to "
+        "pay for: its "
+        "FLOPs at the rate that the base model reaches in the same run, and the bytes of the features at its "
+        f"sites, each read twice and written once, at the speed of a plain copy here ({speed / 1e9:.1f} "
+        "GB/s).",
+        "The last column is all time added over all kernel calls added.",
+        "",
+        "| model | batch | precision | MFLOP added | MB touched | ms by FLOPs | ms by bytes | ms measured "
+        "| measured : floor | us a kernel call |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for record in chosen:
+        case, f = record["case"], floor(record, speed)
+        each = f"{1e3 * f.measured / f.kernels:.1f}" if f.kernels else "-"
+        lines.append(
+            f"| {case['model']} | {case['batch']} | {case['precision']} | {f.flops / 1e6:.0f} | "
+            f"{f.bytes / 1e6:.1f} "
+            f"| {f.by_flops:.2f} | {f.by_bytes:.2f} | {f.measured:.2f} | {f.measured / f.least:.1f} | "
+            f"{each} |"
+        )
+    return [*lines, ""]

@@ -1,0 +1,107 @@
+"""Turns on the clock, and what is needed to read them: ratios with quartiles, the machine, its speed."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+
+from lse_export.latency import interleaved
+
+__all__ = ["Ratio", "bandwidth", "code_digest", "in_turns", "keep_memory", "machine", "ratio", "versions"]
+
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median over the rounds of time over time, with quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def ratio(seconds: list[float], base: list[float]) -> Ratio:
+    """Of two calls that took turns."""
+    ratios = [a / b for a, b in zip(seconds, base, strict=True)]
+    low, middle, high = quantiles(ratios, n=4)
+    return Ratio(middle, low, high)
+
+
+def in_turns(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of every call in every round, after a round to warm up.
+
+    As many rounds as fit into `seconds`, at least three and at most `rounds`.
+    """
+    every = list(calls.values())
+    turn = sum(taken[0] for taken in interleaved(every, 1, 0))
+    fitting = min(rounds, max(LEAST_ROUNDS, int(seconds / turn)))
+    return dict(zip(calls, interleaved(every, fitting, 0), strict=True))
+
+
+def keep_memory() -> bool:
+    """Have glibc keep freed memory; whether that could be asked for.
+
+    By default it returns large blocks to the system and faults them in again, a page at a time. How often
+    depends on what other calls left of the heap, not on the call: one and the same model then takes
+    up to a fifth longer behind one neighbour than behind another.
+    """
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    try:
+        libc = ctypes.CDLL(None)
+        return bool(libc.mallopt(trim_threshold, -1)) and bool(libc.mallopt(mmap_max, 0))
+    except (AttributeError, OSError):  # another C library
+        return False
+
+
+def bandwidth(device: str = "cpu", megabytes: int = 256) -> float:
+    """Bytes a second that a plain copy reads and writes, median of nine."""
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        if source.is_cuda:
+            torch.cuda.synchronize()
+
+    taken = interleaved([copy], 9, 2)[0]
+    return 2 * source.nbytes / median(taken)
+
+
+def machine(device: str) -> str:
+    """What it ran on, in words."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s) used, no GPU"
+
+
+def versions() -> str:
+    """Of what the numbers depend on."""
+    import timm
+
+    return f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
+
+
+def code_digest() -> str:
+    """Of the sources of lse_core and lse_dec: tables of other sources are not taken up again."""
+    import lse_core
+    import lse_dec
+
+    digest = hashlib.sha256()
+    for package in (lse_core, lse_dec):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,216 @@
+"""What a DEC costs beside the plain model: time, work and memory, in turns in one process.
+
+    python tools/bench/overhead.py --threads 1 --out docs/results/overhead.md
+    python tools/bench/overhead.py --threads 1 --authors CHECKOUT --out docs/results/overhead.md
+    python tools/bench/overhead.py --groups models --models resnet18 --batches 1 8 --modes inference
+    python tools/bench/overhead.py --groups compiled --models vit_tiny_patch16_224 --batches 8
+    python tools/bench/overhead.py --device cuda --precision fp32 tf32 bf16 --groups models choices compiled
+
+Tables, of which --groups chooses:
+    models    base and default adaptation, one row a model, batch, mode and precision
+    choices   solvers, rules, 1 to 20 steps, 1 to 4 sites, the coupled warp, on --detail's models
+    authors   base, ours and the authors' code (https://github.com/ashiq24/local-scale-equivariance),
+              from a checkout that --authors names
+    compiled  torch.compile beside torch.compile, by --compile's modes; minutes a model on CPU
+
+The page is written after every table, and each table is kept in the work folder: run the same command again
+and only what is missing, or was measured with other settings or sources, is measured. On CPU the default
+grid trains and details fewer models than it runs, to end within minutes; name models to have others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from costs.authors import described, revision
+from costs.cases import GROUPS, Case, Settings, comparable, measure, take_up
+from costs.figures import overhead_figure
+from costs.page import page
+from costs.timing import bandwidth, keep_memory, machine, versions
+
+from lse_core.errors import LSEError
+from lse_export.atomic import replacing
+
+MODELS = (
+    "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",
+    "resnet18", "resnet50", "vit_small_patch14_dinov2",
+)  # fmt: skip
+ON_CPU = {
+    "training": ("vit_tiny_patch16_224", "vit_small_patch16_224", "swin_tiny_patch4_window7_224", "resnet18"),
+    "authors": ("vit_tiny_patch16_224", "vit_small_patch16_224", "swin_tiny_patch4_window7_224"),
+}
+"""Models of which the default grid on CPU trains, and compares, only these, at the largest batch."""
+
+DETAIL = ("vit_tiny_patch16_224",)
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is missing, write the page after every table."""
+    options = parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    kept = options.allocator == "keep" and options.device == "cpu" and keep_memory()
+    settings = Settings(
+        options.device, options.rounds, options.seconds, options.seed, options.size, options.authors,
+        tuple(options.compile),
+    )  # fmt: skip
+    work = options.work
+    try:
+        notes = {**_notes(options, arguments, kept), "bandwidth": _bandwidth(settings, work)}
+        records: list[dict[str, Any]] = []
+        chosen = list(cases(options))
+        for k, case in enumerate(chosen, 1):
+            record = take_up(case, settings, work)
+            print(f"{k}/{len(chosen)} {case.key}{' (kept)' if record else ''}", file=sys.stderr, flush=True)
+            records.append(record or measure(case, settings, work))
+            _write(records, notes, options.out)
+    except LSEError as error:
+        sys.exit(f"error: {error}")
+    if options.out is None:
+        print(page(records, notes))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, those left out filled in by the device."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--models", nargs="+", metavar="NAME", help="timm models; default: seven of four families")
+    add(
+        "--detail",
+        nargs="+",
+        metavar="NAME",
+        help="models of the table of choices; default: --models, or vit_tiny",
+    )
+    add("--batches", nargs="+", type=int, metavar="N", help="default: 1 8, on CUDA 1 8 128")
+    add("--modes", nargs="+", choices=("inference", "training"), default=["inference", "training"])
+    add(
+        "--groups",
+        nargs="+",
+        choices=GROUPS,
+        help="default: models choices, and authors if their checkout is given",
+    )
+    add("--authors", type=Path, metavar="CHECKOUT", help="folder with the authors' code")
+    add(
+        "--compile",
+        nargs="+",
+        default=["default"],
+        metavar="MODE",
+        help="modes of torch.compile; default: default",
+    )
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"])
+    add("--size", type=int, default=224, help="pixels a side")
+    add("--threads", type=int, help="CPU threads; default: torch's own number")
+    add("--rounds", type=int, default=20, help="rounds of a table at most")
+    add("--seconds", type=float, default=20.0, help="time for the rounds of a table; three are always run")
+    add("--seed", type=int, default=0)
+    add("--allocator", choices=("keep", "default"), default="keep",
+        help="keep: glibc is told to keep freed memory, or else page faults blur the ratios")  # fmt: skip
+    add(
+        "--work",
+        type=Path,
+        default=Path("runs/overhead"),
+        help="folder for raw numbers; default runs/overhead",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="PAGE.md",
+        help="page to write, with PAGE.svg beside it; else it is printed",
+    )
+    options = parser.parse_args(arguments)
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: this machine has no GPU that torch can use")
+    if options.rounds < 3:
+        parser.error("--rounds: quartiles need at least 3")
+    options.groups = options.groups or ["models", "choices", *(["authors"] if options.authors else [])]
+    if "authors" in options.groups and options.authors is None:
+        parser.error("--groups authors: name a checkout of their code with --authors")
+    options.batches = options.batches or ([1, 8] if options.device == "cpu" else [1, 8, 128])
+    return options
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """The tables, in the order of the page."""
+    largest = max(options.batches)
+    light = options.device == "cpu" and options.models is None
+    for group in (g for g in GROUPS if g in options.groups):
+        models = options.models or MODELS
+        if group == "choices":
+            models = options.detail or options.models or DETAIL
+        elif group == "authors":
+            chosen = ON_CPU["authors"] if light else models
+            models = tuple(m for m in chosen if comparable(m, options.size))
+        elif group == "compiled" and options.models is None:
+            models = DETAIL
+        for precision in options.precision:
+            for mode in options.modes:
+                for batch in sorted(options.batches, reverse=True):
+                    for model in models:
+                        rare = mode == "training" or group == "authors"
+                        if light and rare and (batch != largest or model not in ON_CPU.get(mode, models)):
+                            continue
+                        if light and group == "authors" and mode == "training" and model != DETAIL[0]:
+                            continue
+                        yield Case(group, model, batch, mode, precision)
+
+
+def _notes(options: argparse.Namespace, arguments: Sequence[str] | None, kept: bool) -> dict[str, Any]:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if options.authors is not None:  # where it lies on this machine says nothing
+        given = [("CHECKOUT" if Path(a) == options.authors else a) for a in given]
+    notes: dict[str, Any] = {
+        "command": f"python tools/bench/overhead.py {shlex.join(given)}".strip(),
+        "machine": machine(options.device),
+        "versions": versions(),
+        "device": options.device,
+        "seed": options.seed,
+        "size": options.size,
+        "memory": (
+            "The C library was told to keep freed memory: by default it returns it to the system, and the "
+            "page faults "
+            "that follow depend on what ran before."
+            if kept
+            else "Nothing was done about the memory allocator."
+        ),
+    }
+    if options.authors is not None:
+        settings = "; ".join(f"{kind}: {described(options.authors, kind)}" for kind in ("vit", "swin"))
+        notes["authors"] = f"Commit {revision(options.authors)}, its own settings ({settings})."
+    return notes
+
+
+def _bandwidth(settings: Settings, work: Path) -> float:
+    """Measured once a machine, kept beside the tables."""
+    path = work / "bandwidth.json"
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["machine"] == machine(settings.device):
+            return float(kept["bandwidth"])
+    speed = bandwidth(settings.device)
+    with replacing(path, overwrite=True) as target:
+        target.write_text(json.dumps({"machine": machine(settings.device), "bandwidth": speed}), "utf-8")
+    return speed
+
+
+def _write(records: Sequence[dict[str, Any]], notes: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        return
+    drawing = out.with_suffix(".svg")
+    drawn = overhead_figure(records, drawing)
+    with replacing(out, overwrite=True) as path:
+        path.write_text(page(records, notes, drawing.name if drawn else None), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
