@@ -1,7 +1,7 @@
 """The authors' adapted models, from a checkout of their code, which is no part of this project.
 
-Their equilibrium module runs, with its solver (torchdeq), their warps and their converters of timm models, all
-with the settings of their own file. An empty module replaces `layers.adapter`, the canonicalization by
+Their equilibrium module runs, with its solver (torchdeq), their warps and their converters of timm models,
+all with the settings of their own file. An empty module replaces `layers.adapter`, the canonicalization by
 gradient descent with its logging and trainer: it is imported by name, and nothing of it runs in a forward
 or backward pass.
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 __all__ = ["Counts", "count", "observe_compiled"]
 
@@ -44,8 +44,8 @@ class Counts:
     """Work of one call; None where this way of running does not tell.
 
     Attributes:
-        flops: floating-point operations of matrix products, convolutions and attention
-            (`torch.utils.flop_counter`; elementwise work is not in it).
+        flops: floating-point operations of matrix products, convolutions and attention, by the formulas of
+            `torch.utils.flop_counter`; elementwise work is not in it.
         kernels: on CPU operators dispatched that are no views, on CUDA kernels launched.
         syncs: places where the host waits for a value, or on CPU would wait had it been a GPU.
         traffic: bytes that those operators read and write, each on its own, without any cache.
@@ -66,11 +66,11 @@ def count(call: Callable[[], object], device: str = "cpu") -> Counts:
     own peak, taken in a run of its own.
     """
     operators = _Operators()
-    with FlopCounterMode(display=False) as flops, operators:
+    with operators:
         call()
     watched = observe_compiled(call, device)
     kernels = operators.kernels if device == "cpu" else watched.kernels
-    return Counts(flops.get_total_flops(), kernels, watched.syncs, operators.traffic, watched.peak)
+    return Counts(operators.flops, kernels, watched.syncs, operators.traffic, watched.peak)
 
 
 def observe_compiled(call: Callable[[], object], device: str = "cpu") -> Counts:
@@ -112,10 +112,15 @@ def _highest(events: list[Any]) -> int:
 
 
 class _Operators(TorchDispatchMode):
-    """Counts operators that compute something, and the bytes that they touch."""
+    """Counts operators that compute something, the bytes that they touch and their FLOPs.
+
+    `FlopCounterMode` itself keeps a tree of modules by hooks, which models that call the same module on
+    tensors with and without a graph make fail.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.flops = 0
         self.kernels = 0
         self.traffic = 0
 
@@ -126,6 +131,9 @@ class _Operators(TorchDispatchMode):
         computes = any(isinstance(t, Tensor) for t in tree_leaves(out))
         if computes and not func.is_view and func.overloadpacket.__name__ not in FREE:
             self.kernels += 1
+            formula = flop_registry.get(func.overloadpacket)
+            if formula is not None:
+                self.flops += int(formula(*args, **(kwargs or {}), out_val=out))
             self.traffic += sum(
                 t.numel() * t.element_size()
                 for t in tree_leaves((args, kwargs, out))
