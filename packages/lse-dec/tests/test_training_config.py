@@ -121,7 +121,16 @@ def test_rates_rise_to_the_peak_once_and_end_at_the_share_asked_for(
     assert all(0 < f <= 1 or (f >= 0 and final == 0) for f in factors)
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
-    assert schedule.factor(steps) == pytest.approx(final) or schedule.rise == steps
+    assert schedule.factor(steps) == pytest.approx(final) or round(warmup * steps) == steps
+
+
+def test_every_phase_has_a_rise_and_a_fall_of_its_own() -> None:
+    optim = Optim(warmup=0.2, final=0.0, phases=(Phase("canonicalizer", 1), Phase("backbone", 3)))
+    schedule = Schedule(optim, 40)
+    factors = [schedule.factor(step) for step in range(40)]
+    alone = Optim(warmup=0.2, final=0.0)
+    assert factors[:10] == [Schedule(alone, 10).factor(step) for step in range(10)]
+    assert factors[10:] == [Schedule(alone, 30).factor(step) for step in range(30)]
 
 
 def test_phases_follow_their_shares_and_alternate_takes_turns() -> None:

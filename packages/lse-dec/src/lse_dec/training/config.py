@@ -146,7 +146,7 @@ class Canonicalizer:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training and the parts that learn in it.
+    """A stretch of training with a warm-up and a decay of its own, and the parts that learn in it.
 
     Attributes:
         train: "both", "backbone", "canonicalizer", or "alternate": one part a step, in turn. A part that
@@ -164,7 +164,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Optim:
-    """AdamW, a rate and a bound of gradients for each part, one schedule for both.
+    """AdamW, a rate and a bound of gradients for each part, one schedule a phase for both.
 
     Attributes:
         lr: peak rate of the backbone.

@@ -17,25 +17,31 @@ from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
 from lse_dec.monitor import as_scalars
 from lse_dec.settings import takes
 from lse_dec.training.batch import Batch
-from lse_dec.training.config import Canonicalizer, ConfigError, Optim
+from lse_dec.training.config import Canonicalizer, ConfigError, Optim, Phase
 from lse_dec.training.methods import Equivariance
 from lse_dec.training.seeding import generator
 
-__all__ = ["Objective", "Task", "parts_at"]
+__all__ = ["Objective", "Task", "parts_at", "phase_at"]
 
 BACKBONE, CANONICALIZER = "backbone", "canonicalizer"
 
 
+def phase_at(settings: Optim, step: int, steps: int) -> tuple[Phase, int, int]:
+    """The phase of `step` out of `steps`, its first step and the one after its last."""
+    total = sum(phase.share for phase in settings.phases)
+    first, share = 0, 0.0
+    for phase in settings.phases:
+        share += phase.share / total
+        last = round(share * steps)
+        if step < last:
+            return phase, first, last
+        first = last
+    return settings.phases[-1], round((1 - settings.phases[-1].share / total) * steps), steps
+
+
 def parts_at(settings: Optim, step: int, steps: int, available: Sequence[str]) -> tuple[str, ...]:
     """The parts that learn at `step` of `steps`, out of those that can."""
-    total = sum(phase.share for phase in settings.phases)
-    ends, end = [], 0.0
-    for phase in settings.phases:
-        end += phase.share / total
-        ends.append(round(end * steps))
-    phase = next(
-        (p for p, last in zip(settings.phases, ends, strict=True) if step < last), settings.phases[-1]
-    )
+    phase, _, _ = phase_at(settings, step, steps)
     if phase.train == "alternate":
         wanted: tuple[str, ...] = ((CANONICALIZER, BACKBONE)[step % 2],)
     else:
@@ -93,8 +99,9 @@ class Objective(nn.Module):
         seen: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         canonical = CANONICALIZER in task.parts
-        if self.label_free and set(sites) == {IMAGE}:
-            seen[IMAGE] = batch.images  # nothing behind the image is needed
+        needs_model = BACKBONE in task.parts or (self.task_gradient and not self.label_free)
+        if not needs_model and set(sites) == {IMAGE}:
+            seen[IMAGE] = batch.images  # Eq. 5 at the image needs nothing behind it
         else:
             resting = [] if BACKBONE in task.parts else self.members[BACKBONE]
             held = [] if self.task_gradient and canonical else self.members[CANONICALIZER]

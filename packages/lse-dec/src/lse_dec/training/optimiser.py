@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.training.config import Optim
-from lse_dec.training.objective import BACKBONE, CANONICALIZER
+from lse_dec.training.objective import BACKBONE, CANONICALIZER, phase_at
 
 __all__ = ["Schedule", "clip", "make_optimiser"]
 
@@ -61,24 +61,26 @@ def _backbone_groups(base: Any, settings: Optim) -> list[dict[str, Any]]:
 
 
 class Schedule:
-    """Rates as a function of the step: a linear rise, then a cosine down to `final` of the peak.
+    """Rates by step: in every phase a linear rise, then a cosine down to `final` of the peak.
 
     A function and no counter, so that there is no state to resume.
 
     Args:
-        settings: rates.
+        settings: rates and phases.
         steps: optimiser steps of the run.
     """
 
     def __init__(self, settings: Optim, steps: int) -> None:
         self.settings, self.steps = settings, steps
-        self.rise = round(settings.warmup * steps)
 
     def factor(self, step: int) -> float:
         """Share of the peak at `step`, from 0 to `steps` - 1."""
-        if step < self.rise:
-            return (step + 1) / (self.rise + 1)
-        done = (step - self.rise) / max(1, self.steps - self.rise)
+        _, first, last = phase_at(self.settings, step, self.steps)
+        step, length = step - first, last - first
+        rise = round(self.settings.warmup * length)
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        done = (step - rise) / max(1, length - rise)
         final = self.settings.final
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
