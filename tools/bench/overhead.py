@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from costs.authors import described, revision
-from costs.cases import GROUPS, Case, Settings, comparable, measure, take_up
+from costs.cases import GROUPS, Case, Settings, family_of, measure, take_up
 from costs.figures import overhead_figure
 from costs.page import page
 from costs.timing import bandwidth, keep_memory, machine, versions
@@ -59,14 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     kept = options.allocator == "keep" and options.device == "cpu" and keep_memory()
     settings = Settings(
-        options.device, options.rounds, options.seconds, options.seed, options.size, options.authors,
+        options.device, options.rounds, options.seconds, options.seed, options.size, kept, options.authors,
         tuple(options.compile),
     )  # fmt: skip
     work = options.work
     try:
-        notes = {**_notes(options, arguments, kept), "bandwidth": _bandwidth(settings, work)}
         records: list[dict[str, Any]] = []
         chosen = list(cases(options))
+        if not chosen:
+            raise LSEError("nothing to measure: the authors' code converts none of these models")
+        notes = {
+            **_notes(options, arguments, kept),
+            "authors": _authors(chosen, settings),
+            "bandwidth": _bandwidth(settings, work),
+        }
         for k, case in enumerate(chosen, 1):
             record = take_up(case, settings, work)
             print(f"{k}/{len(chosen)} {case.key}{' (kept)' if record else ''}", file=sys.stderr, flush=True)
@@ -150,7 +156,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             models = options.detail or options.models or DETAIL
         elif group == "authors":
             chosen = ON_CPU["authors"] if light else models
-            models = tuple(m for m in chosen if comparable(m, options.size))
+            models = tuple(m for m in chosen if family_of(m, options.size))
         elif group == "compiled" and options.models is None:
             models = DETAIL
         for precision in options.precision:
@@ -169,7 +175,7 @@ def _notes(options: argparse.Namespace, arguments: Sequence[str] | None, kept: b
     given = list(sys.argv[1:] if arguments is None else arguments)
     if options.authors is not None:  # where it lies on this machine says nothing
         given = [("CHECKOUT" if Path(a) == options.authors else a) for a in given]
-    notes: dict[str, Any] = {
+    return {
         "command": f"python tools/bench/overhead.py {shlex.join(given)}".strip(),
         "machine": machine(options.device),
         "versions": versions(),
@@ -178,16 +184,21 @@ def _notes(options: argparse.Namespace, arguments: Sequence[str] | None, kept: b
         "size": options.size,
         "memory": (
             "The C library was told to keep freed memory: by default it returns it to the system, and the "
-            "page faults "
-            "that follow depend on what ran before."
+            "page faults that follow depend on what ran before."
             if kept
             else "Nothing was done about the memory allocator."
         ),
     }
-    if options.authors is not None:
-        settings = "; ".join(f"{kind}: {described(options.authors, kind)}" for kind in ("vit", "swin"))
-        notes["authors"] = f"Commit {revision(options.authors)}, its own settings ({settings})."
-    return notes
+
+
+def _authors(chosen: Sequence[Case], settings: Settings) -> str:
+    """What of theirs is run, in words; nothing where nothing is."""
+    models = dict.fromkeys(case.model for case in chosen if case.group == "authors")
+    if settings.authors is None or not models:
+        return ""
+    kinds = dict.fromkeys(family_of(model, settings.size) for model in models)
+    words = described(settings.authors, [kind for kind in kinds if kind is not None])
+    return f"Their commit {revision(settings.authors)} with its own settings ({words})."
 
 
 def _bandwidth(settings: Settings, work: Path) -> float:

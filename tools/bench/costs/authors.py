@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,7 +24,7 @@ from torch import nn
 from lse_core.errors import LSEError
 from lse_dec.backbones.base import is_a
 
-__all__ = ["authors_model", "family", "revision"]
+__all__ = ["authors_model", "described", "family", "revision"]
 
 SETTINGS = Path("imagenet/config/adapter_config.yaml")
 UNUSED = "layers.adapter"
@@ -68,13 +68,16 @@ def authors_model(checkout: Path, model: nn.Module, *, seed: int = 0) -> nn.Modu
     return result.train(model.training)
 
 
-def described(checkout: Path, kind: str) -> str:
-    """Their settings in words."""
-    s = _settings(checkout, f"dem_{kind}")
-    return (
-        f"{s.num_phi_layers} sites, {s.inner_epochs} solver steps, grids of {s.adapter_coarse_resolution}, "
-        f"channels {s.adapter_channels}"
-    )
+def described(checkout: Path, kinds: Iterable[str]) -> str:
+    """Their settings for families of models, in words."""
+    words = []
+    for kind in kinds:
+        s = _settings(checkout, f"dem_{kind}")
+        words.append(
+            f"{kind}: {s.num_phi_layers} sites, {s.inner_epochs} solver steps, "
+            f"grids of {s.adapter_coarse_resolution}, channels {s.adapter_channels}"
+        )
+    return "; ".join(words)
 
 
 def revision(checkout: Path) -> str:
@@ -90,7 +93,9 @@ def _settings(checkout: Path, name: str) -> Any:
     path = checkout / SETTINGS
     if not path.is_file():
         raise LSEError(f"{checkout} holds no {SETTINGS}: it is no checkout of the authors' code")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))[name]
+    values = yaml.safe_load(path.read_text(encoding="utf-8")).get(name)
+    if values is None:
+        raise LSEError(f"{path} has no settings {name}")
     # their reader takes the word None for nothing
     return SimpleNamespace(**{k: None if v == "None" else v for k, v in values.items()})
 
@@ -110,7 +115,7 @@ def _importable(checkout: Path) -> Iterator[Any]:
     try:
         yield importlib.import_module
     except ImportError as error:
-        raise LSEError(f"the authors' code in {checkout} cannot be imported: {error}") from error
+        raise LSEError(f"the authors' code cannot be imported: {error}") from error
     finally:
         sys.dont_write_bytecode = written
         sys.path.remove(str(checkout.resolve()))

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from costs.authors import authors_model, family
+from costs.authors import authors_model, family, revision
 from costs.counts import count, observe_compiled
 from costs.timing import code_digest, in_turns, machine, versions
 from costs.variants import DEFAULT, VARIANTS, adapted, displacement, plain, site_names
 from lse_export.atomic import replacing
 
-__all__ = ["GROUPS", "Case", "Settings", "measure", "take_up"]
+__all__ = ["GROUPS", "Case", "Settings", "family_of", "measure", "runner", "take_up"]
 
 GROUPS = ("models", "choices", "authors", "compiled")
 """Tables: the default adaptation; every other choice; the authors' code; compiled beside compiled."""
@@ -34,13 +34,20 @@ class Settings:
     seconds: float = 20.0
     seed: int = 0
     size: int = 224
+    keeps_memory: bool = False
     authors: Path | None = None
     compile_modes: tuple[str, ...] = ("default",)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What a kept table must have been measured with to be taken up again."""
+    def fingerprint(self, group: str) -> dict[str, Any]:
+        """What a kept table of a group must have been measured with to be taken up again."""
+        own: dict[str, Any] = {}
+        if group == "authors" and self.authors is not None:
+            own = {"authors": revision(self.authors)}
+        if group == "compiled":
+            own = {"compile_modes": list(self.compile_modes)}
         return {
             **{k: v for k, v in asdict(self).items() if k not in ("authors", "compile_modes")},
+            **own,
             "machine": machine(self.device),
             "versions": versions(),
             "code": code_digest(),
@@ -69,7 +76,7 @@ def take_up(case: Case, settings: Settings, work: Path) -> dict[str, Any] | None
     if not path.is_file():
         return None
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record if record["settings"] == settings.fingerprint() else None
+    return record if record["settings"] == settings.fingerprint(case.group) else None
 
 
 def measure(case: Case, settings: Settings, work: Path | None = None) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def measure(case: Case, settings: Settings, work: Path | None = None) -> dict[st
         row["seconds"] = taken.get(row["name"], [])
     record = {
         "case": asdict(case),
-        "settings": settings.fingerprint(),
+        "settings": settings.fingerprint(case.group),
         **models.sites(image),
         "rows": rows,
     }
@@ -201,10 +208,10 @@ class _Models:
 
 
 def _compiled(model: nn.Module, mode: str) -> nn.Module:
-    compiled: nn.Module = torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
-    return compiled
+    compiled = torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
+    return cast(nn.Module, compiled)
 
 
-def comparable(model: str, size: int) -> bool:
-    """Whether the authors' code has a converter for this model."""
-    return family(plain(model, size)) is not None
+def family_of(model: str, size: int) -> str | None:
+    """Which of the authors' converters takes a timm model, None if none does."""
+    return family(plain(model, size))

@@ -97,7 +97,7 @@ def observe_compiled(call: Callable[[], object], device: str = "cpu") -> Counts:
     syncs = sum(event.name() in waits for event in events)
     if not cuda:
         return Counts(None, None, syncs, None, _highest(events))
-    on_device = [e.name() for e in events if e.device_type() == torch.autograd.DeviceType.CUDA]
+    on_device = [e.name() for e in events if e.device_type().name == "CUDA"]
     kernels = sum(not name.startswith(("Memcpy", "Memset")) for name in on_device)
     return Counts(None, kernels, syncs, None, peak)
 

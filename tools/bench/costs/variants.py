@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -64,10 +64,10 @@ def adapted(model: nn.Module, variant: Variant = DEFAULT, *, seed: int = 0) -> n
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     torch.manual_seed(seed)
-    result = adapt(copy.deepcopy(model, shared), site_names(model, variant.sites), **variant.options)
+    result: Any = adapt(copy.deepcopy(model, shared), site_names(model, variant.sites), **variant.options)
     for canonicalizer in result.canonicalizers.values():
         nn.init.normal_(canonicalizer.update.head.weight, std=0.1)
-    return result
+    return cast(nn.Module, result)
 
 
 def site_names(model: nn.Module, count: int) -> list[str]:
