@@ -16,7 +16,15 @@ from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
 from lse_core.monotone import uniform_knots
 from lse_core.pointwise import PointwiseWarp
-from lse_core.sampling import hat, on_pixels, plain_grid_sample, sample_grid, sample_separable
+from lse_core.sampling import (
+    hat,
+    on_pixels,
+    pixel_numbers,
+    pixel_weights,
+    plain_grid_sample,
+    sample_grid,
+    sample_separable,
+)
 from lse_core.separable import SeparableWarp
 
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
@@ -129,17 +137,17 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
     many = h * w > (MANY_PIXELS_CUDA if cuda else MANY_PIXELS)
     if torch.compiler.is_exporting():
         # exported graphs hold only ops that every runtime shares, which GridSample is not
-        return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
+        return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
     if s_x.requires_grad or s_y.requires_grad:
         s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
     if torch.compiler.is_compiling():
         # the compiler derives gradients itself, of plain operations
         if many and not channels_last:
             return plain_grid_sample(x, s_x, s_y)
-        return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=channels_last)
+        return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
     if not channels_last:
         if cuda and not many:  # deterministic there, which grid_sample's backward is not
-            return warp_by_weights(x, _weights(s_x, w), _weights(s_y, h), channels_last=False)
+            return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=False)
         return sample_separable(x, s_x, s_y, "grid_sample")
     if many and c < FEW_CHANNELS:
         first = x.permute(0, 3, 1, 2)
@@ -168,16 +176,12 @@ def axis_weights(u: Tensor, n: int) -> Tensor:
     Returns:
         (B, m, n); rows sum to 1.
     """
-    return _weights(u * (n - 1), n)
-
-
-def _weights(s: Tensor, n: int) -> Tensor:
-    return hat(s.unsqueeze(-1) - torch.arange(n, device=s.device, dtype=s.dtype))
+    return pixel_weights(u * (n - 1), n)
 
 
 def _wide_weights(s: Tensor, n: int, step: Tensor) -> Tensor:
     """Tents as wide as the distance between positions in pixels, where that exceeds one; rows sum to 1."""
-    j = torch.arange(n, device=s.device, dtype=s.dtype)
+    j = pixel_numbers(n, device=s.device, dtype=s.dtype)
     tent = hat((s.unsqueeze(-1) - j) / step.abs().clamp_min(1.0).unsqueeze(-1))
     return tent / tent.sum(-1, keepdim=True)
 

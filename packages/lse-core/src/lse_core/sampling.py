@@ -18,15 +18,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["hat", "on_pixels", "plain_grid_sample", "sample_grid", "sample_separable"]
+from lse_core.constants import constant
+
+__all__ = [
+    "hat",
+    "on_pixels",
+    "pixel_numbers",
+    "pixel_weights",
+    "plain_grid_sample",
+    "sample_grid",
+    "sample_separable",
+]
 
 
 def hat(t: Tensor) -> Tensor:
     """max(0, 1 - |t|) elementwise, with the mean of both sides as derivative at its kinks -1, 0 and 1."""
-    if torch.compiler.is_exporting() and not t.requires_grad:
-        return (1.0 - t.abs()).relu()  # the same numbers in a third of the nodes
+    if not torch.is_grad_enabled() or (torch.compiler.is_exporting() and not t.requires_grad):
+        return (1.0 - t.abs()).relu()  # the same numbers in a third of the operations
     c = t.clamp(-2.0, 2.0)
     return ((c - 1.0).abs() + (c + 1.0).abs()) * 0.5 - c.abs()
+
+
+@constant
+def pixel_numbers(n: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """0, 1, ..., n - 1; never to be written to."""
+    return torch.arange(n, device=device, dtype=dtype)
+
+
+def pixel_weights(s: Tensor, n: int) -> Tensor:
+    """Bilinear weights of n pixels at positions s (..., m) in pixels, (..., m, n)."""
+    return hat(s.unsqueeze(-1) - pixel_numbers(n, device=s.device, dtype=s.dtype))
 
 
 def _hat_slope(t: Tensor) -> Tensor:
@@ -70,7 +91,7 @@ def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor
 
 
 def _weights(s: Tensor, n: int, like: Tensor, *, slope: bool = False) -> Tensor:
-    t = s.unsqueeze(-1) - torch.arange(n, device=s.device, dtype=s.dtype)
+    t = s.unsqueeze(-1) - pixel_numbers(n, device=s.device, dtype=s.dtype)
     return (_hat_slope(t) if slope else hat(t)).to(like.dtype)
 
 

@@ -25,6 +25,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from lse_core.constants import constant
 from lse_core.errors import LSEError
 from lse_core.monotone import uniform_basis, uniform_knots
 
@@ -45,7 +46,7 @@ def smooth_bound(w: Tensor, ratio: float) -> Tensor:
     w = w - w.mean(-1, keepdim=True)
     free = w.clamp(-FREE * half, FREE * half)
     room = (1.0 - FREE) * half
-    return free + room * torch.tanh((w - free) / room)
+    return torch.add(free, torch.tanh((w - free) / room), alpha=room)
 
 
 class UpdateRule(Protocol):
@@ -89,12 +90,12 @@ class _Stepping:
         """
         return self.max_step * torch.tanh(proposal - proposal.mean(-1, keepdim=True))
 
-    def back(self, w: Tensor, rest: Tensor | None, ratio: float) -> tuple[Tensor, Tensor | float]:
-        """The pull, and what keeps the smooth bound from moving the state of rest."""
+    def pulled(self, x: Tensor, w: Tensor, rest: Tensor | None, ratio: float) -> tuple[Tensor, Tensor | None]:
+        """`x` less the pull at the state w, and what keeps the smooth bound from moving the state of rest."""
         if rest is None:
-            return self.pull * w, 0.0
+            return torch.sub(x, w, alpha=self.pull), None
         at = smooth_bound(rest, ratio)
-        return self.pull * (w - at), rest - at
+        return torch.sub(x, w - at, alpha=self.pull), rest - at
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Residual(_Stepping):
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Subtract the bounded step and the pull."""
-        pull, offset = self.back(w, rest, ratio)
-        return smooth_bound(w - self.change(proposal) - pull + offset, ratio)
+        moved, offset = self.pulled(w - self.change(proposal), w, rest, ratio)
+        return smooth_bound(moved if offset is None else moved + offset, ratio)
 
     def allowed(self, contraction: float, ratio: float) -> float:
         """Lipschitz constant of the proposal under which the rule's is `contraction`: 1 - pull + max_step L.
@@ -133,17 +134,21 @@ class Compose(_Stepping):
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Compose with the map whose log-slopes are the bounded proposal less the pull."""
         n = w.shape[-1]
-        pull, offset = self.back(w, rest, ratio)
-        knots = uniform_knots(n, device=w.device, dtype=w.dtype)
-        rises = (self.change(proposal) - pull).softmax(-1)
-        inner = (uniform_basis(knots[1:-1], n) * rises.unsqueeze(-2)).sum(-1)  # delta at inner knots
-        mine = w.softmax(-1)
-        values = (uniform_basis(inner, n) * mine.unsqueeze(-2)).sum(-1)  # Phi(delta(knots))
+        step, offset = self.pulled(self.change(proposal), w, rest, ratio)
+        at_knots = knot_basis(n, device=w.device, dtype=w.dtype)
+        inner = (at_knots * step.softmax(-1).unsqueeze(-2)).sum(-1)  # delta at inner knots
+        values = (uniform_basis(inner, n) * w.softmax(-1).unsqueeze(-2)).sum(-1)  # Phi(delta(knots))
         edge = torch.zeros_like(values[..., :1])
         full = torch.cat([edge, values, edge + 1.0], dim=-1)
         # slopes are positive by construction; the floor only guards the logarithm against rounding
-        slopes = (n * (full[..., 1:] - full[..., :-1])).clamp_min(1e-6)
-        return smooth_bound(slopes.log() + offset, ratio)
+        slopes = (n * (full[..., 1:] - full[..., :-1])).clamp_min(1e-6).log()
+        return smooth_bound(slopes if offset is None else slopes + offset, ratio)
+
+
+@constant
+def knot_basis(segments: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`uniform_basis` at the knots between N equal segments, (N - 1, N); never to be written to."""
+    return uniform_basis(uniform_knots(segments, device=device, dtype=dtype)[1:-1], segments)
 
 
 @dataclass(frozen=True)

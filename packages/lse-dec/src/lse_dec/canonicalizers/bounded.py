@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lse_dec.canonicalizers.network import UpdateNetwork
+from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
 from lse_dec.contraction import spectral_bound
 
 __all__ = ["NonexpansiveNetwork", "proposal_gain"]
@@ -71,7 +71,7 @@ class NonexpansiveNetwork(UpdateNetwork):
             self.factors.copy_(self._measured())
         return self
 
-    def forward(self, x: Tensor, averages: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, averages: tuple[Tensor, ...] | None = None) -> Tensor:
         """As `UpdateNetwork.forward`."""
         factors = self.factors
         if self.training:
@@ -83,22 +83,18 @@ class NonexpansiveNetwork(UpdateNetwork):
             layer.weight * factor.to(layer.weight.dtype)
             for layer, factor in zip(layers, factors.unbind(), strict=True)
         ]
-        along_x, along_y = self.averages(x) if averages is None else averages
+        (onto,) = self.averages(x) if averages is None else averages
         for layer, weight in zip(layers[:-2], weights, strict=False):
             x = F.silu(F.conv2d(x, weight, layer.bias, padding=1))
-        columns, rows = x.mean(2) @ along_x.to(x.dtype), x.mean(3) @ along_y.to(x.dtype)
-        hidden = F.silu(F.conv1d(torch.cat([columns, rows]), weights[-2], self.mix.bias, padding=1))
-        out = F.conv1d(hidden, weights[-1], self.head.bias, padding=1)
-        return out[:, 0].view(2, -1, self.segments).transpose(0, 1)
+        return self.proposal(x, onto, (weights[-2], weights[-1]))
 
 
-def proposal_gain(x: Tensor, averages: tuple[Tensor, Tensor], ratio: float) -> Tensor:
+def proposal_gain(x: Tensor, segments: int, ratio: float) -> Tensor:
     """G' of every reduced map (B, C, h, w): bound on the gain from log-slopes to proposals, (B, 1, 1).
 
     For a network whose gain is 1 but for the averages; never zero, also where the map is blank.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    segments = averages[0].shape[1]
     # differences of neighbours, as slopes of the map in units of the square
     steepest = [
         (x.diff(dim=axis) * max(x.shape[axis] - 1, 1)).square().sum(1).flatten(1).amax(1)
@@ -107,6 +103,6 @@ def proposal_gain(x: Tensor, averages: tuple[Tensor, Tensor], ratio: float) -> T
         for axis in (3, 2)
     ]
     largest = ratio / (ratio + segments - 1)
-    onto = sum(a.shape[0] * a.float().sum(1).amax() for a in averages)
+    onto = sum(n * segment_weights(n, segments, x).sum(0).amax() for n in x.shape[2:])
     gain = (0.25 * largest * onto * (steepest[0] + steepest[1]) + 1e-12).sqrt()
     return gain.view(-1, 1, 1)

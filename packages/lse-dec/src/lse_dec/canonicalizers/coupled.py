@@ -31,15 +31,15 @@ class GridNetwork(UpdateNetwork):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def averages(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def averages(self, x: Tensor) -> tuple[Tensor, ...]:
         """Constant matrices for maps like `x`: (w, 2N + 1) and (h, 2N + 1), segments first, then nodes."""
         n = self.segments
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             torch.cat([segment_weights(size, n, x), node_weights(size, n + 1, x)]).T
             for size in (x.shape[3], x.shape[2])
         )
 
-    def forward(self, x: Tensor, averages: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, averages: tuple[Tensor, ...] | None = None) -> Tensor:
         """Proposal (B, 2, N + 1, N) for a map (B, C, h, w): rows of l_X first, then columns of l_Y."""
         along_x, along_y = (a.to(x.dtype) for a in (self.averages(x) if averages is None else averages))
         n, x = self.segments, self.convolutions(x)

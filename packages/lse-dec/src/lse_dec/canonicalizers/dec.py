@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lse_core.constants import constant
 from lse_core.errors import LSEError, unknown_name
 from lse_core.monotone import uniform_basis
-from lse_core.resample import axis_weights, pixel_centres, unscale, warp_by_weights
+from lse_core.resample import pixel_centres, unscale
+from lse_core.sampling import pixel_weights
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
 from lse_dec.canonicalizers.bounded import NonexpansiveNetwork, proposal_gain
@@ -177,8 +179,8 @@ class DEC(nn.Module):
             w0 = smooth_bound(slopes, self.ratio).reshape(b, -1)
         # constants of the solve, made once and not once a step
         averages = self.update.averages(x)
-        gain = None if self.gain is None else (self.gain / proposal_gain(x, averages, self.ratio)).to(w0)
-        canonical = _on_grid(x) if self.warp == "grid" else _on_axes(x, self.segments, w0)
+        gain = None if self.gain is None else (self.gain / proposal_gain(x, self.segments, self.ratio)).to(w0)
+        canonical = _on_grid(x) if self.warp == "grid" else _on_axes(x, self.segments)
 
         def update(state: Tensor) -> Tensor:
             w = state.view(b, *self.shape)
@@ -189,20 +191,34 @@ class DEC(nn.Module):
         return update, w0
 
 
-def _on_axes(x: Tensor, segments: int, like: Tensor) -> Callable[[Tensor], Tensor]:
+def _on_axes(x: Tensor, segments: int) -> Callable[[Tensor], Tensor]:
     """The map (B, C, h, w) under separable warps of log-slopes (B, 2, N)."""
-    basis_x, basis_y = (uniform_basis(pixel_centres(m, like), segments) for m in (x.shape[3], x.shape[2]))
+    b, c, h, w = x.shape
+    rows = x.transpose(1, 2).reshape(b, h, c * w)  # so that both products are of whole matrices
 
-    def canonical(w: Tensor) -> Tensor:
-        rises = w.softmax(-1)
+    def weights(rises: Tensor, n: int) -> Tensor:
+        """Of both axes or one, (B, a, N) to (B, a, n, n)."""
+        basis = _basis(n, segments, device=rises.device, dtype=rises.dtype)
         # sums, not matmul: autocast must not lower the precision of coordinates
-        u_x = (rises[:, :1] * basis_x).sum(-1)
-        u_y = (rises[:, 1:] * basis_y).sum(-1)
-        return warp_by_weights(
-            x, axis_weights(u_x, x.shape[3]), axis_weights(u_y, x.shape[2]), channels_last=False
-        )
+        return pixel_weights((rises.unsqueeze(2) * basis).sum(-1), n).to(x.dtype)
+
+    def canonical(state: Tensor) -> Tensor:
+        rises = state.softmax(-1)
+        if h == w:
+            w_x, w_y = weights(rises, w).unbind(1)
+        else:
+            w_x, w_y = weights(rises[:, :1], w).squeeze(1), weights(rises[:, 1:], h).squeeze(1)
+        along_y = (w_y @ rows).view(b, h * c, w)
+        return (along_y @ w_x.transpose(1, 2)).view(b, h, c, w).transpose(1, 2)
 
     return canonical
+
+
+@constant
+def _basis(n: int, segments: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What each segment's rise adds to the coordinate of each of n pixels, in pixels, (n, N)."""
+    like = torch.empty(0, device=device, dtype=dtype)
+    return uniform_basis(pixel_centres(n, like), segments) * (n - 1)
 
 
 def _on_grid(x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["UpdateNetwork", "segment_weights"]
+from lse_core.constants import constant
+
+__all__ = ["UpdateNetwork", "onto_segments", "segment_weights"]
 
 
 class UpdateNetwork(nn.Module):
@@ -42,26 +45,38 @@ class UpdateNetwork(nn.Module):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def averages(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The constant matrices that average the pixels of maps like `x` onto segments: (w, N), (h, N)."""
-        return (
-            segment_weights(x.shape[3], self.segments, x).T,
-            segment_weights(x.shape[2], self.segments, x).T,
-        )
+    def averages(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The constants that `forward` wants for maps like `x`: here one matrix (h w, 2N), axis x first."""
+        h, w = x.shape[2:]
+        return (onto_segments(h, w, self.segments, device=x.device, dtype=x.dtype),)
 
-    def forward(self, x: Tensor, averages: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, averages: tuple[Tensor, ...] | None = None) -> Tensor:
         """Proposal (B, 2, N), axis x first, for a map (B, C, h, w), in the dtype of the layers.
 
         Args:
             x: the map.
             averages: what `averages` gives for it, where the caller has it already.
         """
-        along_x, along_y = self.averages(x) if averages is None else averages
-        x = self.convolutions(x)
-        columns, rows = x.mean(2) @ along_x.to(x.dtype), x.mean(3) @ along_y.to(x.dtype)
-        # both axes in one pass of the head, stacked along the batch
-        hidden = nn.functional.silu(self.mix(torch.cat([columns, rows])))
-        return self.head(hidden)[:, 0].view(2, -1, self.segments).transpose(0, 1)
+        (onto,) = self.averages(x) if averages is None else averages
+        weights = self.mix.weight, self.head.weight
+        return self.proposal(self.convolutions(x), onto, weights)
+
+    def proposal(self, x: Tensor, onto: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """What the head makes, with these weights of its two layers, of the convolved map."""
+        # columns and rows side by side, (B, C, 2, N): one pass of the head serves both axes
+        profiles = (x.flatten(2) @ onto.to(x.dtype)).unflatten(-1, (2, -1))
+        mix, head = (weight.unsqueeze(2) for weight in weights)
+        hidden = F.silu(F.conv2d(profiles, mix, self.mix.bias, padding=(0, 1)))
+        return F.conv2d(hidden, head, self.head.bias, padding=(0, 1)).squeeze(1)
+
+
+@constant
+def onto_segments(h: int, w: int, segments: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Averages of an h x w map onto N columns, then onto N rows, (h w, 2N); never to be written to."""
+    like = torch.empty(0, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    columns = segment_weights(w, segments, like).T.repeat(h, 1) / h
+    rows = segment_weights(h, segments, like).T.repeat_interleave(w, 0) / w
+    return torch.cat([columns, rows], dim=1).to(dtype)
 
 
 def segment_weights(n: int, segments: int, like: Tensor) -> Tensor:

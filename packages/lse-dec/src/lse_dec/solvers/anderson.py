@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError
-from lse_dec.solvers.elimination import solve_spd
+from lse_dec.solvers.elimination import eliminate, identity
 from lse_dec.solvers.settings import positive
 
 __all__ = ["Anderson"]
 
 
 class _History(NamedTuple):
-    z: tuple[Tensor, ...]
-    g: tuple[Tensor, ...]
+    """The last iterate and its residual, (B, D), and the last differences of both, (B, k, D)."""
+
+    z: Tensor
+    g: Tensor
+    dz: Tensor | None
+    dg: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -48,40 +51,45 @@ class Anderson:
         positive("anderson", "regularisation", self.regularisation)
         positive("anderson", "max_step", self.max_step)
 
-    def init(self, z: Tensor) -> _History:
-        """An empty history."""
-        return _History((), ())
+    def init(self, z: Tensor) -> None:
+        """No history."""
+        return
 
-    def step(self, z: Tensor, fz: Tensor, state: _History) -> tuple[Tensor, _History]:
+    def step(self, z: Tensor, fz: Tensor, state: _History | None) -> tuple[Tensor, _History]:
         """Least-squares mix of the last m differences; the first step is a naive one."""
         g = fz - z
-        zs, gs = (*state.z, z)[-self.m - 1 :], (*state.g, g)[-self.m - 1 :]
-        history = _History(zs, gs)
-        move = self.damping * g
-        if len(zs) > 1:
-            dz = torch.stack([b - a for a, b in pairwise(zs)], dim=1)
-            dg = torch.stack([b - a for a, b in pairwise(gs)], dim=1)
-            # elementwise sums, not matmul: autocast must not lower the precision of the system
-            # detached: weights are constants to autograd, whose gradient past convergence is noise;
-            # they sum to one, so the unrolled gradient still tends to the implicit one
-            fixed, target, left = dg.detach(), g.detach(), self._left(dz.detach(), dg.detach())
-            gram = (left.unsqueeze(2) * fixed.unsqueeze(1)).sum(-1)
-            eye = torch.eye(gram.shape[-1], device=z.device, dtype=z.dtype)
-            trace = (gram * eye).sum((-1, -2), keepdim=True).abs()
-            # the constant only keeps 0/0 away when nothing moved any more
-            gamma = solve_spd(
-                gram + (self.regularisation * trace + 1e-30) * eye, (left * target.unsqueeze(1)).sum(-1)
-            )
-            move = move - ((dz + self.damping * dg) * gamma.unsqueeze(-1)).sum(1)
-        return z + cap_length(move, g, self.max_step), history
+        if state is None:
+            return z + min(self.damping, self.max_step) * g, _History(z, g, None, None)
+        dz = append(state.dz, z - state.z, self.m)
+        dg = append(state.dg, g - state.g, self.m)
+        # elementwise sums, not matmul: autocast must not lower the precision of the system
+        # detached: weights are constants to autograd, whose gradient past convergence is noise;
+        # they sum to one, so the unrolled gradient still tends to the implicit one
+        fixed, left = dg.detach(), self._left(dz.detach(), dg.detach())
+        right = torch.cat([fixed, g.detach().unsqueeze(1)], dim=1)
+        system = (left.unsqueeze(2) * right.unsqueeze(1)).sum(-1)  # the right-hand side is its last column
+        m = system.shape[1]
+        eye = identity(m, m + 1, device=z.device, dtype=z.dtype)
+        trace = (system * eye).sum((-1, -2), keepdim=True).abs()
+        # the constant only keeps 0/0 away when nothing moved any more
+        gamma = eliminate(torch.addcmul(system, self.regularisation * trace + 1e-30, eye))
+        mixed = (torch.add(dz, dg, alpha=self.damping) * gamma.unsqueeze(-1)).sum(1)
+        move = (g if self.damping == 1.0 else self.damping * g) - mixed
+        return torch.addcmul(z, move, shortening(move, g, self.max_step)), _History(z, g, dz, dg)
 
     def _left(self, dz: Tensor, dg: Tensor) -> Tensor:
         """What the mixed residual is made orthogonal to, (B, m, D): its own differences, least squares."""
         return dg
 
 
-def cap_length(move: Tensor, g: Tensor, times: float) -> Tensor:
-    """Shorten rows of `move` (B, D) to at most `times` the length of the rows of `g`."""
-    length = move.detach().square().sum(-1, keepdim=True).sqrt()
-    limit = times * g.detach().square().sum(-1, keepdim=True).sqrt()
-    return move * (limit / length.clamp_min(1e-30)).clamp_max(1.0)
+def append(differences: Tensor | None, new: Tensor, most: int) -> Tensor:
+    """`differences` (B, k, D) and one more, (B, D); the last `most` of them."""
+    new = new.unsqueeze(1)
+    return new if differences is None else torch.cat([differences, new], dim=1)[:, -most:]
+
+
+def shortening(move: Tensor, g: Tensor, times: float) -> Tensor:
+    """Factors (B, 1) that shorten rows of `move` (B, D) to at most `times` the length of the rows of `g`."""
+    length = torch.linalg.vector_norm(move.detach(), dim=-1, keepdim=True)
+    limit = times * torch.linalg.vector_norm(g.detach(), dim=-1, keepdim=True)
+    return (limit / length.clamp_min(1e-30)).clamp_max(1.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError
-from lse_dec.solvers.anderson import cap_length
+from lse_dec.solvers.anderson import append, shortening
 from lse_dec.solvers.settings import positive
 
 __all__ = ["Broyden"]
@@ -19,10 +19,10 @@ NONMONOTONE = 5
 
 
 class _Memory(NamedTuple):
-    """Inverse Jacobian H = -I + sum_i u_i v_i^T, and the point that the last step began at."""
+    """Inverse Jacobian H = -I + sum_i u_i v_i^T, u and v (B, k, D), and where the last step began."""
 
-    u: tuple[Tensor, ...]
-    v: tuple[Tensor, ...]
+    u: Tensor | None
+    v: Tensor | None
     z: Tensor
     g: Tensor
     search: _Search | None
@@ -69,32 +69,35 @@ class Broyden:
     def step(self, z: Tensor, fz: Tensor, state: _Memory | None) -> tuple[Tensor, _Memory]:
         """Sherman-Morrison update from the last move, then the quasi-Newton step -H g, or part of it."""
         g = fz - z
-        us: tuple[Tensor, ...] = ()
-        vs: tuple[Tensor, ...] = ()
-        search = (
-            _Search(torch.ones_like(g[:, :1]), (_length(g).nan_to_num(torch.inf),))
-            if self.backtracks
-            else None
-        )
-        if state is not None:
-            if len(state.u) < self.memory:
-                us, vs = state.u, state.v
-            # detached, for the reason given in anderson.py
-            s, y = (z - state.z).detach(), (g - state.g).detach()
-            hy = _apply(us, vs, y)
-            v = _apply(vs, us, s)  # H^T s
-            denominator = (s * hy).sum(-1, keepdim=True)
-            # a vanishing denominator means the secant says nothing: leave H as it is
-            usable = denominator.abs() > 1e-6 * s.square().sum(-1, keepdim=True) + 1e-30
-            if state.search is not None:
-                again, search = self._judge(g, state.search)
-                # a rejected trial changes neither H nor the point, so the same step comes out again
-                usable = usable & ~again
-                z, g = torch.where(again, state.z, z), torch.where(again, state.g, g)
-            u = torch.where(usable, (s - hy) / torch.where(usable, denominator, 1.0), 0.0)
-            us, vs = (*us, u), (*vs, v)
-        move = cap_length(-_apply(us, vs, g), g, self.max_step)
-        return z + (move if search is None else search.share * move), _Memory(us, vs, z, g, search)
+        if state is None:
+            search = self._begin(g) if self.backtracks else None
+            return z + min(1.0, self.max_step) * g, _Memory(None, None, z, g, search)
+        us, vs = state.u, state.v
+        if us is not None and us.shape[1] >= self.memory:
+            us = vs = None
+        # detached, for the reason given in anderson.py
+        s, y = (z - state.z).detach(), (g - state.g).detach()
+        hy = _product(us, vs, y) - y
+        v = _product(vs, us, s) - s  # H^T s
+        denominator = (s * hy).sum(-1, keepdim=True)
+        # a vanishing denominator means the secant says nothing: leave H as it is
+        usable = denominator.abs() > 1e-6 * s.square().sum(-1, keepdim=True) + 1e-30
+        search = None
+        if state.search is not None:
+            again, search = self._judge(g, state.search)
+            # a rejected trial changes neither H nor the point, so the same step comes out again
+            usable = usable & ~again
+            z, g = torch.where(again, state.z, z), torch.where(again, state.g, g)
+        u = torch.where(usable, (s - hy) / torch.where(usable, denominator, 1.0), 0.0)
+        us, vs = append(us, u, self.memory), append(vs, v, self.memory)
+        move = g - _product(us, vs, g)
+        share = shortening(move, g, self.max_step)
+        share = share if search is None else search.share * share
+        return torch.addcmul(z, move, share), _Memory(us, vs, z, g, search)
+
+    def _begin(self, g: Tensor) -> _Search:
+        """The search of a first step: the full one, from where the residual is `g`."""
+        return _Search(torch.ones_like(g[:, :1]), (_length(g).nan_to_num(torch.inf),))
 
     def _judge(self, g: Tensor, search: _Search) -> tuple[Tensor, _Search]:
         """Which samples (B, 1) try again at half the length, and the search of the next step."""
@@ -108,13 +111,12 @@ class Broyden:
 
 
 def _length(g: Tensor) -> Tensor:
-    return g.detach().square().sum(-1, keepdim=True).sqrt()
+    return torch.linalg.vector_norm(g.detach(), dim=-1, keepdim=True)
 
 
-def _apply(us: tuple[Tensor, ...], vs: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    """(-I + sum_i u_i v_i^T) x for rows x, (B, D)."""
-    if not us:
-        return -x
+def _product(us: Tensor | None, vs: Tensor | None, x: Tensor) -> Tensor | float:
+    """sum_i u_i v_i^T x for rows x, (B, D), of u and v (B, k, D)."""
+    if us is None or vs is None:
+        return 0.0
     # elementwise sums, not matmul: autocast must not lower the precision
-    u, v = torch.stack(us, dim=1), torch.stack(vs, dim=1)
-    return (u * (v * x.unsqueeze(1)).sum(-1, keepdim=True)).sum(1) - x
+    return (us * (vs * x.unsqueeze(1)).sum(-1, keepdim=True)).sum(1)

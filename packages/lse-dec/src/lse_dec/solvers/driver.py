@@ -76,12 +76,13 @@ def _iterate(
     for k in range(steps):
         fz = f(z)
         record.see(z, fz)
-        if stop_early and bool(record.done.all()):
+        if record.done is not None and stop_early and bool(record.done.all()):
             break
         if k + 1 < steps:
             proposal, state = solver.step(z, fz, state)
-            # a step that overflowed restarts from the best point seen
-            z = row_where(proposal.isfinite().all(-1), proposal, record.best)
+            # a step that overflowed restarts from the best point seen; only finite numbers times 0 are 0
+            finite = (0.0 * proposal).sum(-1) == 0.0
+            z = row_where(finite, proposal, record.best)
 
 
 class _Record:
@@ -91,7 +92,7 @@ class _Record:
         self.tol, self.rtol, self.freeze = tol, rtol, freeze
         self.best = z0
         self.residual = torch.full_like(z0[:, 0], torch.inf)
-        self.done = torch.zeros_like(self.residual, dtype=torch.bool)
+        self.done: Tensor | None = None
         self.trace: list[Tensor] = []
 
     def see(self, z: Tensor, fz: Tensor) -> None:
@@ -99,17 +100,21 @@ class _Record:
         residual = rms(fz - z)
         self.trace.append(residual)
         better = residual < self.residual  # false for NaN: a bad step never replaces a good one
-        if self.freeze:
+        if self.freeze and self.done is not None:
             better = better & ~self.done
         self.best = row_where(better, fz, self.best)
         self.residual = torch.where(better, residual, self.residual)
-        self.done = self.done | (self.residual <= self.tol + self.rtol * rms(self.best))
+        if self.freeze or self.rtol:
+            self.done = self._within() if self.done is None else self.done | self._within()
+
+    def _within(self) -> Tensor:
+        """Whose best iterate meets the tolerance, (B,)."""
+        return self.residual <= (self.tol + self.rtol * rms(self.best) if self.rtol else self.tol)
 
     def solution(self) -> Solution:
         """The best of every sample."""
-        codes = torch.where(
-            self.done,
-            int(Code.CONVERGED),
-            torch.where(self.residual.isfinite(), int(Code.STEPS_SPENT), int(Code.NOT_FINITE)),
-        )
+        # the least residual only falls, so without a relative tolerance the last one tells
+        done = self._within() if self.done is None else self.done
+        failed = torch.where(self.residual < torch.inf, int(Code.STEPS_SPENT), int(Code.NOT_FINITE))
+        codes = torch.where(done, int(Code.CONVERGED), failed)
         return Solution(self.best, self.residual, torch.stack(self.trace), codes)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["solve_spd"]
+from lse_core.constants import constant
+
+__all__ = ["eliminate", "identity", "solve_spd"]
 
 
 def solve_spd(a: Tensor, b: Tensor) -> Tensor:
     """Solve A x = b for a batch of small systems by unrolled Gauss-Jordan elimination.
 
     No pivoting: the symmetric part of the matrices should be positive definite. Meant for m of 5 or
-    less; five ops a row.
+    less.
 
     Args:
         a: (B, m, m), symmetric or not.
@@ -21,12 +23,22 @@ def solve_spd(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         x, (B, m).
     """
-    m = a.shape[-1]
-    rows = torch.cat([a, b.unsqueeze(-1)], dim=-1)
-    eye = torch.eye(m, device=a.device, dtype=a.dtype)
+    return eliminate(torch.cat([a, b.unsqueeze(-1)], dim=-1))
+
+
+def eliminate(rows: Tensor) -> Tensor:
+    """The same for systems with their right-hand sides beside them, (B, m, m + 1), three operations a row."""
+    m = rows.shape[-2]
+    eye = identity(m, device=rows.device, dtype=rows.dtype)
     for i in range(m):
         pivot = rows[:, i : i + 1] / rows[:, i : i + 1, i : i + 1]
         # every row loses its share of the pivot row; row i becomes the pivot row itself
-        share = rows[:, :, i : i + 1] - eye[:, i : i + 1]
-        rows = rows - share * pivot
+        loss = eye[:, i : i + 1] - rows[:, :, i : i + 1]
+        rows = torch.addcmul(rows, loss, pivot)
     return rows[:, :, m]
+
+
+@constant
+def identity(m: int, columns: int | None = None, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(m, columns), as `torch.eye`; never to be written to."""
+    return torch.eye(m, columns or m, device=device, dtype=dtype)
