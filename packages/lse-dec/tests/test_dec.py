@@ -275,6 +275,40 @@ def test_a_constant_warp_gains_in_the_canonical_frame_alone() -> None:
     assert found["canonical"] < 0.8
 
 
+class Answers(nn.Module):
+    """Answers what it is told, F and S(F; g) alike."""
+
+    def __init__(self, warp: SeparableWarp) -> None:
+        super().__init__()
+        self.warp = warp
+
+    def forward(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        return Canonicalization(self.warp)
+
+
+def test_centre_weighs_the_choice_that_eq_5_leaves_open() -> None:
+    """h and h c are both equivariant; only the one whose mean answer is the identity costs nothing."""
+    draw = torch.Generator().manual_seed(4)
+    g, h = (SeparableWarp.random(6, 4, 2.0, generator=draw, dtype=torch.float64) for _ in "gh")
+    c = Constant()(torch.zeros(1, 1, 2, 2)).warp
+    x = smooth(batch=6, channels=1, size=(8, 8)).double()
+    u = torch.arange(1, 16, dtype=torch.float64) / 16
+    found = []
+    for answer in (h, h @ c):
+        both = SeparableWarp.stack(
+            [(g @ answer)[i] if moved else answer[i] for moved in (0, 1) for i in range(6)]
+        )
+        assert canonicalizer_equivariance_loss(Answers(both), x, g) < 1e-20
+        loss = canonicalizer_equivariance_loss(Answers(both), x, g, centre=3.0)
+        # by hand: displacement of the mean map, over the mean size of g
+        away = [sum(m[i](u)[0] for i in range(12)) / 12 - u for m in (both.x, both.y)]
+        sizes = [(m[i](u)[0] - u).square().mean() for m in (g.x, g.y) for i in range(6)]
+        expected = 3.0 * sum(d.square().mean() for d in away) / 2 / (sum(sizes) / 12)
+        torch.testing.assert_close(loss, torch.as_tensor(expected))
+        found.append(float(loss))
+    assert found[1] > 3 * found[0]
+
+
 def test_unknown_frame_refused() -> None:
     with pytest.raises(UnknownNameError, match="frame"):
         canonicalizer_equivariance_loss(DEC(16), smooth(), SeparableWarp.random(3), frame="imagine")

@@ -13,7 +13,7 @@ from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 
-__all__ = ["FRAMES", "canonicalizer_equivariance_loss", "warp_distance"]
+__all__ = ["FRAMES", "canonicalizer_equivariance_loss", "off_centre", "warp_distance"]
 
 Warp = SeparableWarp | PointwiseWarp
 
@@ -44,6 +44,7 @@ def canonicalizer_equivariance_loss(
     *,
     channels_last: bool = False,
     frame: str = "image",
+    centre: float = 0.0,
     **options: Any,
 ) -> Tensor:
     """Eq. 5 as a loss: how far h(S(F; g)) is from g h(F), without labels.
@@ -53,18 +54,23 @@ def canonicalizer_equivariance_loss(
     answer can cost less: a constant warp pressed against its bounds crowds the points where g moves
     little, 0.64 with slopes within [1/2, 2] (a DEC of ratio 4), and training finds that warp.
 
+    Eq. 5 leaves one choice open: with h, every h(F) c is equivariant too, for any one warp c. What training
+    drifts to may shrink all objects, which costs the network behind it resolution. `centre` settles it: the
+    mean answer over the batch shall be the identity.
+
     Args:
         canonicalizer: h, a `Canonicalizer`.
         features: F, (B, C, H, W) or (B, H, W, C).
         g: random warps, batch B; separable or coupled.
         channels_last: where the channels are.
         frame: "image" or "canonical".
+        centre: weight of the mean answer's squared distance from the identity, in the same units.
         options: passed to the canonicalizer, `steps` for example. It sees F and S(F; g) as one batch of
             2B, in this order.
 
     Returns:
         Scalar: mean squared distance of the two warps at 15 inner points an axis, relative to the mean
-        squared size of g; 1 is what the identity costs.
+        squared size of g; 1 is what the identity costs. Weighted by `centre`, the mean answer's is added.
 
     Raises:
         UnknownNameError: no such frame.
@@ -85,7 +91,20 @@ def canonicalizer_equivariance_loss(
         apart = warp_distance(moved @ ~plain, g)
     else:
         apart, size = _weighed(plain, moved, g), _weighed(identity, identity, g)
-    return apart.mean() / size.mean().clamp_min(1e-12)
+    error = apart.mean()
+    if centre > 0.0:
+        error = error + centre * off_centre(warp)
+    return error / size.mean().clamp_min(1e-12)
+
+
+def off_centre(warp: Warp, points: int = 17) -> Tensor:
+    """Mean squared distance of a batch's mean warp from the identity, scalar; points as in `warp_distance`."""
+    u = uniform_knots(points - 1, device=warp.device, dtype=warp.dtype)[1:-1]
+    if not isinstance(warp, SeparableWarp):
+        lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
+        return (warp(lattice).mean(0) - lattice).square().mean()
+    x, y = ((axis(u).mean(0) - u).square().mean() for axis in (warp.x, warp.y))
+    return 0.5 * (x + y)
 
 
 def _weighed(plain: Warp, moved: Warp, g: Warp, cells: int = 16) -> Tensor:

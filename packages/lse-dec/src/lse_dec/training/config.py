@@ -123,6 +123,8 @@ class Canonicalizer:
             canonicalizer's own (those without steps always do).
         task_gradient: whether the task's gradient reaches canonicalizers too, as in the paper. Off,
             because together with Eq. 5 it keeps them at the identity.
+        centre: weight, within Eq. 5, of the mean answer's distance from the identity, over a process's part
+            of the batch; what a canonical form looks like is otherwise left to chance.
     """
 
     weight: float = 1.0
@@ -131,9 +133,11 @@ class Canonicalizer:
     distribution: str = "log_uniform"
     steps: tuple[int, ...] | None = (2, 6)
     task_gradient: bool = False
+    centre: float = 0.0
 
     def __post_init__(self) -> None:
         _need(self.weight >= 0, f"canonicalizer.weight must be at least 0; got {self.weight}")
+        _need(self.centre >= 0, f"canonicalizer.centre must be at least 0; got {self.centre}")
         _need(self.ratio > 1, f"canonicalizer.ratio must be above 1; got {self.ratio}")
         _need(self.segments >= 1, f"canonicalizer.segments must be at least 1; got {self.segments}")
         _one_of("distribution", self.distribution, DISTRIBUTIONS)

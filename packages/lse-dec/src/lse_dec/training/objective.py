@@ -149,8 +149,9 @@ class Objective(nn.Module):
             options: dict[str, Any] = (
                 {"steps": steps} if steps and takes(site.canonicalizer.forward, "steps") else {}
             )
+            last = site.where.layout.channels_last
             error = canonicalizer_equivariance_loss(
-                site.canonicalizer, features, g, channels_last=site.where.layout.channels_last, **options
+                site.canonicalizer, features, g, channels_last=last, centre=s.centre, **options
             )
             if len(features) < batch.total:
                 # Eq. 5 is relative to the mean size of its warps: of the whole step's, wherever an image is
