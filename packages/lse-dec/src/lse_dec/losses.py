@@ -98,7 +98,7 @@ def canonicalizer_equivariance_loss(
 
 
 def off_centre(warp: Warp, points: int = 17) -> Tensor:
-    """Mean squared distance of a batch's mean warp from the identity, scalar; points as in `warp_distance`."""
+    """Squared distance of a batch's mean warp from the identity, scalar; points as in `warp_distance`."""
     u = uniform_knots(points - 1, device=warp.device, dtype=warp.dtype)[1:-1]
     if not isinstance(warp, SeparableWarp):
         lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
