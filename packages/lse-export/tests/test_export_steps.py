@@ -67,7 +67,7 @@ def test_an_update_that_does_not_contract_is_named() -> None:
     assert not choice.converged
     assert not choice.within
     assert choice.steps == 7
-    assert "does not contract; keeping 7 steps" in choice.summary()
+    assert "contracts slowly or not at all; keeping 7 steps" in choice.summary()
 
 
 def test_a_lucky_crossing_is_no_convergence() -> None:

@@ -70,7 +70,8 @@ class StepChoice:
         if not self.converged:
             return (
                 f"no converged solve to compare with: after {self.reference} steps the residual is still "
-                f"{self.residual:.2g}, so the update does not contract; keeping {self.steps} steps"
+                f"{self.residual:.2g}, so the update contracts slowly or not at all; "
+                f"keeping {self.steps} steps"
             )
         if not self.within:
             return (
