@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,9 @@ def convolutional(tmp_path_factory: pytest.TempPathFactory) -> tuple[AdaptedMode
     done = CliRunner().invoke(export, command)
     assert done.exit_code == 0, done.exception
     assert "size      height from 29, width from 29" in done.stdout
+    assert re.search(
+        r"\d+ nodes \(\d+ of canonicalizers, .* a solver step\), .* s \(trace .*, write", done.stdout
+    )
     return model, out
 
 

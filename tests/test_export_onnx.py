@@ -350,6 +350,8 @@ def test_command_line_end_to_end(
     report = json.loads(run.stdout)
     choice = json.loads(report["metadata"]["lse.steps_choice"])
     assert report["metadata"]["lse.steps"] == str(choice["steps"])
+    assert list(report["phases"]) == ["trace", "simplify", "write"]
+    assert 0.0 < sum(report["phases"].values()) <= report["seconds"]
     assert "deviation" in run.stderr
     assert out.exists()
     run = CliRunner().invoke(export, ["verify", str(out), str(tmp_path), "--json"])

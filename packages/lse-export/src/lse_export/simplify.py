@@ -6,8 +6,49 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules import common as rules
 
 __all__ = ["simplify"]
+
+RULES = (
+    rules.mul_by_1_rule,
+    rules.add_0_rule,
+    rules.sub_0_rule,
+    rules.div_by_1_rule,
+    rules.one_reshape_matmul_reshape_rule,
+    rules.two_reshapes_matmul_reshape_rule,
+    rules.cast_constant_of_shape_rule,
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.min_min_rule,
+    rules.max_max_rule,
+    rules.min_max_rule,
+    rules.max_min_rule,
+    rules.successive_clip_relu_rule,
+    rules.successive_relu_clip_rule,
+    rules.successive_relu_rule,
+    rules.successive_clip_rule,
+    rules.cast_cast_rule,
+    rules.no_op_cast_rule,
+    rules.no_op_expand_rule,
+    rules.flatten_to_reshape_rule,
+    rules.reshape_reshape_rule,
+    rules.no_op_transpose_rule,
+    rules.transpose_transpose_rule,
+    rules.unsqueeze_unsqueeze_rule,
+    rules.squeeze_reshape_1d_rule,
+    rules.normalize_pad_format_conv_rule,
+    rules.fuse_pad_into_conv_rule,
+    rules.fuse_batchnorm_into_conv_rule,
+    rules.fuse_batchnorm_into_conv_transpose_rule,
+    rules.fuse_batchnorm_into_gemm_rule,
+    rules.remove_optional_bias_from_conv_rule,
+    rules.remove_optional_bias_from_conv_transpose_rule,
+    rules.remove_optional_bias_from_gemm_rule,
+)
+"""onnxscript's own choice but for what no network in eval mode has, and for `slice_split_rule`: a pattern of
+two outputs is looked for by listing the whole graph again at every node, most of the time of long solves."""
 
 ROUNDS = 2
 """What one round of rules leaves, the next can still fold; a third finds nothing."""
@@ -31,7 +72,7 @@ def simplify(model: ir.Model) -> ir.Model:
     model = once(model).model
     for _ in range(ROUNDS):
         fold_constants(model)
-        model = rewrite(model)
+        model = rewrite(model, RULES)
         model = common.RemoveUnusedNodesPass()(model).model
     end = ir.passes.Sequential(
         common.RemoveUnusedFunctionsPass(),

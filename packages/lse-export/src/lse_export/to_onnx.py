@@ -21,7 +21,7 @@ from lse_export.errors import ExportError
 from lse_export.metadata import describe
 from lse_export.precision import Half, check_precision, halved
 from lse_export.preprocess import Preprocess, recipe_of
-from lse_export.trace import FIXED, Sizes, trace
+from lse_export.trace import FIXED, Sizes, timed, trace
 from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
 
 __all__ = ["OnnxExport", "export_onnx"]
@@ -43,6 +43,8 @@ class OnnxExport:
         canonicalizer_nodes: those that came from canonicalizers.
         nodes_per_step: `canonicalizer_nodes` over the solver steps of all sites, 0 where none iterates.
         seconds: what the export took.
+        phases: the parts of `seconds` that went into "trace", "simplify" and "write" (which checks the
+            file too).
         metadata: what the file says about itself, see `lse_export.metadata.describe`.
         inputs: names of the inputs.
         outputs: names of the outputs in order.
@@ -56,6 +58,7 @@ class OnnxExport:
     nodes_per_step: float
     seconds: float
     metadata: dict[str, str]
+    phases: dict[str, float] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
 
@@ -158,7 +161,7 @@ def export_onnx(
             facts["lse.preprocess"] = recipe.to_json()
         with evaluating(model), evaluating(inner):
             facts = describe(model, example, opset=opset, class_names=class_names) | facts
-            proto, sizes = trace(
+            proto, sizes, phases = trace(
                 inner,
                 entry,
                 picture,
@@ -176,7 +179,7 @@ def export_onnx(
         proto = _quantized(proto, calibration)
     facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
-    with replacing(path, overwrite) as target:
+    with timed(phases, "write"), replacing(path, overwrite) as target:
         _save(proto, target, external_data)
         _check(target)
         if dynamic_size:
@@ -191,6 +194,7 @@ def export_onnx(
         nodes_per_step=round(inside / rounds, 1) if rounds else 0.0,
         seconds=time.perf_counter() - began,
         metadata=facts,
+        phases=phases,
         inputs=[value.name for value in graph.input],
         outputs=[value.name for value in graph.output],
     )

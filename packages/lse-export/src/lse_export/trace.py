@@ -6,9 +6,10 @@ import contextlib
 import io
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -19,12 +20,26 @@ from lse_export.errors import ExportError
 from lse_export.simplify import simplify
 from lse_export.unroll import Unrolled, recording
 
-__all__ = ["FIXED", "Sizes", "trace"]
+__all__ = ["FIXED", "Sizes", "Traced", "timed", "trace"]
 
 Sizes = dict[str, tuple[int, int | None]]
 """Least and largest (None: any) size by the name of the axis."""
 
 FIXED = "export it at one size, without dynamic_size"
+
+
+class Traced(NamedTuple):
+    """A graph in ONNX.
+
+    Attributes:
+        proto: the graph.
+        sizes: with `dynamic_size` the least and largest "height" and "width" it holds for, else empty.
+        seconds: what "trace" and "simplify" took.
+    """
+
+    proto: onnx.ModelProto
+    sizes: Sizes
+    seconds: dict[str, float]
 
 
 def trace(
@@ -37,8 +52,8 @@ def trace(
     dynamic_size: bool = False,
     with_warps: bool,
     output_names: Sequence[str] | None,
-) -> tuple[onnx.ModelProto, Sizes]:
-    """The graph of `entry` in ONNX, simplified, its input called "image", and the sizes it holds for.
+) -> Traced:
+    """The graph of `entry` in ONNX, simplified, its input called "image".
 
     Args:
         model: the model inside `entry`, whose canonicalizers answer for `with_warps`.
@@ -50,9 +65,6 @@ def trace(
         with_warps: outputs for every site's warp and residual too.
         output_names: of the model's outputs; None: "logits", or "output_0", ....
 
-    Returns:
-        The graph, and with `dynamic_size` the least and largest (None: any) "height" and "width".
-
     Raises:
         ExportError: the model cannot be traced, or fixes its batch or size.
         LSEError: as many output names as the model has not.
@@ -63,6 +75,7 @@ def trace(
     shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=2**20)} if dynamic_batch else {}
     if dynamic_size:  # by name alone: torch then finds the bounds itself instead of wanting to be told them
         shapes |= {2: "height", 3: "width"}
+    seconds: dict[str, float] = {}
     with recording(model) as record:
         wrapped = Unrolled(entry, record if with_warps else None).eval()
         plain = len(wrapped(example)) - len(wrapped.extra_names())
@@ -71,19 +84,21 @@ def trace(
             raise LSEError(f"the model has {plain} outputs; got {len(names)} output names")
         try:
             with _quiet():
-                program = torch.onnx.export(
-                    _any_size(wrapped, example, shapes) if dynamic_size else wrapped,
-                    (example,),
-                    dynamo=True,
-                    opset_version=opset,
-                    dynamic_shapes=(shapes,) if shapes else None,
-                    input_names=["image"],
-                    output_names=[*names, *wrapped.extra_names()],
-                    optimize=False,  # see `simplify`
-                    verbose=False,
-                )
+                with timed(seconds, "trace"):
+                    program = torch.onnx.export(
+                        _any_size(wrapped, example, shapes) if dynamic_size else wrapped,
+                        (example,),
+                        dynamo=True,
+                        opset_version=opset,
+                        dynamic_shapes=(shapes,) if shapes else None,
+                        input_names=["image"],
+                        output_names=[*names, *wrapped.extra_names()],
+                        optimize=False,  # see `simplify`
+                        verbose=False,
+                    )
                 assert program is not None
-                program.model = simplify(program.model)
+                with timed(seconds, "simplify"):
+                    program.model = simplify(program.model)
         except Exception as error:
             if dynamic_size and (axes := _fixed_axis(error)):
                 raise ExportError(f"the model fixes its {axes}; {FIXED}") from error
@@ -94,7 +109,17 @@ def trace(
         raise ExportError("the model fixes its batch size; export it with dynamic_batch=False")
     if dynamic_size and dims[2:] != ["height", "width"]:
         raise ExportError(f"the model fixes its height or width; {FIXED}")
-    return proto, _bounds(program) if dynamic_size else {}
+    return Traced(proto, _bounds(program) if dynamic_size else {}, seconds)
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Note the wall-clock time of the block under `phase`."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[phase] = time.perf_counter() - began
 
 
 def _any_size(model: nn.Module, example: Tensor, shapes: dict[int, Any]) -> torch.export.ExportedProgram:

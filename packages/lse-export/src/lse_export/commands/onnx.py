@@ -161,7 +161,7 @@ def onnx(
     click.echo(
         f"wrote {report.path}: opset {report.opset}, {report.nodes} nodes "
         f"({report.canonicalizer_nodes} of canonicalizers, {report.nodes_per_step:g} a solver step), "
-        f"{report.seconds:.1f} s"
+        f"{report.seconds:.1f} s ({', '.join(f'{k} {v:.1f}' for k, v in report.phases.items())})"
     )
     if report_drop is not None:
         click.echo(
