@@ -85,6 +85,18 @@ def test_peak_is_what_was_allocated_at_once():
     assert count(in_turn).peak == pytest.approx(4 * big, rel=1e-3)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_kernels_waits_and_the_allocators_peak_are_counted():
+    x = torch.randn(2**20, device="cuda")
+    call = lambda: ((x + 1) * 2).sum().item()  # noqa: E731
+    call()
+    counted = bench("costs.counts").count(call, "cuda")
+    assert counted.kernels is not None
+    assert 3 <= counted.kernels <= 6  # a sum may take more than one
+    assert counted.syncs == 1
+    assert counted.peak == pytest.approx(8 * 2**20, rel=0.05)
+
+
 # variants ----------------------------------------------------------------------------------------------
 
 
@@ -135,6 +147,16 @@ def test_ratios_are_taken_round_by_round():
     assert 1.1 <= c.time.low < c.time.median < c.time.high <= 1.2 + 1e-9
     assert c.flops == pytest.approx(1.1)
     assert (c.flops_ratio, c.kernels, c.peak_ratio) == (pytest.approx(1.1), 30, 1.5)
+
+
+def test_no_call_always_follows_the_same_one():
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    in_turns = bench("costs.timing").in_turns
+    taken = in_turns(calls, rounds=4, seconds=60)
+    assert "".join(order) == "abc" + "bca" + "cab" + "abc"
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 4, "b": 4, "c": 4}
+    assert len(in_turns(calls, rounds=9, seconds=0)["a"]) == 3
 
 
 def test_the_floor_is_what_arithmetic_or_traffic_alone_would_take():

@@ -30,8 +30,8 @@ from costs.variants import adapted
 from torch import nn
 
 from lse_core import unscale
+from lse_core.atomic import replacing
 from lse_dec.canonicalizers import DEC
-from lse_export.atomic import replacing
 
 
 @dataclass(frozen=True)

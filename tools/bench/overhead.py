@@ -35,8 +35,8 @@ from costs.figures import overhead_figure
 from costs.page import page
 from costs.timing import bandwidth, keep_memory, machine, versions
 
+from lse_core.atomic import replacing
 from lse_core.errors import LSEError
-from lse_export.atomic import replacing
 
 MODELS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",
@@ -118,7 +118,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, default=224, help="pixels a side")
     add("--threads", type=int, help="CPU threads; default: torch's own number")
     add("--rounds", type=int, default=20, help="rounds of a table at most")
-    add("--seconds", type=float, default=20.0, help="time for the rounds of a table; three are always run")
+    add(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="time for the rounds of a table (more for many rows); three are always run",
+    )
     add("--seed", type=int, default=0)
     add("--allocator", choices=("keep", "default"), default="keep",
         help="keep: glibc is told to keep freed memory, or else page faults blur the ratios")  # fmt: skip

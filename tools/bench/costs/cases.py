@@ -17,7 +17,7 @@ from costs.authors import authors_model, family, revision
 from costs.counts import count, observe_compiled
 from costs.timing import code_digest, in_turns, machine, versions
 from costs.variants import DEFAULT, VARIANTS, adapted, displacement, plain, site_names
-from lse_export.atomic import replacing
+from lse_core.atomic import replacing
 
 __all__ = ["GROUPS", "Case", "Settings", "family_of", "measure", "runner", "take_up"]
 
@@ -111,7 +111,9 @@ def measure(case: Case, settings: Settings, work: Path | None = None) -> dict[st
                 raise
             text = str(error).strip().splitlines()
             row["error"] = text[0][:200] if text else type(error).__name__
-    taken = in_turns(calls, rounds=settings.rounds, seconds=settings.seconds)
+    # many rows need more time for as many rounds
+    seconds = settings.seconds * max(1.0, len(calls) / 5)
+    taken = in_turns(calls, rounds=settings.rounds, seconds=seconds)
     for row in rows:
         row["seconds"] = taken.get(row["name"], [])
     record = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from costs.reading import Record, cost
-from lse_export.atomic import replacing
+from lse_core.atomic import replacing
 
 __all__ = ["overhead_figure", "plots", "save"]
 

@@ -6,8 +6,10 @@ import ctypes
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -42,14 +44,22 @@ def ratio(seconds: list[float], base: list[float]) -> Ratio:
 def in_turns(
     calls: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Seconds of every call in every round, after a round to warm up.
+    """Seconds of every call in every round; all should have run before, so that nothing is cold.
 
-    As many rounds as fit into `seconds`, at least three and at most `rounds`.
+    As many rounds as fit into `seconds`, at least three and at most `rounds`. Each round begins with another
+    call than the one before, so that none always finds the caches as the same neighbour left them.
     """
-    every = list(calls.values())
-    turn = sum(taken[0] for taken in interleaved(every, 1, 0))
-    fitting = min(rounds, max(LEAST_ROUNDS, int(seconds / turn)))
-    return dict(zip(calls, interleaved(every, fitting, 0), strict=True))
+    names = list(calls)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    began = time.perf_counter()
+    for k in range(rounds):
+        if k >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
+            break
+        first = k % len(names)
+        order = [*names[first:], *names[:first]]
+        for name, (each,) in zip(order, interleaved([calls[name] for name in order], 1, 0), strict=True):
+            taken[name].append(each)
+    return taken
 
 
 def keep_memory() -> bool:
@@ -95,6 +105,7 @@ def versions() -> str:
     return f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
 
 
+@cache
 def code_digest() -> str:
     """Of the sources of lse_core and lse_dec: tables of other sources are not taken up again."""
     import lse_core
