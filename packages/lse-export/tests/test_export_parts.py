@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from PIL import Image
 from torch import nn
 
 import lse_export
-from lse_core.errors import LSEError, OutputError, UnknownNameError
+from lse_core.errors import LSEError, UnknownNameError
 from lse_export import to_onnx
-from lse_export.atomic import replacing
 from lse_export.cleanup import clean
 from lse_export.images import Preparation, picture_files, preparation_of, read_images, sample_images
 from lse_export.latency import interleaved
@@ -34,51 +32,6 @@ def doubling(path: Path) -> Path:
 
 
 # files --------------------------------------------------------------------------------------------
-
-
-def test_files_move_into_place_together(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "m.onnx"
-    with replacing(target, overwrite=False) as path:
-        path.write_text("graph")
-        (path.parent / "m.onnx.data").write_text("weights")
-        assert not target.exists()
-    assert target.read_text() == "graph"
-    assert sorted(f.name for f in target.parent.iterdir()) == ["m.onnx", "m.onnx.data"]
-
-
-def test_an_error_leaves_nothing_new_and_the_old_as_it_was(tmp_path: Path) -> None:
-    target = tmp_path / "m.onnx"
-    target.write_text("old")
-
-    def stop_half_way() -> None:
-        with replacing(target, overwrite=True) as path:
-            path.write_text("new")
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        stop_half_way()
-    assert [f.name for f in tmp_path.iterdir()] == ["m.onnx"]
-    assert target.read_text() == "old"
-
-
-def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    def fill() -> None:
-        with replacing(tmp_path / "m.onnx", overwrite=False) as path:
-            path.write_text("new")
-            raise OSError(28, os.strerror(28))
-
-    with pytest.raises(OutputError, match=r"cannot write .*m\.onnx: No space left"):
-        fill()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(OutputError, match="cannot write"),
-        replacing(tmp_path / "file" / "m.onnx", overwrite=False),
-    ):
-        pass
 
 
 def test_weights_too_large_for_one_message_lie_beside_the_graph(

@@ -14,8 +14,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lse_core.atomic import check_target, replacing
 from lse_core.errors import LSEError
-from lse_export.atomic import check_target, replacing
 from lse_export.cleanup import clean
 from lse_export.errors import ExportError
 from lse_export.metadata import describe

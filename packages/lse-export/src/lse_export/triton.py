@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import onnx
 
+from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name
@@ -198,22 +198,16 @@ def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]
     target = folder / str(version)
     if target.exists():
         raise OutputError(f"{target} exists already; choose another version or name")
-    work: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Triton looks at numbered folders only, so a dotted one is invisible to a running server
-        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-        for source, name in files:
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, work / name)
-        (work / "config.pbtxt").write_text(config, "utf-8")
-        os.replace(work / "config.pbtxt", folder / "config.pbtxt")
-        work.chmod(0o755)
-        os.replace(work, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        with staging(target) as work:
+            for source, name in files:
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, work / name)
+            (work / "config.pbtxt").write_text(config, "utf-8")
+            os.replace(work / "config.pbtxt", folder / "config.pbtxt")
+            work.chmod(0o755)
+            os.replace(work, target)
     finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # raised unless the folder is empty, as after an error
             folder.rmdir()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from lse_core.atomic import replacing, staging
 from lse_core.errors import LSEError, OutputError
 from lse_dec.data.config import DIRECTIONS, DigitsConfig
 from lse_dec.data.dataset import DigitsDataset
@@ -37,21 +36,16 @@ def write_digits_file(dataset: DigitsDataset, path: str | os.PathLike[str]) -> N
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    partial = _partial(path)
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
         "config": json.dumps(dataset.config.to_mapping(), sort_keys=True),
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dataset.tensors(), partial, metadata)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
+        with replacing(path, overwrite=True) as partial:
+            save_file(dataset.tensors(), partial, metadata)
+    except SafetensorError as error:
         raise OutputError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def read_digits(path: str | os.PathLike[str]) -> DigitsDataset:
@@ -111,21 +105,13 @@ def write_digits_folder(
     """
     folder = Path(folder)
     check_folder(folder, force)
-    partial = _partial(folder.resolve())
-    try:
-        partial.mkdir(parents=True)
+    with staging(folder.resolve()) as partial:
         write_digits_file(dataset, partial / TENSOR_FILE)
         if pictures:
             _write_pictures(dataset, partial / PICTURES, progress)
         description = describe(dataset)
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         _move_in(partial, folder)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return description
 
 
@@ -182,8 +168,3 @@ def _move_in(partial: Path, folder: Path) -> None:
         for picture in (partial / PICTURES).iterdir():
             os.replace(picture, old / picture.name)
     os.replace(partial / DESCRIPTION, folder / DESCRIPTION)
-
-
-def _partial(path: Path) -> Path:
-    """Give a name of one's own beside `path`, on the same file system, for what is not finished."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")

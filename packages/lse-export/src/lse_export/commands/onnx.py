@@ -117,7 +117,7 @@ def onnx(
       lse export onnx runs/model --out server.onnx --preprocess 480 640
       lse export onnx runs/resnet --out any.onnx --dynamic-size
     """
-    from lse_export.atomic import check_target
+    from lse_core.atomic import check_target
     from lse_export.steps import choose_steps
     from lse_export.to_onnx import export_onnx
 

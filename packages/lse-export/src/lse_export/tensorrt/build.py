@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lse_export.atomic import check_target, replacing
+from lse_core.atomic import check_target, replacing
 from lse_export.errors import ExportError
 from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model

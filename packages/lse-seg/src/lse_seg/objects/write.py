@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lse_core.errors import OutputError
+from lse_core.atomic import staging
 from lse_dec.data.glyphs import load_glyphs
 from lse_dec.data.store import check_folder
 from lse_seg.objects.photographs import photographs
@@ -60,10 +59,7 @@ def write_objects(
     folder = Path(folder)
     check_folder(folder, force)
     description = _describe(config)
-    partial: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with staging(folder.resolve()) as partial:
         colours = [channel for colour in description["palette"] for channel in colour]
         for split in SPLITS:
             for kind in ("img_dir", "ann_dir"):
@@ -78,13 +74,6 @@ def write_objects(
         (partial / CLASSES).write_text("\n".join(description["classes"]) + "\n", encoding="utf-8")
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         _move_in(partial, folder)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
     return description
 
 
