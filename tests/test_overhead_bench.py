@@ -242,6 +242,24 @@ def test_options_that_cannot_be(capsys, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+def test_the_default_grid_on_a_cpu_is_the_whole_one_but_for_the_longest_tables():
+    overhead = bench("overhead")
+
+    def tables(*arguments: str) -> list[tuple[str, str, int, str]]:
+        found = overhead.cases(overhead.parse(list(arguments)))
+        return [(case.group, case.model, case.batch, case.mode) for case in found]
+
+    light = tables()
+    for model in overhead.MODELS:
+        assert {("models", model, 1, "inference"), ("models", model, 8, "inference")} <= set(light)
+    assert ("models", "vit_base_patch16_224", 8, "training") not in light
+    named = tables("--models", "vit_base_patch16_224", "--groups", "models")
+    assert len(named) == 4  # two batches in two modes
+    assert ("models", "vit_base_patch16_224", 8, "training") in named
+    detail = tables("--detail", "resnet18", "--groups", "choices", "--batches", "2")
+    assert detail == [("choices", "resnet18", 2, mode) for mode in ("inference", "training")]
+
+
 def test_steps_add_work_linearly_and_classes_add_none(tmp_path):
     growth = bench("growth")
     options = growth.argparse.Namespace(device="cpu", batch=1, rounds=3, seconds=0.01, seed=0)

@@ -42,13 +42,15 @@ MODELS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",
     "resnet18", "resnet50", "vit_small_patch14_dinov2",
 )  # fmt: skip
-ON_CPU = {
-    "training": ("vit_tiny_patch16_224", "vit_small_patch16_224", "swin_tiny_patch4_window7_224", "resnet18"),
-    "authors": ("vit_tiny_patch16_224", "vit_small_patch16_224", "swin_tiny_patch4_window7_224"),
-}
-"""Models of which the default grid on CPU trains, and compares, only these, at the largest batch."""
-
 DETAIL = ("vit_tiny_patch16_224",)
+ON_CPU = {
+    ("models", "training"): (("vit_tiny_patch16_224", "vit_small_patch16_224", "resnet18"), max),
+    ("choices", "training"): (DETAIL, min),
+    ("authors", "inference"): (("vit_tiny_patch16_224", "vit_small_patch16_224"), max),
+    ("authors", "training"): (DETAIL, min),
+}
+"""The longest tables: of these the default grid on CPU has a few models, at the largest or smallest batch."""
+
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -153,26 +155,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     """The tables, in the order of the page."""
-    largest = max(options.batches)
-    light = options.device == "cpu" and options.models is None
     for group in (g for g in GROUPS if g in options.groups):
-        models = options.models or MODELS
-        if group == "choices":
-            models = options.detail or options.models or DETAIL
-        elif group == "authors":
-            chosen = ON_CPU["authors"] if light else models
-            models = tuple(m for m in chosen if family_of(m, options.size))
-        elif group == "compiled" and options.models is None:
-            models = DETAIL
+        models = options.models or (DETAIL if group in ("choices", "compiled") else MODELS)
+        if group == "choices" and options.detail:
+            models = options.detail
+        whole = options.device != "cpu" or options.models or (group == "choices" and options.detail)
         for precision in options.precision:
             for mode in options.modes:
-                for batch in sorted(options.batches, reverse=True):
-                    for model in models:
-                        rare = mode == "training" or group == "authors"
-                        if light and rare and (batch != largest or model not in ON_CPU.get(mode, models)):
-                            continue
-                        if light and group == "authors" and mode == "training" and model != DETAIL[0]:
-                            continue
+                chosen, batches = models, options.batches
+                if not whole and (group, mode) in ON_CPU:
+                    chosen, pick = ON_CPU[group, mode]
+                    batches = [pick(batches)]
+                if group == "authors":
+                    chosen = [m for m in chosen if family_of(m, options.size)]
+                for batch in sorted(batches, reverse=True):
+                    for model in chosen:
                         yield Case(group, model, batch, mode, precision)
 
 
