@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lse_core.constants import constant
 from lse_core.errors import DTypeError, ShapeError, WarpError
 from lse_core.geometry import geodesic_values, map_distance
 
@@ -29,6 +30,8 @@ def ramp(t: Tensor) -> Tensor:
     `torch.clamp` passes gradient at both ends, so two segments that meet at a knot would add their
     slopes there; halves make autograd return the mean of the two slopes.
     """
+    if not torch.is_grad_enabled():
+        return t.clamp(0.0, 1.0)  # the same numbers in one operation
     c = t.clamp(-1.0, 2.0)
     return (c.abs() - (c - 1.0).abs() + 1.0) * 0.5
 
@@ -38,6 +41,10 @@ def uniform_knots(segments: int, *, device: torch.device | None = None, dtype: t
     if torch.compiler.is_exporting() and isinstance(segments, torch.SymInt):  # linspace would fix the size
         return torch.arange(segments + 1, device=device).to(dtype) / segments
     return torch.linspace(0.0, 1.0, segments + 1, device=device, dtype=dtype)
+
+
+constant_knots = constant(uniform_knots)
+"""`uniform_knots`, remembered; never to be written to."""
 
 
 def uniform_basis(u: Tensor, segments: int) -> Tensor:
@@ -66,6 +73,16 @@ def logits_to_log_slopes(z: Tensor, ratio: float) -> Tensor:
     if not ratio > 1.0:
         raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
     return 0.5 * math.log(ratio) * torch.tanh(z)
+
+
+def knots_and_values(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Knots and values (..., N + 1) of the maps of log-slopes (..., N), see `MonotoneMap.from_log_slopes`."""
+    p = w.softmax(dim=-1)
+    edge = torch.zeros_like(p[..., :1])
+    # the last value is written, not summed: it must be exactly 1
+    values = torch.cat([edge, p.cumsum(dim=-1)[..., :-1], edge + 1.0], dim=-1)
+    knots = constant_knots(w.shape[-1], device=w.device, dtype=w.dtype)
+    return knots.expand_as(values), values
 
 
 class MonotoneMap:
@@ -145,13 +162,7 @@ class MonotoneMap:
         """
         if w.ndim != 2:
             raise ShapeError(f"log-slopes must be (batch, segments); got {tuple(w.shape)}")
-        p = w.softmax(dim=-1)
-        inner = p.cumsum(dim=-1)[:, :-1]
-        edge = torch.zeros_like(p[:, :1])
-        # the last value is written, not summed: it must be exactly 1
-        values = torch.cat([edge, inner, edge + 1.0], dim=-1)
-        knots = uniform_knots(w.shape[1], device=w.device, dtype=w.dtype).expand_as(values)
-        return cls(knots, values, check=False)
+        return cls(*knots_and_values(w), check=False)
 
     @classmethod
     def from_logits(cls, z: Tensor, ratio: float = 2.0) -> MonotoneMap:
@@ -236,11 +247,11 @@ class MonotoneMap:
         batch = max(self.batch, u.shape[0])
         x, y = (t.expand(batch, -1).contiguous() for t in (self.knots, self.values))
         u = u.expand(batch, -1).contiguous()
-        i = torch.searchsorted(x, u, right=True).clamp(1, self.segments)
-        x0, y0 = x.gather(1, i - 1), y.gather(1, i - 1)
-        dx = x.gather(1, i) - x0
-        dx = torch.where(dx > torch.finfo(dx.dtype).eps ** 1.5, dx, torch.ones_like(dx))
-        return y0 + (y.gather(1, i) - y0) * ((u - x0) / dx)
+        i = torch.searchsorted(x, u, right=True).clamp(1, self.segments) - 1
+        dx = x.diff(dim=1)
+        dx = torch.where(dx > torch.finfo(dx.dtype).eps ** 1.5, dx, 1.0)
+        slopes = y.diff(dim=1) / dx
+        return torch.addcmul(y.gather(1, i), slopes.gather(1, i), u - x.gather(1, i))
 
     def slope(self, u: Tensor) -> Tensor:
         """dl/du at `u`, (n,) or (B, n) to (B, n): the local scaling factor of Eq. 8.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
-from lse_core.monotone import uniform_knots
+from lse_core.monotone import MonotoneMap, constant_knots
 from lse_core.pointwise import PointwiseWarp
 from lse_core.sampling import (
     hat,
@@ -105,11 +105,11 @@ def unscale(
             raise DTypeError("antialias needs a SeparableWarp; take warp.separable() of a GridWarp")
         out = _coupled(spatial, warp.lattice(out_h, out_w), lay.channels_last, nearest)
         return out[:, 0] if bare else lay.pack(out, rest)
-    p_x, p_y = pixel_centres(out_w, warp), pixel_centres(out_h, warp)
-    s_x, s_y = warp.x(p_x) * (w - 1), warp.y(p_y) * (h - 1)
+    s_x, s_y = _positions(warp, (out_h, out_w), (h, w))
     if nearest:
         out = _pick(spatial, s_x.unsqueeze(1), s_y.unsqueeze(2), lay.channels_last)
     elif antialias:
+        p_x, p_y = pixel_centres(out_w, warp), pixel_centres(out_h, warp)
         w_x = _wide_weights(s_x, w, warp.x.slope(p_x) * (w - 1) / max(out_w - 1, 1))
         w_y = _wide_weights(s_y, h, warp.y.slope(p_y) * (h - 1) / max(out_h - 1, 1))
         out = warp_by_weights(spatial, w_x, w_y, channels_last=lay.channels_last)
@@ -118,11 +118,25 @@ def unscale(
     return out[:, 0] if bare else lay.pack(out, rest)
 
 
+def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where the pixels of an `out` picture lie in one of `size`, both (height, width): columns and rows."""
+    (out_h, out_w), (h, w) = out, size
+    x, y = warp.x, warp.y
+    known = all(
+        isinstance(n, int) for n in (out_h, out_w)
+    )  # comparing open sizes would close a graph to others
+    if known and out_h == out_w and x.segments == y.segments:  # both axes in one pass
+        both = MonotoneMap(torch.cat([x.knots, y.knots]), torch.cat([x.values, y.values]), check=False)
+        u_x, u_y = both(pixel_centres(out_w, warp)).chunk(2)
+    else:
+        u_x, u_y = x(pixel_centres(out_w, warp)), y(pixel_centres(out_h, warp))
+    return u_x * (w - 1), u_y * (h - 1)
+
+
 def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tensor:
     """Sample at coordinates (B, m_h, m_w, 2) within [0, 1]."""
     h, w = x.shape[1:3] if channels_last else x.shape[2:]
-    s = at * torch.tensor([w - 1, h - 1], device=at.device, dtype=at.dtype)
-    s_x, s_y = on_pixels(s[..., 0], w), on_pixels(s[..., 1], h)
+    s_x, s_y = on_pixels(at[..., 0] * (w - 1), w), on_pixels(at[..., 1] * (h - 1), h)
     if nearest:
         return _pick(x, s_x, s_y, channels_last)
     first = x.permute(0, 3, 1, 2) if channels_last else x
@@ -133,8 +147,8 @@ def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tenso
 def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
     """The cheapest way to the same numbers: matrix products, taps, or grid_sample."""
     h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
-    cuda = x.is_cuda
-    many = h * w > (MANY_PIXELS_CUDA if cuda else MANY_PIXELS)
+    gpu = x.device.type != "cpu"
+    many = h * w > (MANY_PIXELS_CUDA if gpu else MANY_PIXELS)
     if torch.compiler.is_exporting():
         # exported graphs hold only ops that every runtime shares, which GridSample is not
         return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
@@ -142,17 +156,19 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
         s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
     if torch.compiler.is_compiling():
         # the compiler derives gradients itself, of plain operations
-        if many and not channels_last:
-            return plain_grid_sample(x, s_x, s_y)
+        if many:
+            first = x.permute(0, 3, 1, 2) if channels_last else x
+            out = plain_grid_sample(first, s_x, s_y)
+            return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
         return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
     if not channels_last:
-        if cuda and not many:  # deterministic there, which grid_sample's backward is not
+        if gpu and not many:  # deterministic there, which grid_sample's backward is not
             return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=False)
         return sample_separable(x, s_x, s_y, "grid_sample")
     if many and c < FEW_CHANNELS:
         first = x.permute(0, 3, 1, 2)
         return sample_separable(first, s_x, s_y, "grid_sample").permute(0, 2, 3, 1).contiguous()
-    taps = not cuda and c >= FEW_CHANNELS and min(h, w) > 1 and x.dtype in (torch.float32, torch.float64)
+    taps = not gpu and c >= FEW_CHANNELS and min(h, w) > 1 and x.dtype in (torch.float32, torch.float64)
     return sample_separable(x, s_x, s_y, "taps" if taps else "products")
 
 
@@ -160,7 +176,7 @@ def pixel_centres(n: int, like: SeparableWarp | Tensor) -> Tensor:
     """Centres of `n` pixels on [0, 1], ends included (align_corners=True); 1/2 for a single pixel."""
     if n == 1:
         return torch.full((1,), 0.5, device=like.device, dtype=like.dtype)
-    return uniform_knots(n - 1, device=like.device, dtype=like.dtype)
+    return constant_knots(n - 1, device=like.device, dtype=like.dtype)
 
 
 def axis_weights(u: Tensor, n: int) -> Tensor:

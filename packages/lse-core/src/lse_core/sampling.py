@@ -86,7 +86,9 @@ def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor
     Returns:
         (B, m_h, m_w, C), or (B, C, m_h, m_w), in the dtype of `x`.
     """
-    out: Tensor = _Separable.apply(x, s_x, s_y, kernel)
+    # the way through autograd costs as much as small samplings themselves
+    plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+    out: Tensor = (_Separable.forward if plain else _Separable.apply)(x, s_x, s_y, kernel)
     return out
 
 
@@ -110,7 +112,7 @@ def _taps(x: Tensor, s_x: Tensor, s_y: Tensor, along: str = "") -> Tensor:
     m_h, m_w = s_y.shape[1], s_x.shape[1]
     i, j = s_y.floor().clamp(0, h - 2), s_x.floor().clamp(0, w - 2)
     pair_y, pair_x = _pair(s_y - i, along == "y"), _pair(s_x - j, along == "x")
-    first_row = (i.long() + torch.arange(b, device=x.device).view(b, 1) * h) * w
+    first_row = (i.long() + pixel_numbers(b, device=x.device, dtype=torch.long).view(b, 1) * h) * w
     corner = first_row.view(b, m_h, 1) + j.long().view(b, 1, m_w)
     corners = torch.stack([corner, corner + 1, corner + w, corner + w + 1], dim=-1)
     weights = pair_y.view(b, m_h, 1, 2, 1) * pair_x.view(b, 1, m_w, 1, 2)
@@ -237,8 +239,10 @@ def _grid_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[b
     g, full = g.to(s_x.dtype), x.to(s_x.dtype)
     grid = _axes_grid(x, s_x + nudge_x, s_y + nudge_y)
     grad_x, grad_grid = _grid_sample_backward(g, full, grid, need[0], need_s)
-    at = torch.cat([nudge_x, nudge_y], dim=1).any(1).nonzero().view(-1) if need_s else None
-    if at is not None and at.numel():
+    if need_s and x.device.type != "cpu":  # asking which samples need it would wait for the device
+        other = _grid_sample_backward(g, full, _axes_grid(x, s_x - nudge_x, s_y - nudge_y), False, True)[1]
+        grad_grid = 0.5 * (grad_grid + other)
+    elif need_s and (at := torch.cat([nudge_x, nudge_y], dim=1).any(1).nonzero().view(-1)).numel():
         grid = _axes_grid(x, (s_x - nudge_x)[at], (s_y - nudge_y)[at])
         other = _grid_sample_backward(g[at], full[at], grid, False, True)[1]
         grad_grid[at] = 0.5 * (grad_grid[at] + other)
@@ -307,9 +311,14 @@ def sample_grid(x: Tensor, s: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, s: Tensor) -> Tensor:
+    # not by a tensor of two numbers, which would have to be sent to the device
+    return torch.stack([s[..., i] * per_pixel - 1.0 for i, per_pixel in enumerate(_steps(x))], dim=-1)
+
+
+def _steps(x: Tensor) -> tuple[float, float]:
+    """What one pixel along x, and along y, is in coordinates from -1 to 1."""
     h, w = x.shape[2:]
-    per_pixel = torch.tensor([2.0 / max(w - 1, 1), 2.0 / max(h - 1, 1)], device=x.device, dtype=s.dtype)
-    return s * per_pixel - 1.0
+    return 2.0 / max(w - 1, 1), 2.0 / max(h - 1, 1)
 
 
 class _Grid(torch.autograd.Function):
@@ -342,14 +351,17 @@ def _nudges(x: Tensor, s: Tensor) -> Tensor:
 def _native_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:
     """torch's own backward, a second time from the other side where positions are on pixels."""
     nudge = _nudges(x, s)
-    twice = need_s and bool(nudge.any())
+    # where asking costs a wait for the device, not asking costs less
+    twice = need_s and (x.device.type != "cpu" or bool(nudge.any()))
     at = s + nudge if twice else s
     grad_x, grad_grid = _grid_sample_backward(g, x, _grid(x, at), True, need_s)
     if twice:
         other = _grid_sample_backward(g, x, _grid(x, s - nudge), False, True)[1]
         grad_grid = 0.5 * (grad_grid + other)
+    if not need_s:
+        return grad_x, grad_grid
     # the derivative of [-1, 1] coordinates in pixels
-    return grad_x, grad_grid * (_grid(x, torch.ones_like(s[:1, :1, :1])) + 1.0) if need_s else grad_grid
+    return grad_x, torch.stack([grad_grid[..., i] * step for i, step in enumerate(_steps(x))], dim=-1)
 
 
 def _plain_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:

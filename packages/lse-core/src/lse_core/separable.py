@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from lse_core.errors import ShapeError
 from lse_core.geometry import combine
-from lse_core.monotone import MonotoneMap
+from lse_core.monotone import MonotoneMap, knots_and_values
 
 __all__ = ["SeparableWarp"]
 
@@ -63,7 +63,8 @@ class SeparableWarp:
             raise ShapeError(
                 f"log-slopes of a separable warp must be (batch, 2, segments); got {tuple(w.shape)}"
             )
-        return cls(MonotoneMap.from_log_slopes(w[:, 0]), MonotoneMap.from_log_slopes(w[:, 1]))
+        knots, values = knots_and_values(w)
+        return cls(*(MonotoneMap(knots[:, i], values[:, i], check=False) for i in (0, 1)))
 
     @classmethod
     def from_logits(cls, z: Tensor, ratio: float = 2.0) -> SeparableWarp:

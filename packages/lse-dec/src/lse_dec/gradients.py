@@ -43,15 +43,22 @@ def _with(solution: Solution, z: Tensor) -> Solution:
     return Solution(z, solution.residual, solution.residuals, solution.codes)
 
 
+def lowered(device: str) -> bool:
+    """Whether autocast is on for a kind of device; never on those that have none, such as "meta"."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _in_this_autocast(f: Update, device: str) -> Update:
     """`f` under the autocast of now: backward passes run outside of the forward's."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    if not lowered(device):
+        return f
+    dtype = torch.get_autocast_dtype(device)
 
     def same(z: Tensor) -> Tensor:
-        with torch.autocast(device, dtype=dtype, enabled=enabled):
+        with torch.autocast(device, dtype=dtype):
             return f(z)
 
-    return same if enabled else f
+    return same
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lse_dec.canonicalizers.coupled import GridNetwork, grid_warp
 from lse_dec.canonicalizers.network import UpdateNetwork
 from lse_dec.canonicalizers.reduction import Reduction
 from lse_dec.canonicalizers.variation import Variation
-from lse_dec.gradients import Gradient, as_gradient
+from lse_dec.gradients import Gradient, as_gradient, lowered
 from lse_dec.solvers import Anderson, Solver
 from lse_dec.updates import Residual, UpdateRule, smooth_bound
 
@@ -225,6 +225,8 @@ def _on_grid(x: Tensor) -> Callable[[Tensor], Tensor]:
     """The map (B, C, h, w) under coupled grids of log-slopes (B, 2, N + 1, N)."""
 
     def canonical(w: Tensor) -> Tensor:
+        if not lowered(x.device.type):
+            return unscale(x, grid_warp(w))
         # coordinates are made by matrix products, which autocast would lower
         with torch.autocast(x.device.type, enabled=False):
             return unscale(x, grid_warp(w))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lse_core.constants import constant
 from lse_core.errors import ShapeError
 from lse_core.resample import averaging_weights, warp_by_weights
 
@@ -42,7 +43,7 @@ class Reduction(nn.Module):
         x = features
         if _open(h) or _open(w) or (small_h, small_w) != (h, w):
             a_y, a_x = (
-                averaging_weights(big, small, device=x.device, dtype=torch.float32).unsqueeze(0)
+                _averages(big, small, device=x.device, dtype=torch.float32).unsqueeze(0)
                 for big, small in ((h, small_h), (w, small_w))
             )
             x = warp_by_weights(
@@ -50,6 +51,9 @@ class Reduction(nn.Module):
             )
         x = x if channels_last else x.permute(0, 2, 3, 1)
         return self.project(self.norm(x)).permute(0, 3, 1, 2)
+
+
+_averages = constant(averaging_weights)
 
 
 def _open(n: int) -> bool:
