@@ -247,6 +247,20 @@ def test_canonicalizers_of_image_and_backbone_learn_by_equation_5() -> None:
     assert total > 1.0
 
 
+def test_a_centre_costs_answers_that_lean_one_way() -> None:
+    found = []
+    for centre in (0.0, 4.0):
+        torch.manual_seed(0)
+        model: Any = MODELS.build(config("FCNHead", canonicalizer_loss={"weight": 0.5, "centre": centre}))
+        model.init_weights()
+        (site,) = model.sites.values()
+        torch.nn.init.normal_(site.canonicalizer.update.head.weight, std=0.5)
+        x = images().float()
+        torch.manual_seed(1)  # the same random warps
+        found.append(float(model.loss(x, samples(x))["canonicalizer.image.loss"]))
+    assert found[1] > found[0] + 1e-3
+
+
 def test_without_a_canonicalizer_it_is_the_ordinary_segmentor() -> None:
     base, model = pair("FCNHead", canonicalizer=None)
     x = images()
@@ -278,5 +292,7 @@ def test_misspelt_settings_are_named(more: dict[str, Any], text: str) -> None:
 
 
 def test_loss_settings_out_of_range_are_told() -> None:
+    with pytest.raises(LSEError, match="weight and centre must be at least 0"):
+        MODELS.build(config("FCNHead", canonicalizer_loss={"centre": -1.0}))
     with pytest.raises(LSEError, match=r"steps \(least, most\) with 1 <= least <= most; got .*\(5, 2\)"):
         MODELS.build(config("FCNHead", canonicalizer_loss={"steps": (5, 2)}))

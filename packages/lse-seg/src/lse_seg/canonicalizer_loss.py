@@ -29,6 +29,7 @@ class CanonicalizerLoss:
         segments: segments an axis of the random warps.
         ratio: bound on their slopes, within [1/ratio, ratio].
         steps: (least, most) solver steps, drawn anew each time; None takes each canonicalizer's own.
+        centre: weight of the mean answer's distance from the identity, see `canonicalizer_equivariance_loss`.
 
     Raises:
         LSEError: a setting out of its range.
@@ -40,12 +41,16 @@ class CanonicalizerLoss:
         segments: int = 4,
         ratio: float = 2.0,
         steps: tuple[int, int] | None = None,
+        centre: float = 0.0,
     ) -> None:
-        if weight < 0 or segments < 1 or ratio <= 1 or (steps and not 1 <= steps[0] <= steps[1]):
+        wrong_steps = steps and not 1 <= steps[0] <= steps[1]
+        if weight < 0 or segments < 1 or ratio <= 1 or wrong_steps or centre < 0:
             raise LSEError(
-                "canonicalizer_loss: weight must be at least 0, segments at least 1, ratio above 1, steps "
-                f"(least, most) with 1 <= least <= most; got {weight}, {segments}, {ratio}, {steps}"
+                "canonicalizer_loss: weight and centre must be at least 0, segments at least 1, "
+                "ratio above 1, steps (least, most) with 1 <= least <= most; "
+                f"got {weight}, {centre}, {segments}, {ratio}, {steps}"
             )
+        self.centre = centre
         self.weight, self.segments, self.ratio, self.steps = weight, segments, ratio, steps
 
     def __call__(self, sites: Mapping[str, CanonicalizedStage], seen: Seen) -> dict[str, Tensor]:
@@ -77,6 +82,7 @@ class CanonicalizerLoss:
                 features.detach(),
                 g,
                 channels_last=sites[name].where.layout.channels_last,
+                centre=self.centre,
                 **options,
             )
         return logged
