@@ -127,7 +127,8 @@ def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int])
     )  # comparing open sizes would close a graph to others
     if known and out_h == out_w and x.segments == y.segments:  # both axes in one pass
         both = MonotoneMap(torch.cat([x.knots, y.knots]), torch.cat([x.values, y.values]), check=False)
-        u_x, u_y = both(pixel_centres(out_w, warp)).chunk(2)
+        u = both(pixel_centres(out_w, warp))
+        u_x, u_y = u[: x.batch], u[x.batch :]
     else:
         u_x, u_y = x(pixel_centres(out_w, warp)), y(pixel_centres(out_h, warp))
     return u_x * (w - 1), u_y * (h - 1)
