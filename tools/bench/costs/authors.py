@@ -43,7 +43,8 @@ def family(model: nn.Module) -> str | None:
 def authors_model(checkout: Path, model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A copy of `model` that shares its weights, adapted by the authors' code with their settings for it.
 
-    Their warps do not start at the identity, so nothing needs to be disturbed.
+    Their warps do not start at the identity, so nothing needs to be disturbed. Under autocast their
+    equilibrium stays in float32.
 
     Raises:
         LSEError: no checkout of theirs there, one that cannot be imported, or a model they do not adapt.
@@ -62,9 +63,11 @@ def authors_model(checkout: Path, model: nn.Module, *, seed: int = 0) -> nn.Modu
         convert = load("imagenet.timm_model_handler").convert_model
     like = next(model.parameters())
     parameters.to(like.device)
-    result: nn.Module = convert(
+    result: Any = convert(
         copy.deepcopy(model, shared), settings, parameters, canonicalizer.to(like.device, like.dtype)
     )
+    # under autocast their solver meets systems it cannot solve, and their warps pixels beyond the image
+    result.DEM._DEQ = torch.autocast(like.device.type, enabled=False)(result.DEM._DEQ)
     return result.train(model.training)
 
 

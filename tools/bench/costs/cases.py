@@ -132,7 +132,7 @@ def runner(model: nn.Module, image: Tensor, mode: str, *, cast: bool = False) ->
     """One inference, or one forward and backward pass of a classifier with all its parameters.
 
     No optimiser: it would take the same time for both and hide what the DEC adds. `cast` is for models
-    whose solver has no bfloat16: their weights stay in float32, and autocast lowers the rest.
+    that do not run in bfloat16 throughout: their weights stay in float32, and autocast lowers the rest.
     """
     autocast = cast and image.dtype == torch.bfloat16
     if autocast:

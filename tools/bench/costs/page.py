@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from costs.figures import LEAST
 from costs.reading import Cost, Record, cost, floor, row
 
 __all__ = ["page"]
@@ -39,7 +40,12 @@ def page(records: Sequence[Record], notes: dict[str, Any], figure: str | None = 
         *_goals(records),
     ]
     if figure is not None:
-        lines += [f"![Overhead of the default adaptation]({figure})", ""]
+        lines += [
+            f"![Overhead of the default adaptation]({figure})",
+            "",
+            f"Inference; an overhead below {LEAST}%, or negative within the noise, is drawn at {LEAST}%.",
+            "",
+        ]
     for group, title in TITLES.items():
         tables = [r for r in records if r["case"]["group"] == group]
         if tables:
