@@ -16,7 +16,6 @@ from torchdeq.grad import backward_factory
 
 from lse_core.errors import LSEError, unknown_name
 from lse_dec.solvers import Anderson, Solution, Solver, solve
-from lse_dec.solvers.base import row_where
 from lse_dec.solvers.settings import positive
 
 __all__ = ["GRADIENTS", "Gradient", "Implicit", "Phantom", "Unrolled", "as_gradient"]
@@ -39,7 +38,7 @@ def _detached(f: Update, z0: Tensor, solver: Solver, options: dict[str, Any]) ->
 
 def _with(solution: Solution, z: Tensor) -> Solution:
     # a sample whose update is not finite keeps the finite state that the solver kept for it
-    z = row_where(z.isfinite().all(-1), z, solution.z)
+    z = torch.where(z.isfinite().all(-1, keepdim=True), z, solution.z)
     return Solution(z, solution.residual, solution.residuals, solution.codes)
 
 

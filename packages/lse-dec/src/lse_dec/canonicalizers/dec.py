@@ -12,7 +12,7 @@ from lse_core.constants import constant
 from lse_core.errors import LSEError, unknown_name
 from lse_core.monotone import uniform_basis
 from lse_core.resample import pixel_centres, unscale
-from lse_core.sampling import pixel_weights
+from lse_core.sampling import hat, pixel_numbers
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
 from lse_dec.canonicalizers.bounded import NonexpansiveNetwork, proposal_gain
@@ -200,14 +200,16 @@ def _on_axes(x: Tensor, segments: int) -> Callable[[Tensor], Tensor]:
         """Of both axes or one, (B, a, N) to (B, a, n, n)."""
         basis = _basis(n, segments, device=rises.device, dtype=rises.dtype)
         # sums, not matmul: autocast must not lower the precision of coordinates
-        return pixel_weights((rises.unsqueeze(2) * basis).sum(-1), n).to(x.dtype)
+        at = (rises.unsqueeze(2) * basis).sum(-1, keepdim=True)
+        return hat(at - pixel_numbers(n, device=at.device, dtype=at.dtype)).to(x.dtype)
 
     def canonical(state: Tensor) -> Tensor:
         rises = state.softmax(-1)
         if h == w:
-            w_x, w_y = weights(rises, w).unbind(1)
+            both = weights(rises, w)
+            w_x, w_y = both[:, 0], both[:, 1]
         else:
-            w_x, w_y = weights(rises[:, :1], w).squeeze(1), weights(rises[:, 1:], h).squeeze(1)
+            w_x, w_y = weights(rises[:, :1], w)[:, 0], weights(rises[:, 1:], h)[:, 0]
         along_y = (w_y @ rows).view(b, h * c, w)
         return (along_y @ w_x.transpose(1, 2)).view(b, h, c, w).transpose(1, 2)
 

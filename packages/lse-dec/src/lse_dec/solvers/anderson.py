@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError
+from lse_dec.solvers.base import lengths, multiply_add
 from lse_dec.solvers.elimination import eliminate, identity
 from lse_dec.solvers.settings import positive
 
@@ -72,10 +73,10 @@ class Anderson:
         eye = identity(m, m + 1, device=z.device, dtype=z.dtype)
         trace = (system * eye).sum((-1, -2), keepdim=True).abs()
         # the constant only keeps 0/0 away when nothing moved any more
-        gamma = eliminate(torch.addcmul(system, self.regularisation * trace + 1e-30, eye))
+        gamma = eliminate(multiply_add(system, self.regularisation * trace + 1e-30, eye))
         mixed = (torch.add(dz, dg, alpha=self.damping) * gamma.unsqueeze(-1)).sum(1)
         move = (g if self.damping == 1.0 else self.damping * g) - mixed
-        return torch.addcmul(z, move, shortening(move, g, self.max_step)), _History(z, g, dz, dg)
+        return multiply_add(z, move, shortening(move, g, self.max_step)), _History(z, g, dz, dg)
 
     def _left(self, dz: Tensor, dg: Tensor) -> Tensor:
         """What the mixed residual is made orthogonal to, (B, m, D): its own differences, least squares."""
@@ -90,6 +91,5 @@ def append(differences: Tensor | None, new: Tensor, most: int) -> Tensor:
 
 def shortening(move: Tensor, g: Tensor, times: float) -> Tensor:
     """Factors (B, 1) that shorten rows of `move` (B, D) to at most `times` the length of the rows of `g`."""
-    length = torch.linalg.vector_norm(move.detach(), dim=-1, keepdim=True)
-    limit = times * torch.linalg.vector_norm(g.detach(), dim=-1, keepdim=True)
-    return (limit / length.clamp_min(1e-30)).clamp_max(1.0)
+    limit = times * lengths(g.detach())
+    return (limit / lengths(move.detach()).clamp_min(1e-30)).clamp_max(1.0)

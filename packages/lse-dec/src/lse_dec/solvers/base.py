@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Code", "Solution", "Solver", "WholeSolver", "rms", "row_where"]
+__all__ = ["Code", "Solution", "Solver", "WholeSolver", "lengths", "multiply_add"]
 
 
 @runtime_checkable
@@ -79,11 +79,11 @@ class Solution:
         return self.residuals.shape[0]
 
 
-def rms(x: Tensor) -> Tensor:
-    """Root mean square over the last axis: a norm whose size does not depend on D."""
-    return torch.linalg.vector_norm(x, dim=-1) * x.shape[-1] ** -0.5
+def lengths(x: Tensor) -> Tensor:
+    """Euclidean lengths of rows (B, D), (B, 1)."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
-def row_where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """torch.where with a condition (B,) over rows (B, D)."""
-    return torch.where(condition.unsqueeze(-1), a, b)
+def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a + b c in one operation; exported graphs, where `torch.addcmul` would be three, hold two."""
+    return a + b * c if torch.compiler.is_exporting() else torch.addcmul(a, b, c)

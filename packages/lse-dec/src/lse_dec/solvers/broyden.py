@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_dec.solvers.anderson import append, shortening
+from lse_dec.solvers.base import lengths, multiply_add
 from lse_dec.solvers.settings import positive
 
 __all__ = ["Broyden"]
@@ -93,25 +94,21 @@ class Broyden:
         move = g - _product(us, vs, g)
         share = shortening(move, g, self.max_step)
         share = share if search is None else search.share * share
-        return torch.addcmul(z, move, share), _Memory(us, vs, z, g, search)
+        return multiply_add(z, move, share), _Memory(us, vs, z, g, search)
 
     def _begin(self, g: Tensor) -> _Search:
         """The search of a first step: the full one, from where the residual is `g`."""
-        return _Search(torch.ones_like(g[:, :1]), (_length(g).nan_to_num(torch.inf),))
+        return _Search(torch.ones_like(g[:, :1]), (lengths(g.detach()).nan_to_num(torch.inf),))
 
     def _judge(self, g: Tensor, search: _Search) -> tuple[Tensor, _Search]:
         """Which samples (B, 1) try again at half the length, and the search of the next step."""
-        length = _length(g)
+        length = lengths(g.detach())
         limit = torch.stack(search.lengths).amax(0)
         again = ~(length <= (1.0 - 1e-4 * search.share) * limit)  # so written, NaN tries again too
         again = again & (search.share > 0.75 * 0.5**self.backtracks)
         share = torch.where(again, 0.5 * search.share, 1.0)
         last = torch.where(again | ~length.isfinite(), search.lengths[-1], length)
         return again, _Search(share, (*search.lengths, last)[-NONMONOTONE:])
-
-
-def _length(g: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(g.detach(), dim=-1, keepdim=True)
 
 
 def _product(us: Tensor | None, vs: Tensor | None, x: Tensor) -> Tensor | float:

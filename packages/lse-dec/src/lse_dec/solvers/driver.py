@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import ConvergenceError, ShapeError
-from lse_dec.solvers.base import Code, Solution, Solver, WholeSolver, rms, row_where
+from lse_dec.solvers.base import Code, Solution, Solver, WholeSolver, lengths
 
 __all__ = ["solve"]
 
@@ -81,8 +81,8 @@ def _iterate(
         if k + 1 < steps:
             proposal, state = solver.step(z, fz, state)
             # a step that overflowed restarts from the best point seen; only finite numbers times 0 are 0
-            finite = (0.0 * proposal).sum(-1) == 0.0
-            z = row_where(finite, proposal, record.best)
+            finite = (0.0 * proposal).sum(-1, keepdim=True) == 0.0
+            z = torch.where(finite, proposal, record.best)
 
 
 class _Record:
@@ -91,30 +91,34 @@ class _Record:
     def __init__(self, z0: Tensor, tol: float, rtol: float, freeze: bool) -> None:
         self.tol, self.rtol, self.freeze = tol, rtol, freeze
         self.best = z0
-        self.residual = torch.full_like(z0[:, 0], torch.inf)
+        self.least = torch.full_like(z0[:, :1], torch.inf)
         self.done: Tensor | None = None
+        # lengths (B, 1) of residuals; a root mean square is a length over this
         self.trace: list[Tensor] = []
+        self.root = z0.shape[1] ** 0.5
 
     def see(self, z: Tensor, fz: Tensor) -> None:
         """Take note of an iterate and its image."""
-        residual = rms(fz - z)
-        self.trace.append(residual)
-        better = residual < self.residual  # false for NaN: a bad step never replaces a good one
+        length = lengths(fz - z)
+        self.trace.append(length)
+        better = length < self.least  # false for NaN: a bad step never replaces a good one
         if self.freeze and self.done is not None:
             better = better & ~self.done
-        self.best = row_where(better, fz, self.best)
-        self.residual = torch.where(better, residual, self.residual)
+        self.best = torch.where(better, fz, self.best)
+        self.least = torch.where(better, length, self.least)
         if self.freeze or self.rtol:
             self.done = self._within() if self.done is None else self.done | self._within()
 
     def _within(self) -> Tensor:
-        """Whose best iterate meets the tolerance, (B,)."""
-        return self.residual <= (self.tol + self.rtol * rms(self.best) if self.rtol else self.tol)
+        """Whose best iterate meets the tolerance, (B, 1)."""
+        allowed = self.tol * self.root
+        return self.least <= (allowed + self.rtol * lengths(self.best) if self.rtol else allowed)
 
     def solution(self) -> Solution:
         """The best of every sample."""
         # the least residual only falls, so without a relative tolerance the last one tells
         done = self._within() if self.done is None else self.done
-        failed = torch.where(self.residual < torch.inf, int(Code.STEPS_SPENT), int(Code.NOT_FINITE))
-        codes = torch.where(done, int(Code.CONVERGED), failed)
-        return Solution(self.best, self.residual, torch.stack(self.trace), codes)
+        failed = torch.where(self.least < torch.inf, int(Code.STEPS_SPENT), int(Code.NOT_FINITE))
+        codes = torch.where(done, int(Code.CONVERGED), failed).squeeze(1)
+        residuals = torch.cat(self.trace, dim=1).T / self.root
+        return Solution(self.best, self.least.squeeze(1) / self.root, residuals, codes)

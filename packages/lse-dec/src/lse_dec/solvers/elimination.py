@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lse_core.constants import constant
+from lse_dec.solvers.base import multiply_add
 
 __all__ = ["eliminate", "identity", "solve_spd"]
 
@@ -34,7 +35,7 @@ def eliminate(rows: Tensor) -> Tensor:
         pivot = rows[:, i : i + 1] / rows[:, i : i + 1, i : i + 1]
         # every row loses its share of the pivot row; row i becomes the pivot row itself
         loss = eye[:, i : i + 1] - rows[:, :, i : i + 1]
-        rows = torch.addcmul(rows, loss, pivot)
+        rows = multiply_add(rows, loss, pivot)
     return rows[:, :, m]
 
 
