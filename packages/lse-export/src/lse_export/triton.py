@@ -16,7 +16,7 @@ import onnx
 from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
-from lse_export.gate.graph import open_model, type_name
+from lse_export.gate.graph import open_model, type_name, weight_files
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -133,7 +133,9 @@ def write_triton(
     if warmup:
         sections.append(_warmup(inputs, batched))
     config = "\n".join(sections) + "\n"
-    files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *_weights(path, graph)]
+    # external weights must keep their names
+    weights = [(path.parent / name, name) for name in weight_files(graph)]
+    files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
     _place(folder, version, config, files)
     return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
@@ -179,18 +181,6 @@ def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
         value = f"data_type: {kind} dims: [ {dims} ] random_data: true"
         lines.append(f"  inputs {{ key: {_quoted(name)} value {{ {value} }} }}")
     return "\n".join([*lines, "} ]"])
-
-
-def _weights(path: Path, graph: onnx.GraphProto) -> list[tuple[Path, str]]:
-    """Files of external weights, which must keep their names."""
-    names = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [(path.parent / name, name) for name in sorted(names)]
 
 
 def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]]) -> None:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from lse_export.errors import ExportError
 
-__all__ = ["Model", "attribute", "label", "open_model"]
+__all__ = ["Model", "attribute", "label", "open_model", "type_name", "weight_files"]
 
 
 class Model:
@@ -77,6 +77,19 @@ class Model:
     def opset(self) -> int:
         """Opset of the standard domain; 0 where the file names none."""
         return max((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def weight_files(graph: onnx.GraphProto) -> list[str]:
+    """Names, in order, of the files beside an ONNX file that hold its external weights."""
+    return sorted(
+        {
+            entry.value
+            for tensor in graph.initializer
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
 
 
 def open_model(path: Path) -> Model:

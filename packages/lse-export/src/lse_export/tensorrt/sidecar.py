@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from lse_export.errors import ExportError
+from lse_export.gate.graph import weight_files
 from lse_export.tensorrt.library import major_of
 from lse_export.tensorrt.profile import Shapes
 
@@ -145,14 +146,7 @@ def model_hash(path: Path) -> str:
         graph = onnx.load_model(path, load_external_data=False).graph
     except Exception as error:  # protobuf's DecodeError moves between its versions
         raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
-    beside = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return _hash([path, *(path.parent / name for name in sorted(beside))])
+    return _hash([path, *(path.parent / name for name in weight_files(graph))])
 
 
 def _hash(paths: list[Path]) -> str:
