@@ -21,7 +21,7 @@ _DEC: Mapping[str, Any] = {
     "adapt.gradient": "unrolled",
     "adapt.projection": 8,
     "adapt.widths": [16, 32],
-    "adapt.resolution": 12,
+    "adapt.resolution": 16,
 }
 _BY_TASK: Mapping[str, Any] = {"canonicalizer.weight": 0.0, "canonicalizer.task_gradient": True}
 
@@ -36,12 +36,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "adapt.canonicalizer": "canon",
         "adapt.ratio": 4.0,
         "adapt.warps": 32,
-        "adapt.resolution": 12,
+        "adapt.resolution": 16,
         "adapt.widths": [16, 16],
         **_BY_TASK,
     },
     "optim": {"adapt.sites": ["image"], "adapt.canonicalizer": "optim", "adapt.ratio": 4.0, **_BY_TASK},
     "dec": _DEC,
+    # canonical forms that on average lie where the pictures do
+    "dec_centred": {**_DEC, "canonicalizer.centre": 1.0},
     "dec_residual": {**_DEC, "adapt.rule": "residual"},
     "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
     # the rule of the authors' code, and their signal too
