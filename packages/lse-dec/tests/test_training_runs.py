@@ -1,14 +1,7 @@
-"""Whole training runs: killed and resumed, in two processes, without labels, and gone wrong."""
+"""Whole training runs: what they learn, without labels too, and what stops them."""
 
-import csv
-import json
 import math
-import multiprocessing
-import os
-import signal
-import time
 from dataclasses import replace
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import lse_dec
 from lse_core.errors import LSEError, NotFiniteError
@@ -26,192 +17,16 @@ from lse_core.metrics import invariance_error
 from lse_core.plugins import hookimpl, registry
 from lse_dec.data import DigitsConfig, load_digits_dataset
 from lse_dec.monitor import displacement
-from lse_dec.training import ConfigError, RunConfig, RunInterruptedError, evaluate, fit, load_run
+from lse_dec.training import ConfigError, RunConfig, evaluate, fit, load_run
 from lse_dec.training.models import make_model
-from lse_dec.training.running import fit as fit_here
 
-VIT = {
-    "name": "vit_tiny_patch16_224",
-    "kwargs": {
-        "in_chans": 1, "num_classes": 1000, "img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2,
-        "num_heads": 2, "drop_path_rate": 0.2,
-    },
-}  # fmt: skip
-RESNET = {
-    "name": "resnet10t",
-    "kwargs": {"in_chans": 1, "num_classes": 1000, "channels": [8, 8, 8, 8], "stem_width": 8},
-}
-DEC = {"sites": ["image"], "rule": "compose", "segments": 4, "projection": 4, "widths": [8]}
+GREY = {"in_chans": 1, "num_classes": 1000}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def settings(cache: str) -> dict[str, Any]:
-    """A run of half a second: 7 steps an epoch, so that stops fall within one."""
-    return {
-        "model": RESNET,
-        "data": {
-            "name": "digits",
-            "options": {"resolution": 32, "scale": [0.6, 1.6], "cache_dir": cache},
-            "train": {"count": 56},
-            "tests": {"far": {"count": 8, "split": "test", "variants": 3, "reference": True}},
-            "mean": 0.1,
-            "std": 0.3,
-        },
-        "adapt": DEC,
-        "augment": {"warp_ratio": 2.0},
-        "steps": 12,
-        "batch_size": 8,
-        "log_every": 2,
-        "checkpoint_every": 5,
-        "device": "cpu",
-    }
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Processes that need not import torch again, each a clean copy of one that did."""
-    context = multiprocessing.get_context("forkserver")
-    needed = [
-        "lse_dec.training.running",
-        "lse_dec.data.digits",
-        "lse_dec.canonicalizers",
-        "lse_dec.backbones",
-    ]
-    context.set_forkserver_preload([*needed, "lightning_fabric", "torch.utils.tensorboard"])
-    return context
-
-
-def contents(folder: Path) -> tuple[bytes, bytes, Any]:
-    weights, log = folder / "model" / "model.safetensors", folder / "metrics.csv"
-    return (
-        weights.read_bytes(),
-        log.read_bytes(),
-        json.loads((folder / "result.json").read_text())["metrics"],
-    )
-
-
-def wait_for(path: Path, lines: int, process: Any) -> None:
-    limit = time.monotonic() + 300
-    while not path.exists() or path.read_text().count("\n") <= lines:
-        assert process.is_alive(), "the run ended before it could be stopped"
-        assert time.monotonic() < limit, "the run does not get on"
-        time.sleep(0.005)
-
-
-def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
-    settings: dict[str, Any], processes: ForkServerContext, tmp_path: Path
+def test_accumulation_changes_nothing_but_rounding(
+    settings: dict[str, Any], vit: dict[str, Any], tmp_path: Path
 ) -> None:
-    # stochastic depth draws from torch's global generator; mixing and erasing from two others
-    config = RunConfig.parse(
-        {
-            **settings,
-            "model": VIT,
-            "adapt": {**DEC, "sites": ["image", "blocks.1"]},
-            "augment": {"warp_ratio": 2.0, "mixup": 0.2, "erasing": 0.3},
-            "steps": 36,
-            "log_every": 1,
-            "checkpoint_every": 5,
-            "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both"}]},
-            "data": {**settings["data"], "val": {"count": 8, "split": "val"}},
-            "validate_every": 7,
-        }
-    )
-    folder = tmp_path / "stopped"
-    log, state = folder / "metrics.csv", folder / "state.pt"
-    # rows behind the last checkpoint are written by then, and an epoch of 7 steps is not over
-    for number, rows in ((signal.SIGKILL, 8), (signal.SIGTERM, 18)):
-        process = processes.Process(target=fit_here, args=(config, folder))
-        process.start()
-        wait_for(log, rows, process)
-        assert process.pid is not None
-        os.kill(process.pid, number)
-        process.join()
-        assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
-        assert not {"result.json", "model"} & {path.name for path in folder.iterdir()}
-        step = torch.load(state, weights_only=True)["step"]
-        assert step < 36
-        if number == signal.SIGTERM:  # nothing is lost
-            with log.open() as file:
-                assert step == max(int(row["step"]) for row in csv.DictReader(file))
-        else:
-            assert step % 5 == 0
-    seen: list[int] = []
-    fit(config, folder, watch=lambda done, steps, row: seen.append(done))
-    assert seen == list(range(step + 1, 37))
-    fit(config, tmp_path / "whole")
-    assert contents(folder) == contents(tmp_path / "whole")
-    assert not state.exists()
-    with log.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows if row["val/accuracy"]] == [7, 14, 21, 28, 35]
-    # TensorBoard forgets, as the log does, what was done behind the checkpoint
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    shown = {event.step: event.value for event in events.Scalars("loss/task")}
-    assert shown == pytest.approx({int(r["step"]): float(r["loss/task"]) for r in rows if r["loss/task"]})
-
-
-def test_an_interrupt_finishes_the_step_and_says_how_to_go_on(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    def interrupt(step: int, steps: int, row: Any) -> None:
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(RunInterruptedError) as caught:
-        fit(RunConfig.parse({**settings, "adapt": None}), tmp_path, watch=interrupt)
-    assert str(caught.value) == (
-        f"interrupted after step 4 of 12; the state is in {tmp_path}: the same command goes on from it"
-    )
-    assert signal.getsignal(signal.SIGINT) is before
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
-
-
-def test_two_processes_give_the_result_of_one(
-    settings: dict[str, Any], processes: ForkServerContext, tmp_path: Path
-) -> None:
-    vit = {**VIT, "kwargs": {**VIT["kwargs"], "drop_path_rate": 0.0}}  # type: ignore[dict-item]
-    config = RunConfig.parse(
-        {
-            **settings,
-            "model": vit,
-            "adapt": {**DEC, "sites": ["image", "blocks.1"]},
-            "augment": {"warp_ratio": 2.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.3},
-            "precision": "float64",
-            "steps": 4,
-            "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both", "share": 3}]},
-        }
-    )
-    one = fit(config, tmp_path / "one")
-    launch = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="test", rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", local_addr="localhost", start_method="forkserver", max_restarts=0,
-        monitor_interval=0.05,
-    )  # fmt: skip
-    found = elastic_launch(launch, fit_here)(config, tmp_path / "two")
-    assert sorted(found) == [0, 1]
-    first, second = (
-        load_file(folder / "model" / "model.safetensors") for folder in (one.folder.parent, tmp_path / "two")
-    )
-    start = load_file(
-        fit(replace(config, optim=replace(config.optim, lr=0.0, canonicalizer_lr=0.0)), tmp_path / "0").folder
-        / "model.safetensors"
-    )
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-7)
-    assert any(
-        not torch.equal(start[name], value) for name, value in first.items() if "canonicalizer" in name
-    )
-    assert found[0].metrics["far"]["accuracy"] == one.metrics["far"]["accuracy"]
-
-
-def test_accumulation_changes_nothing_but_rounding(settings: dict[str, Any], tmp_path: Path) -> None:
-    plain = {**settings, "model": VIT | {"kwargs": {**VIT["kwargs"], "drop_path_rate": 0.0}}, "steps": 4}  # type: ignore[dict-item]
+    plain = {**settings, "model": vit | {"kwargs": {**vit["kwargs"], "drop_path_rate": 0.0}}, "steps": 4}
     config = RunConfig.parse({**plain, "precision": "float64"})
     one = fit(config, tmp_path / "one")
     parts = fit(replace(config, accumulation=4), tmp_path / "parts")
@@ -254,8 +69,14 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     config = RunConfig.parse(
         {
             **base,
-            "model": {**RESNET, "initial": str(start.folder)},
-            "adapt": {**DEC, "ratio": 4.0, "widths": [16, 32], "projection": 8, "gradient": "unrolled"},
+            "model": {**settings["model"], "initial": str(start.folder)},
+            "adapt": {
+                **settings["adapt"],
+                "ratio": 4.0,
+                "widths": [16, 32],
+                "projection": 8,
+                "gradient": "unrolled",
+            },
             "method": "equivariance",
             "steps": 160,
             "batch_size": 16,
@@ -276,10 +97,10 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], value) for name, value in after.items())
     # an adapted start stays adapted, and cannot be adapted again
-    more = {**base, "steps": 1, "model": {**RESNET, "initial": str(done.folder)}}
+    more = {**base, "steps": 1, "model": {**settings["model"], "initial": str(done.folder)}}
     assert "sites" in fit(RunConfig.parse(more), tmp_path / "more").metrics["far"]
     with pytest.raises(ConfigError, match="holds an adapted model; leave adapt out"):
-        fit(RunConfig.parse({**more, "adapt": DEC}), tmp_path / "again")
+        fit(RunConfig.parse({**more, "adapt": settings["adapt"]}), tmp_path / "again")
 
 
 def test_evaluation_against_the_definitions(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -335,7 +156,7 @@ def test_the_task_is_learned_beside_eq_5(settings: dict[str, Any], tmp_path: Pat
     registry().register(Odd(), "odd")
     try:
         data = {"name": "bright", "tests": {"same": {}}}
-        model = {**RESNET, "kwargs": {**RESNET["kwargs"], "num_classes": 2}}  # type: ignore[dict-item]
+        model = {**settings["model"], "kwargs": {**settings["model"]["kwargs"], "num_classes": 2}}
         config = {**settings, "data": data, "model": model, "steps": 30, "optim": {"lr": 0.01}}
         found = fit(RunConfig.parse(config), tmp_path)
     finally:
@@ -442,12 +263,23 @@ class Odd:
         ({"data": {"name": "unlabelled"}}, "has no labels: only method equivariance"),
         ({"data": {"name": "digit"}}, "unknown dataset 'digit'. Did you mean 'digits'?"),
         ({"data": {"name": "empty", "options": {"size": 3}}}, "data set 'empty': "),
-        ({"model": {**VIT, "kwargs": {**VIT["kwargs"], "img_size": 64}}}, "the model cannot take images of"),  # type: ignore[dict-item]
-        ({"model": {**RESNET, "kwargs": {**RESNET["kwargs"], "num_classes": 9}}}, "tells 9 classes apart"),  # type: ignore[dict-item]
-        ({"model": {**RESNET, "kwargs": {"colour": 1}}}, "cannot make the model 'resnet10t'"),
+        (
+            {
+                "model": {
+                    "name": "vit_tiny_patch16_224",
+                    "kwargs": {"in_chans": 1, "depth": 1, "img_size": 64},
+                }
+            },
+            "the model cannot take images of",
+        ),
+        ({"model": {"name": "resnet10t", "kwargs": {**GREY, "num_classes": 9}}}, "tells 9 classes apart"),
+        ({"model": {"name": "resnet10t", "kwargs": {"colour": 1}}}, "cannot make the model 'resnet10t'"),
         ({"model": "resnet10tt"}, "unknown timm model 'resnet10tt'. Did you mean 'resnet10t'?"),
         ({"model": "nowhere:net"}, "cannot import 'nowhere'"),
-        ({"model": {**RESNET, "initial": "nowhere"}}, "nowhere holds no model.safetensors"),
+        (
+            {"model": {"name": "resnet10t", "kwargs": GREY, "initial": "nowhere"}},
+            "nowhere holds no model.safetensors",
+        ),
         ({"method": "equivariance", "adapt": None}, "the model has none with parameters"),
         ({"optim": {"phases": [{"train": "canonicalizer"}]}, "adapt": None}, "nothing learns at step 0"),
         ({"device": "cuba"}, "device 'cuba' cannot be used here"),
@@ -476,7 +308,7 @@ def test_pictures_without_labels_pretrain_and_are_measured(
     config = {
         **settings,
         "data": {**pictures, "tests": {"same": {}}},
-        "adapt": {**DEC, "sites": ["image", "layer2"]},
+        "adapt": {**settings["adapt"], "sites": ["image", "layer2"]},
         "method": "equivariance",
         "steps": 3,
         "batch_size": 4,
