@@ -209,8 +209,8 @@ def _model(options: argparse.Namespace, **settings: Any) -> dict[str, Callable[[
 
 
 def exponent(name: str, points: Sequence[Point]) -> float:
-    """p of time ~ size^p between the last two points, the size of a square being its area."""
-    first, last = points[-2:]
+    """p of time ~ size^p from the middle point to the last, the size of a square being its area."""
+    first, last = points[len(points) // 2], points[-1]
     sizes = math.log(last.value / first.value) * (2 if name in SQUARED else 1)
     return math.log(last.time.median / first.time.median) / sizes
 
@@ -220,12 +220,9 @@ def page(head: str, found: dict[str, list[Point]], drawing: str | None = None) -
     lines = ["# How the cost of a DEC grows", "", head, ""]
     lines += [
         "A point is one canonicalizer with its warp applied, as at a site; for classes and depth it is "
-        "the adapted "
-        "model less the plain one. Times are ratios to the first row, medians over the rounds with "
-        "quartiles. The "
-        "exponent is p of time ~ size^p between the last two rows, size being the area where sides are "
-        "swept: "
-        "1 is linear; fixed costs make it smaller.",
+        "the adapted model less the plain one. Times are ratios to the first row, medians over the "
+        "rounds with quartiles. The exponent is p of time ~ size^p from the middle row to the last, size "
+        "being the area where sides are swept: 1 is linear; fixed costs make it smaller.",
         "",
     ]
     if drawing is not None:

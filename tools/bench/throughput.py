@@ -56,11 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"seed {options.seed}.",
         "",
         "Images per second of the generator of locally scaled digits and of random warping, beside the "
-        "training step "
-        "that consumes them, in turns in one process. A step is one forward and backward pass without an "
-        "optimiser. "
-        "Last columns: time of the source over time of the step, same batch, medians over the rounds with "
-        "quartiles.",
+        "training step that consumes them, in turns in one process. A step is one forward and backward "
+        "pass without an optimiser. Last columns: time of the source over time of the step, same batch, "
+        "medians over the rounds with quartiles.",
         "",
     ]
     for model in options.models:
