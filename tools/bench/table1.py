@@ -140,6 +140,7 @@ COLUMNS = {
     "EquE, 1e-3": "consistency/EquE",
     "warps move, % of the side": "displacement",
 }
+FACTORS = {f"factor {f}": f"scale/mIoU_{f}" for f in ("0.5", "0.7", "1", "1.4", "2")}
 FACTOR = {"consistency/EquE": 1e3, "displacement": 100.0}
 
 
@@ -166,13 +167,19 @@ def report(options: argparse.Namespace, cells: Mapping[tuple[str, int, str], Map
         "",
     ]
     for model in options.models:
-        lines += [f"## {model}", "", f"| method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-        for method in options.methods:
-            found = [cells[model, seed, method] for seed in options.seeds if (model, seed, method) in cells]
-            if found:
-                shown = [spread([c[key] * FACTOR.get(key, 1.0) for c in found]) for key in COLUMNS.values()]
-                lines.append(f"| {method} | {' | '.join(shown)} |")
-        lines.append("")
+        lines += [f"## {model}", ""]
+        for columns in (COLUMNS, FACTORS):
+            lines += [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+            for method in options.methods:
+                found = [
+                    cells[model, seed, method] for seed in options.seeds if (model, seed, method) in cells
+                ]
+                if found:
+                    shown = [
+                        spread([c[key] * FACTOR.get(key, 1.0) for c in found]) for key in columns.values()
+                    ]
+                    lines.append(f"| {method} | {' | '.join(shown)} |")
+            lines.append("")
     return "\n".join(lines)
 
 

@@ -13,5 +13,5 @@ model["backbone"] = dict(type=CanonicalizedBackbone, backbone=model["backbone"],
 model.update(
     type=CanonicalizedSegmentor,
     canonicalizer=dict(canonicalizer="dec", steps=5),
-    canonicalizer_loss=dict(weight=1.0, steps=(3, 8)),
+    canonicalizer_loss=dict(weight=1.0, steps=(3, 8), centre=1.0),
 )
