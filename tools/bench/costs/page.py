@@ -216,8 +216,8 @@ def _limit(case: dict[str, Any], device: str) -> float | None:
     """Percent of overhead that inference may have, where a goal is set."""
     if device != "cpu":
         return 5
-    limits = {("vit_small_patch16_224", 8): 5, ("vit_small_patch16_224", 1): 10, ("resnet18", 8): 15}
-    return limits.get((case["model"], case["batch"]))
+    limits = {"vit_small_patch16_224": {8: 5, 1: 10}, "resnet18": {8: 15, 1: 15}}
+    return limits.get(case["model"], {}).get(case["batch"])
 
 
 def _floors(records: Sequence[Record], notes: dict[str, Any]) -> list[str]:
