@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -278,6 +279,28 @@ def test_nothing_waits_for_the_device_and_nothing_is_sent(name: str, site: str, 
     assert all(p.grad is not None for p in model.canonicalizer_parameters())
     with OnDevice(), pytest.raises(AssertionError, match="sent to the device"):
         torch.tensor([1.0, 2.0], device="meta")
+
+
+WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::_unique2"}
+"""Operators for whose result a host would wait for its device."""
+
+
+def profiled(f: Callable[[], Any]) -> set[str]:
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        f()
+    return {event.name for event in seen.events()}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_profiler_sees_no_wait_in_inference(solver: str) -> None:
+    model = timm.create_model("test_vit", num_classes=3).eval()
+    adapted = lse_dec.adapt(model, ["image", "blocks.0"], solver=solver)
+    x = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        calls = profiled(lambda: adapted(x))
+        assert "aten::convolution" in calls  # it did look
+        assert not WAITS & calls
+        assert WAITS & profiled(lambda: adapted(x).sum().item())
 
 
 # graphs -------------------------------------------------------------------------------------------
