@@ -105,7 +105,9 @@ def figure(recipe: Any, results: Sequence[Any], path: Path) -> None:
         plot.set_xticks(range(len(shown)), labels, fontsize=8)
         plot.set_title({"accuracy": "accuracy, %", "invariance_error": "InvE"}.get(value, value), fontsize=9)
         plot.spines[["top", "right"]].set_visible(False)
-    axes[0][-1].legend(fontsize=7, frameon=False)
+    # below the plots, where no bar can lie behind it
+    handles, names = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     fig.savefig(path, metadata={"Date": None})
     plt.close(fig)
 
