@@ -14,7 +14,7 @@ from torchdeq.solver import get_solver
 
 from lse_core.errors import ConvergenceError, LSEError, ShapeError
 from lse_dec.solvers import Anderson, AndersonI, Broyden, Code, Naive, Solver, solve
-from lse_dec.solvers.elimination import solve_spd
+from lse_dec.solvers.elimination import eliminate
 
 SOLVERS: dict[str, Solver] = {
     "naive": Naive(),
@@ -345,4 +345,6 @@ def test_elimination_is_a_linear_solve(seed: int, m: int, batch: int) -> None:
     # positive definite, with an antisymmetric part as Anderson's type I has it
     a = r @ r.transpose(1, 2) + 0.1 * torch.eye(m, dtype=torch.float64) + k - k.transpose(1, 2)
     b = torch.randn(batch, m, generator=generator, dtype=torch.float64)
-    assert torch.allclose(solve_spd(a, b), torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
+    assert torch.allclose(
+        eliminate(torch.cat([a, b.unsqueeze(-1)], -1)), torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8
+    )

@@ -122,9 +122,8 @@ def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int])
     """Where the pixels of an `out` picture lie in one of `size`, both (height, width): columns and rows."""
     (out_h, out_w), (h, w) = out, size
     x, y = warp.x, warp.y
-    known = all(
-        isinstance(n, int) for n in (out_h, out_w)
-    )  # comparing open sizes would close a graph to others
+    # comparing open sizes would close a graph to others
+    known = isinstance(out_h, int) and isinstance(out_w, int)
     if known and out_h == out_w and x.segments == y.segments:  # both axes in one pass
         both = MonotoneMap(torch.cat([x.knots, y.knots]), torch.cat([x.values, y.values]), check=False)
         u = both(pixel_centres(out_w, warp))

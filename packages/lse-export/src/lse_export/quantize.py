@@ -103,10 +103,6 @@ class _Reader:
         """Begin again."""
         self.next = 0
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Not asked for: that is for calibration in stripes."""
-        raise NotImplementedError("calibration in stripes")
-
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:

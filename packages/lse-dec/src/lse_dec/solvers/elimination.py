@@ -8,27 +8,21 @@ from torch import Tensor
 from lse_core.constants import constant
 from lse_dec.solvers.base import multiply_add
 
-__all__ = ["eliminate", "identity", "solve_spd"]
+__all__ = ["eliminate", "identity"]
 
 
-def solve_spd(a: Tensor, b: Tensor) -> Tensor:
+def eliminate(rows: Tensor) -> Tensor:
     """Solve A x = b for a batch of small systems by unrolled Gauss-Jordan elimination.
 
     No pivoting: the symmetric part of the matrices should be positive definite. Meant for m of 5 or
-    less.
+    less; three operations a row.
 
     Args:
-        a: (B, m, m), symmetric or not.
-        b: (B, m).
+        rows: (B, m, m + 1), A, symmetric or not, with b as its last column.
 
     Returns:
         x, (B, m).
     """
-    return eliminate(torch.cat([a, b.unsqueeze(-1)], dim=-1))
-
-
-def eliminate(rows: Tensor) -> Tensor:
-    """The same for systems with their right-hand sides beside them, (B, m, m + 1), three operations a row."""
     m = rows.shape[-2]
     eye = identity(m, device=rows.device, dtype=rows.dtype)
     for i in range(m):

@@ -30,13 +30,13 @@ def phase_at(settings: Optim, step: int, steps: int) -> tuple[Phase, int, int]:
     """The phase of `step` out of `steps`, its first step and the one after its last."""
     total = sum(phase.share for phase in settings.phases)
     first, share = 0, 0.0
-    for phase in settings.phases:
+    for phase in settings.phases[:-1]:
         share += phase.share / total
         last = round(share * steps)
         if step < last:
             return phase, first, last
         first = last
-    return settings.phases[-1], round((1 - settings.phases[-1].share / total) * steps), steps
+    return settings.phases[-1], first, steps
 
 
 def parts_at(settings: Optim, step: int, steps: int, available: Sequence[str]) -> tuple[str, ...]:
