@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import lse_dec
 from lse_core.errors import LSEError, UnknownNameError
 from lse_dec.recipes import make_plan, open_results, read_recipe, run_recipe
 from lse_dec.recipes.models import SMALL, number_model
@@ -266,6 +267,8 @@ def test_small_models_read_numbers(name: str):
     assert torch.allclose(p.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64), atol=1e-5)
     product = torch.einsum("bi,bj,bk->bijk", p.sum((2, 3)), p.sum((1, 3)), p.sum((1, 2)))
     assert torch.allclose(p, product, atol=1e-9)
+    # a canonicalizer that looks at the whole model must be told its size
+    assert list(lse_dec.adapt(model, sites=["image"], canonicalizer="canon").sites) == ["image"]
 
 
 def test_any_timm_model_reads_numbers():

@@ -61,7 +61,10 @@ def probe(model: nn.Module, size: tuple[int, int] | None = None) -> dict[str, Se
             raise
         except Exception as error:  # whatever a strange model raises about a size it does not take
             reason = reason or f"{height} x {width}: {' '.join(str(error).split())[:160]}"
-    raise LSEError(f"{type(model).__name__} could not be run on blank images ({reason})")
+    raise LSEError(
+        f"{type(model).__name__} could not be run on blank images ({reason}); "
+        "if it takes images of one size only, set its attribute img_size to (height, width)"
+    )
 
 
 def image_sizes(model: Any) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ __all__ = ["SMALL", "Numbers", "number_model"]
 SMALL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "small_resnet": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_type": "", "stem_width": 16}),
     "small_resnetv2": ("resnetv2_18", {"channels": (16, 32, 64, 128), "layers": (1, 1, 1, 1)}),
+    "small_densenet": ("densenet121", {"growth_rate": 12, "block_config": (2, 2, 2, 2)}),
     # behind a convolutional stem: on plain patches it has learnt nothing after 1,000 steps of 32 images
     "small_vit": (
         "vit_tiny_r_s16_p8_224",
@@ -98,9 +99,11 @@ def _flatten(model: Any, path: str, resolution: int) -> None:
         was = model.training
         features = model.eval().forward_features(torch.zeros(1, 1, resolution, resolution)).numel()
         model.train(was)
+    model.img_size = (resolution, resolution)  # for who runs it on blank images: no other size fits the layer
     head = nn.Sequential(nn.Flatten(), nn.Linear(features, 30), Numbers())
-    if path == "fc":  # ResNet pools apart from its classifier
-        model.global_pool, model.fc = nn.Identity(), head
+    if path in ("fc", "classifier"):  # ResNet and DenseNet pool apart from their classifier
+        model.global_pool = nn.Identity()
+        setattr(model, path, head)
     else:  # the whole head, with the pooling inside it
         model.head = head
         if isinstance(getattr(model, "global_pool", None), str):  # pooling by name, for which no name is none
