@@ -25,12 +25,13 @@ import torch
 from costs.cases import runner
 from costs.counts import Counts, count
 from costs.figures import plots, save
-from costs.timing import Ratio, in_turns, keep_memory, machine, ratio, versions
+from costs.timing import Ratio, in_turns, machine, ratio, versions
 from costs.variants import adapted
 from torch import nn
 
 from lse_core import unscale
 from lse_core.atomic import replacing
+from lse_core.process import keep_memory
 from lse_dec.canonicalizers import DEC
 
 

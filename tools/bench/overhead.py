@@ -33,10 +33,11 @@ from costs.authors import described, revision
 from costs.cases import GROUPS, Case, Settings, family_of, measure, take_up
 from costs.figures import overhead_figure
 from costs.page import page
-from costs.timing import bandwidth, keep_memory, machine, versions
+from costs.timing import bandwidth, machine, versions
 
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError
+from lse_core.process import keep_memory
 
 MODELS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from costs.cases import runner
-from costs.timing import in_turns, keep_memory, machine, ratio, versions
+from costs.timing import in_turns, machine, ratio, versions
 from costs.variants import adapted
 
 from lse_core import GridWarp, SeparableWarp, scale
 from lse_core.atomic import replacing
+from lse_core.process import keep_memory
 from lse_dec.data import DigitSampler, DigitsConfig
 from lse_dec.recipes.models import number_model
 

@@ -115,16 +115,19 @@ def test_the_plan_is_every_cell_over_one_start_a_model_and_seed(tmp_path: Path):
             "base": {"preset": "base"},
             "dec": {"preset": "dec", "adapt.sites": ["image", "stage:1"], "steps": 9},
         },
-        "model": {"a": {"model.kwargs.stem_width": 8}, "b": {}},
+        "model": {"a": {"model.kwargs.stem_width": 8, "start": {"optim.lr": 0.5}}, "b": {}},
     }
     plan = make_plan(read_recipe(written(tmp_path, axes=axes)), tmp_path)
     assert list(plan.starts) == ["a/seed0", "b/seed0", "a/seed1", "b/seed1"]
     start = plan.starts["a/seed1"]
     assert (start.steps, start.seed, start.adapt, start.data.tests) == (3, 1, None, {})
     assert start.model.kwargs["stem_width"] == 8
+    assert start.optim.lr == 0.5
+    assert plan.starts["b/seed1"].optim.lr != 0.5
     assert start.data.options["split_seed"] == 1
     cells = {cell.name: cell.config for cell in plan.cells}
     assert len(cells) == 8
+    assert cells["base/a/seed1"].optim.lr != 0.5
     dec = cells["dec/b/seed1"]
     assert dec.adapt is not None
     assert dec.adapt["sites"] == ["image", "layer2"]
@@ -148,6 +151,10 @@ def test_the_recipes_are_plans_in_both_sizes(path: Path, tmp_path: Path):
         # one start for all methods: what makes them comparable
         assert len(plan.starts) < len({cell.name for cell in plan.cells})
         assert all(cell.config.model.initial for cell in plan.cells)
+        # every option of every axis makes a difference somewhere
+        for axis, options in recipe.axes.items():
+            runs = {name: {c.name for c in plan.cells if c.place[axis] == name} for name in options}
+            assert len({frozenset(names) for names in runs.values()}) == len(options), axis
         budgets = {cell.config.steps for cell in plan.cells}
         assert len(budgets) == 1
 

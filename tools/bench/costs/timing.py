@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import platform
@@ -17,7 +16,7 @@ import torch
 
 from lse_export.latency import interleaved
 
-__all__ = ["Ratio", "bandwidth", "code_digest", "in_turns", "keep_memory", "machine", "ratio", "versions"]
+__all__ = ["Ratio", "bandwidth", "code_digest", "in_turns", "machine", "ratio", "versions"]
 
 LEAST_ROUNDS = 3
 
@@ -60,21 +59,6 @@ def in_turns(
         for name, (each,) in zip(order, interleaved([calls[name] for name in order], 1, 0), strict=True):
             taken[name].append(each)
     return taken
-
-
-def keep_memory() -> bool:
-    """Have glibc keep freed memory; whether that could be asked for.
-
-    By default it returns large blocks to the system and faults them in again, a page at a time. How often
-    depends on what other calls left of the heap, not on the call: one and the same model then takes
-    up to a fifth longer behind one neighbour than behind another.
-    """
-    trim_threshold, mmap_max = -1, -4  # of malloc.h
-    try:
-        libc = ctypes.CDLL(None)
-        return bool(libc.mallopt(trim_threshold, -1)) and bool(libc.mallopt(mmap_max, 0))
-    except (AttributeError, OSError):  # another C library
-        return False
 
 
 def bandwidth(device: str = "cpu", megabytes: int = 256) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from lse_core.process import keep_memory, spin_briefly
+
 __all__ = ["train"]
 
 
@@ -25,6 +27,9 @@ __all__ = ["train"]
               help="Go on where the folder's run stopped, or start over.")  # fmt: skip
 @click.option("--scale", help="Recipes only: the size of everything, such as cpu or gpu.")
 @click.option("--seeds", type=click.IntRange(1), help="Recipes only: how many seeds.")
+@click.option("--reuse", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Recipes only: results of another recipe, whose runs of the same settings are copied "
+                   "and not trained again. Repeatable.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
     config: Path,
@@ -33,6 +38,7 @@ def train(
     resume: bool,
     scale: str | None,
     seeds: int | None,
+    reuse: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Train as the YAML file CONFIG says: one run, or a recipe (a file with the key `table`).
@@ -44,9 +50,10 @@ def train(
     Example:
       lse train run.yaml --out runs/dec --set optim.lr=5e-4 --set seed=1
       lse train tools/recipes/table2.yaml --scale cpu --seeds 3
+      lse train tools/recipes/table3.yaml --scale cpu --seeds 3 --reuse runs/table2-cpu
     """
-    # threads of GNU OpenMP that spin while they wait slow down a busy machine; read when torch is loaded
-    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    spin_briefly()
+    keep_memory()
     from lse_dec.training.reading import read_yaml, set_options
 
     options = set_options(pairs)
@@ -61,11 +68,12 @@ def train(
                 "fresh": not resume,
                 "scale": scale,
                 "seeds": seeds,
+                "reuse": reuse,
                 "json": as_json,
             },
         )
         return
-    for name, value in (("--scale", scale), ("--seeds", seeds)):
+    for name, value in (("--scale", scale), ("--seeds", seeds), ("--reuse", reuse or None)):
         if value is not None:
             raise click.UsageError(f"{name} is for recipes; {config} is one run")
     from lse_dec.training import RunConfig, RunInterruptedError, fit

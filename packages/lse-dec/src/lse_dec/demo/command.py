@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from lse_core.process import keep_memory, spin_briefly
 
 
 @click.command(
@@ -29,9 +30,8 @@ def demo(out: Path, seed: int, device: str, quick: bool, as_json: bool) -> None:
     alone and once with a deep equilibrium canonicalizer (DEC), compares both on sizes never seen,
     exports the DEC model to ONNX, verifies it, and writes a report. A few minutes on two CPU cores.
     """
-    # Threads of GNU OpenMP spin while they wait. On two cores with a little else to do that made a step
-    # take 20 times as long; spinning briefly keeps most of the speed. Read when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    spin_briefly()
+    keep_memory()
     import torch
     from rich.console import Console
 

@@ -18,7 +18,7 @@ from lse_dec.training.reading import override
 
 __all__ = ["Cell", "Plan", "make_plan"]
 
-OF_OPTIONS = ("label", "preset")
+OF_OPTIONS = ("label", "preset", "start")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
             if recipe.start is not None:
                 shared = {axis: place[axis] for axis in recipe.start.axes}
                 begun = override(_settings(recipe, shared, seed), _seeded(recipe.start.settings, seed))
+                for axis, option in shared.items():
+                    begun = override(begun, _seeded(recipe.axes[axis][option].get("start") or {}, seed))
                 begun["data"] = {**begun.get("data", {}), "tests": {}, "val": None}
                 name = "/".join([*shared.values(), f"seed{seed}"])
                 starts.setdefault(name, RunConfig.parse(begun))
@@ -83,6 +85,9 @@ def _settings(recipe: Recipe, place: Mapping[str, str], seed: int) -> dict[str, 
         if preset is not None and preset not in PRESETS:
             raise unknown_name("preset", str(preset), PRESETS)
         given = {k: v for k, v in option.items() if k not in OF_OPTIONS}
+        if preset is None and settings.get("adapt", {}) is None:
+            # how canonicalizers are made says nothing where an earlier axis chose to have none
+            given = {k: v for k, v in given.items() if not k.startswith("adapt.")}
         settings = override(settings, _seeded({**PRESETS.get(preset or "", {}), **given}, seed))
     return settings
 

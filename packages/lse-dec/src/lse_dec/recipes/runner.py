@@ -19,6 +19,7 @@ from typing import Any
 from lse_core.errors import LSEError, OutputError
 from lse_dec.recipes.plan import Plan, make_plan
 from lse_dec.recipes.report import MEASURES, markdown, read_results
+from lse_dec.recipes.reuse import take_over
 from lse_dec.recipes.schema import Recipe, read_recipe
 from lse_dec.training.config import ConfigError, RunConfig
 from lse_dec.training.reading import differences
@@ -44,15 +45,17 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     Args:
         path: YAML file, see `lse_dec.recipes.schema`.
         options: "scale" (the recipe's first), "seeds" (the recipe's), "set" (values by dotted keys, of
-            the recipe or its run), "out" (runs/TABLE-SCALE), "fresh" (remove earlier results), "json"
-            (print the table as JSON).
+            the recipe or its run), "out" (runs/TABLE-SCALE), "fresh" (remove earlier results), "reuse"
+            (folders of other results, whose runs of the same settings are copied), "json" (print the
+            table as JSON).
 
     Returns:
         What --json prints: folder, cells done and in all, and the table's lines.
 
     Raises:
         LSEError: see `read_recipe`, `make_plan` and `lse_dec.training.fit`.
-        ConfigError: the folder holds results of other settings; names them.
+        ConfigError: the folder holds results of other settings, or what is to be reused was made by other
+            versions or on another machine; names them.
     """
     given = dict(options or {})
     overrides = dict(given.get("set") or {})
@@ -62,7 +65,12 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     suffix = f"-{given['scale']}" if given.get("scale") else ""
     out = Path(given.get("out") or Path("runs") / f"{recipe.table}{suffix}")
     plan = make_plan(recipe, out)
+    sources = [Path(folder) for folder in given.get("reuse") or ()]
+    offered = [_offered(source) for source in sources]
     _claim(out, recipe, _command(path, given), bool(given.get("fresh")))
+    for source, theirs in zip(sources, offered, strict=True):
+        taken = take_over(plan, out, source, theirs)
+        print(f"{taken} runs taken over from {source}", file=sys.stderr)
     _run_all(recipe, plan, out)
     results = read_results(out, plan.cells, bool(recipe.measures))
     table = (out / TABLE).read_text(encoding="utf-8")
@@ -86,6 +94,16 @@ def open_results(out: str | Path) -> tuple[Recipe, Plan, dict[str, Any]]:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{out} holds no results of a recipe: {error}") from error
     return recipe, make_plan(recipe, Path(out)), said
+
+
+def _offered(source: Path) -> Plan:
+    """The plan of results to take runs from, if they were made as they would be here."""
+    _, plan, said = open_results(source)
+    here = {"machine": _machine(), "versions": _versions()}
+    found = differences({key: said.get(key) for key in here}, here)
+    if found:
+        raise ConfigError(f"{source} cannot be reused: {', '.join(found)} differ from those here")
+    return plan
 
 
 def run_cell(
@@ -255,14 +273,19 @@ def _write(path: Path, text: str) -> None:
 
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:
-    # pages are for other machines too: no folder of this one
+    parts = [f"lse train {_shown(path)}"]
+    parts += [f"--{name} {given[name]}" for name in ("scale", "seeds") if given.get(name)]
+    parts += [f"--set {key}={json.dumps(value)}" for key, value in (given.get("set") or {}).items()]
+    parts += [f"--reuse {_shown(folder)}" for folder in given.get("reuse") or ()]
+    return " ".join(parts)
+
+
+def _shown(path: str | Path) -> Path:
+    """`path` for pages, which are for other machines too: no folder of this one."""
     shown = Path(path)
     if shown.is_absolute():
         shown = shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else Path(shown.name)
-    parts = [f"lse train {shown}"]
-    parts += [f"--{name} {given[name]}" for name in ("scale", "seeds") if given.get(name)]
-    parts += [f"--set {key}={json.dumps(value)}" for key, value in (given.get("set") or {}).items()]
-    return " ".join(parts)
+    return shown
 
 
 def _machine() -> str:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from lse_core.errors import LSEError
+from lse_core.process import keep_memory
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
         sys.stdin.read()
         os._exit(1)
 
+    keep_memory()
     threading.Thread(target=leave_with_parent, daemon=True).start()
     from lse_dec.recipes.runner import run_cell
     from lse_dec.training.config import RunConfig
