@@ -59,9 +59,10 @@ class Recipe:
         table: name of the table, and of the folder its results go to.
         title: heading of its page.
         run: settings of every run, see `lse_dec.training.RunConfig`; the text "$seed" stands for the seed.
-        axes: options by axis, of which later ones are over earlier ones. An option is settings by dotted keys over the run's, and may have a `preset`
-            (see `lse_dec.recipes.presets`), which they are over, a `label` for people, and on an axis
-            that the start has, settings of the start alone (`start`).
+        axes: options by axis; those of later axes are over those of earlier ones. An option is settings
+            by dotted keys over the run's, and may have a `preset` (see `lse_dec.recipes.presets`), which
+            they are over, a `label` for people, and on an axis that the start has, settings of the start
+            alone (`start`).
         reports: the tables.
         about: what is compared, for the page.
         start: the common start; None lets every cell begin by itself.
