@@ -101,6 +101,8 @@ def test_a_folder_that_save_wrote_is_measured_on_data_that_is_named(place: Path)
         ),
         (["train", "run.yaml", "--set", "steps"], "settings are key=value; got 'steps'"),
         (["train", "run.yaml", "--seeds", "3"], "--seeds is for recipes; run.yaml is one run"),
+        (["train", "run.yaml", "--reuse", "."], "--reuse is for recipes; run.yaml is one run"),
+        (["train", "run.yaml", "--reuse", "gone"], "Directory 'gone' does not exist"),
         (["evaluate", "nowhere"], "nowhere holds no model.safetensors"),
         (
             ["evaluate", "nowhere", "--data", "digits", "--device", "cuba"],
@@ -119,10 +121,12 @@ def test_a_recipe_goes_to_the_recipes(place: Path, monkeypatch: pytest.MonkeyPat
     seen: list[Any] = []
     monkeypatch.setattr("lse_dec.recipes.run_recipe", lambda *args: seen.append(args), raising=False)
     (place / "table.yaml").write_text("table: 2\n")
-    done = lse("train", "table.yaml", "--set", "a.b=[1]", "--seeds", "3", "--scale", "cpu", "--fresh")
+    (place / "runs").mkdir()
+    args = ["--set", "a.b=[1]", "--seeds", "3", "--scale", "cpu", "--fresh", "--reuse", "runs"]
+    done = lse("train", "table.yaml", *args)
     assert done.exit_code == 0, done.output
     options = {"set": {"a.b": [1]}, "out": None, "fresh": True, "scale": "cpu", "seeds": 3, "json": False}
-    assert seen == [(Path("table.yaml"), options)]
+    assert seen == [(Path("table.yaml"), {**options, "reuse": (Path("runs"),)})]
 
 
 def test_ctrl_c_leaves_a_state_and_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

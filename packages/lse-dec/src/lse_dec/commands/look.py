@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.atomic import replacing
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
@@ -149,15 +150,5 @@ def _read(path: Path, channels: int, height: int, width: int) -> Tensor:
 
 def _write(figure: Any, out: Path) -> None:
     """The figure as a file that appears whole or not at all."""
-    import os
-
-    part = out.with_name(f".{out.stem}.part{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(part, dpi=110)
-            os.replace(part, out)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    with replacing(out, overwrite=True) as part:
+        figure.savefig(part, dpi=110)

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lse_core.errors import OutputError, unknown_name
+from lse_core.atomic import staging
+from lse_core.errors import unknown_name
 from lse_core.objects import scale_objects
 from lse_dec.data.config import SPLITS
 from lse_dec.data.errors import DataError
@@ -106,22 +106,16 @@ def write_scenes(
     check_folder(folder, force)
     glyphs = load_glyphs(config.source, config.split, config.split_seed)
     photographs = _photographs()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-        try:
-            for start in range(0, config.count, CHUNK):
-                numbers = range(start, min(start + CHUNK, config.count))
-                _write(config, numbers, glyphs, photographs, partial)
-                if progress is not None:
-                    progress(len(numbers) * len(config.scales))
-            for name in sorted(p.name for p in partial.iterdir()):
-                shutil.rmtree(folder / name, ignore_errors=True)
-                os.replace(partial / name, folder / name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    with staging(folder) as partial:
+        for start in range(0, config.count, CHUNK):
+            numbers = range(start, min(start + CHUNK, config.count))
+            _write(config, numbers, glyphs, photographs, partial)
+            if progress is not None:
+                progress(len(numbers) * len(config.scales))
+        folder.mkdir(exist_ok=True)
+        for name in sorted(p.name for p in partial.iterdir()):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            os.replace(partial / name, folder / name)
     return folder
 
 
@@ -149,14 +143,10 @@ def build_scenes(cache_dir: str | os.PathLike[str] | None = None, **settings: An
     root = Path(cache_dir or os.environ.get("LSE_CACHE") or Path.home() / ".cache" / "lse")
     folder = root / "scenes" / hashlib.sha256(text.encode()).hexdigest()[:24]
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-        try:
+        with staging(folder) as partial:
             write_scenes(config, partial)
             with suppress(OSError):  # another process was first: its files are the same
                 os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return build_scaled_folder(root=folder, **others)
 
 

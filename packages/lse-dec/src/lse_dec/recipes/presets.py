@@ -46,6 +46,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "dec_centred": {**_DEC, "canonicalizer.centre": 1.0},
     "dec_residual": {**_DEC, "adapt.rule": "residual"},
     "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
+    "dec_absolute_centred": {**_DEC, "adapt.rule": "absolute", "canonicalizer.centre": 1.0},
     # the rule of the authors' code, and their signal too
     "dec_authors": {**_DEC, "adapt.rule": "absolute", **_BY_TASK},
     "dec_variation": {**_DEC, "adapt.start": "variation"},

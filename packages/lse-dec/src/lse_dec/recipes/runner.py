@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lse_core.atomic import replacing
 from lse_core.errors import LSEError, OutputError
 from lse_dec.recipes.plan import Plan, make_plan
 from lse_dec.recipes.report import MEASURES, markdown, read_results
@@ -264,12 +265,8 @@ def _claim(out: Path, recipe: Recipe, command: str, fresh: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path, overwrite=True) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lse_core.atomic import replacing
 from lse_core.errors import OutputError
 from lse_dec.training.config import ConfigError
 from lse_dec.training.log import CSV, EVENTS
@@ -69,12 +70,8 @@ def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all; raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path, overwrite=True) as partial:
         partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
