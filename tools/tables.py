@@ -51,8 +51,17 @@ def page(
     seeds = sorted({r.seed for r in results})
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
     run = recipe.run
-    start = recipe.start.settings.get("steps", run.get("steps")) if recipe.start else None
-    steps = f"{start} steps of the common start, then {run['steps']}" if start else f"{run['steps']} steps"
+    steps = f"{run['steps']} steps"
+    if recipe.start is not None:
+        start = recipe.start.settings.get("steps", run["steps"])
+        others = [
+            f"{recipe.label(axis, name)}: {option['start']['steps']}"
+            for axis in recipe.start.axes
+            for name, option in recipe.axes[axis].items()
+            if "steps" in (option.get("start") or {})
+        ]
+        of_others = f" ({', '.join(others)})" if others else ""
+        steps = f"{start} steps of the common start{of_others}, then {run['steps']}"
     return "\n".join(
         [
             f"# {recipe.title}",
