@@ -111,7 +111,9 @@ def figure(recipe: Any, results: Sequence[Any], path: Path) -> None:
             "mean" if c is None else recipe.label(report.columns, c) if report.columns in recipe.axes else c
             for c in shown
         ]
-        plot.set_xticks(range(len(shown)), labels, fontsize=8)
+        many = len(labels) > 6  # side by side they would run into each other
+        labels = [label.replace(" ", "\n") if many else label for label in labels]
+        plot.set_xticks(range(len(shown)), labels, fontsize=6 if many else 8)
         plot.set_title({"accuracy": "accuracy, %", "invariance_error": "InvE"}.get(value, value), fontsize=9)
         plot.spines[["top", "right"]].set_visible(False)
     # below the plots, where no bar can lie behind it
