@@ -103,9 +103,11 @@ def figure(recipe: Any, results: Sequence[Any], path: Path) -> None:
             found = [numbers(recipe, report, results, row, column, value) for column in shown]
             places = [j + (i - (len(rows) - 1) / 2) * width for j, n in enumerate(found) if n is not None]
             there = [n for n in found if n is not None]
+            if not there:
+                continue
             plot.bar(
                 places, [n.mean for n in there], width, yerr=[n.deviation for n in there],
-                error_kw={"lw": 0.8}, label=recipe.label(report.rows, row),
+                error_kw={"lw": 0.8}, color=f"C{i}", label=recipe.label(report.rows, row),
             )  # fmt: skip
         labels = [
             "mean" if c is None else recipe.label(report.columns, c) if report.columns in recipe.axes else c
