@@ -24,6 +24,7 @@ from lse_dec.recipes.reuse import take_over
 from lse_dec.recipes.schema import Recipe, read_recipe
 from lse_dec.training.config import ConfigError, RunConfig
 from lse_dec.training.reading import differences
+from lse_dec.training.state import write_json
 
 __all__ = ["RECIPE", "TABLE", "open_results", "run_cell", "run_recipe"]
 
@@ -112,7 +113,6 @@ def run_cell(
 ) -> None:
     """Train one run, or go on with it, and take the recipe's further measurements."""
     from lse_dec.training import fit
-    from lse_dec.training.state import write_json
 
     if not (folder / "result.json").exists():
         fit(config, folder, resume=True, watch=watch)
@@ -153,7 +153,8 @@ def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
 
     def table() -> None:
         text = markdown(recipe, read_results(out, plan.cells, measured), len(plan.cells))
-        _write(out / TABLE, text)
+        with replacing(out / TABLE, overwrite=True) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     table()
     with _progress(sum(len(works) for works in waves)) as (begin, finish):
@@ -261,12 +262,7 @@ def _claim(out: Path, recipe: Recipe, command: str, fresh: bool) -> None:
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror or error}") from error
     notes = {"command": command, "machine": _machine(), "versions": _versions()}
-    _write(path, json.dumps({"recipe": plain, **notes}, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path, overwrite=True) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_json(path, {"recipe": plain, **notes})
 
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:
