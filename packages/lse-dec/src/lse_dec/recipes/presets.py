@@ -47,6 +47,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "dec_residual": {**_DEC, "adapt.rule": "residual"},
     "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
     "dec_absolute_centred": {**_DEC, "adapt.rule": "absolute", "canonicalizer.centre": 1.0},
+    # for latent stages: there the task has to say what is worth aligning
+    "dec_absolute_both": {
+        **_DEC,
+        "adapt.rule": "absolute",
+        "canonicalizer.centre": 1.0,
+        "canonicalizer.task_gradient": True,
+    },
     # the rule of the authors' code, and their signal too
     "dec_authors": {**_DEC, "adapt.rule": "absolute", **_BY_TASK},
     "dec_variation": {**_DEC, "adapt.start": "variation"},
