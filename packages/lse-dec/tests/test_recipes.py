@@ -17,11 +17,12 @@ import torch
 import yaml
 
 import lse_dec
-from lse_core.errors import LSEError, UnknownNameError
+from lse_core.errors import LSEError, OutputError, UnknownNameError
 from lse_dec.recipes import make_plan, open_results, read_recipe, run_recipe
 from lse_dec.recipes.models import SMALL, number_model
 from lse_dec.recipes.report import Result, Spread, markdown, numbers
 from lse_dec.training import ConfigError
+from lse_dec.training.lock import sole_writer
 from lse_dec.training.reading import parse
 
 MODEL = "lse_dec.recipes.models:number_model"
@@ -226,6 +227,12 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
             one.pop("seconds", None), other.pop("seconds", None)
             assert one == other
 
+    with (
+        sole_writer(Path("killed")),
+        pytest.raises(OutputError, match="another process is writing to killed"),
+    ):
+        run_recipe(path, {"scale": "cpu", "out": "killed", "fresh": True})
+    assert first.exists()
     # the same folder with other settings is refused by name; more seeds are welcome
     with pytest.raises(ConfigError, match=r"run\.steps"):
         run_recipe(path, {"scale": "cpu", "out": "killed", "set": {"steps": 7}})

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from lse_core.errors import OutputError
 from lse_dec.training import RunConfig, RunInterruptedError, fit
 from lse_dec.training.running import fit as fit_here
 
@@ -102,6 +103,24 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     shown = {event.step: event.value for event in events.Scalars("loss/task")}
     assert shown == pytest.approx({int(r["step"]): float(r["loss/task"]) for r in rows if r["loss/task"]})
+
+
+def test_a_folder_takes_one_run_at_a_time(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = RunConfig.parse({**settings, "adapt": None, "steps": 3})
+    refused: list[str] = []
+
+    def start_another(step: int, steps: int, row: Any) -> None:
+        for resume in (True, False):  # to start over would take the files of the run that goes on
+            with pytest.raises(OutputError) as caught:
+                fit(config, tmp_path, resume=resume)
+            refused.append(str(caught.value))
+
+    done = fit(config, tmp_path, watch=start_another)
+    assert refused == 6 * [
+        f"another process is writing to {tmp_path}: wait until it has ended, or choose another --out"
+    ]
+    assert done.steps == 3
+    assert fit(config, tmp_path).metrics == done.metrics  # it is free again
 
 
 def test_an_interrupt_finishes_the_step_and_says_how_to_go_on(

@@ -23,6 +23,7 @@ from lse_dec.recipes.report import MEASURES, markdown, read_results
 from lse_dec.recipes.reuse import take_over
 from lse_dec.recipes.schema import Recipe, read_recipe
 from lse_dec.training.config import ConfigError, RunConfig
+from lse_dec.training.lock import sole_writer
 from lse_dec.training.reading import differences
 from lse_dec.training.state import write_json
 
@@ -69,11 +70,12 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     plan = make_plan(recipe, out)
     sources = [Path(folder) for folder in given.get("reuse") or ()]
     offered = [_offered(source) for source in sources]
-    _claim(out, recipe, _command(path, given), bool(given.get("fresh")))
-    for source, theirs in zip(sources, offered, strict=True):
-        taken = take_over(plan, out, source, theirs)
-        print(f"{taken} runs taken over from {source}", file=sys.stderr)
-    _run_all(recipe, plan, out)
+    with sole_writer(out):
+        _claim(out, recipe, _command(path, given), bool(given.get("fresh")))
+        for source, theirs in zip(sources, offered, strict=True):
+            taken = take_over(plan, out, source, theirs)
+            print(f"{taken} runs taken over from {source}", file=sys.stderr)
+        _run_all(recipe, plan, out)
     results = read_results(out, plan.cells, bool(recipe.measures))
     table = (out / TABLE).read_text(encoding="utf-8")
     said = {"folder": str(out), "cells": len(results), "of": len(plan.cells), "table": table.splitlines()}

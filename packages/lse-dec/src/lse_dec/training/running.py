@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lse_dec.training.config import ConfigError, RunConfig
 from lse_dec.training.fabric import launch, processes
 from lse_dec.training.feed import Feed
 from lse_dec.training.interrupt import RunInterruptedError, Signals
+from lse_dec.training.lock import sole_writer
 from lse_dec.training.log import RunLog
 from lse_dec.training.measure import evaluate, first_image, probe
 from lse_dec.training.methods import make_method
@@ -77,19 +78,22 @@ def fit(config: RunConfig, out: str | Path, resume: bool = True, watch: Watch | 
         ConfigError: settings that do not fit together, or a folder that holds another run.
         NotFiniteError: a loss or gradient became NaN or infinite; names the step and which.
         RunInterruptedError: SIGINT or SIGTERM came; the state to resume from is written.
+        OutputError: the folder cannot be written, or another process is writing to it.
         LSEError: see what it uses.
     """
     folder = Path(out)
     fabric = launch(config)
-    with fabric.rank_zero_first():
-        if fabric.is_global_zero:
-            claim(folder, config.plain(), fresh=not resume)
-    finished = _finished(folder)
-    if finished is not None:
-        return finished
-    # dropout and its like draw from torch's global generators: they are given back as they were
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with ExitStack() as held:
+        with fabric.rank_zero_first():
+            if fabric.is_global_zero:
+                held.enter_context(sole_writer(folder))
+                claim(folder, config.plain(), fresh=not resume)
+        finished = _finished(folder)
+        if finished is not None:
+            return finished
+        # dropout and its like draw from torch's global generators: they are given back as they were
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
+        held.enter_context(torch.random.fork_rng(devices=devices))
         run = _Run(config, folder, fabric)
         with Signals() as signals:
             run.train(signals, watch)
