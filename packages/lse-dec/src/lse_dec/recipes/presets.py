@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "dec_residual": {**_DEC, "adapt.rule": "residual"},
     "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
     "dec_absolute_centred": {**_DEC, "adapt.rule": "absolute", "canonicalizer.centre": 1.0},
-    # for latent stages: there the task has to say what is worth aligning
+    # for latent stages, where Eq. 5 alone gains nothing
     "dec_absolute_both": {
         **_DEC,
         "adapt.rule": "absolute",

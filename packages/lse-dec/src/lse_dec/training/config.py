@@ -122,7 +122,8 @@ class Canonicalizer:
         steps: least and greatest number of solver steps, drawn anew for every batch; None takes the
             canonicalizer's own (those without steps always do).
         task_gradient: whether the task's gradient reaches canonicalizers too, as in the paper. Off,
-            because together with Eq. 5 it keeps them at the identity.
+            because together with Eq. 5 it keeps the image's at the identity; within the range of the
+            training, modules at latent stages need it (docs/results/tableA3.md).
         centre: weight, within Eq. 5, of the mean answer's distance from the identity, over a process's part
             of the batch; what a canonical form looks like is otherwise left to chance.
     """
