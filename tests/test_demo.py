@@ -116,7 +116,12 @@ def test_the_page_needs_nothing_from_elsewhere(run):
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [LSE, "demo", "--quick", "--out", out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [LSE, "demo", "--quick", "--out", out],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a job in the background ignores interrupts, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not out.is_dir() and time.monotonic() < deadline:
