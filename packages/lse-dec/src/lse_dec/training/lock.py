@@ -8,9 +8,7 @@ from pathlib import Path
 
 from lse_core.errors import OutputError
 
-__all__ = ["LOCK", "sole_writer"]
-
-LOCK = ".lock"
+__all__ = ["sole_writer"]
 
 
 @contextmanager
@@ -22,7 +20,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
