@@ -20,6 +20,7 @@ HOMES = {
     **dict.fromkeys(("adapt", "data", "demo", "evaluate", "train"), "lse-dec"),
     **dict.fromkeys(("bench", "export", "predict"), "lse-export"),
     "seg": "lse-seg",
+    "soften": "lse-soft",
 }
 
 

@@ -48,6 +48,11 @@ def lse_datasets() -> Mapping[str, Any]:
 
 
 @hookspec
+def lse_groups() -> Mapping[str, Any]:
+    """Groups for soft equivariance by name: classes like `lse_soft.groups.Rotation`."""
+
+
+@hookspec
 def lse_exporters() -> Mapping[str, Any]:
     """Exporters by name of the target, as `lse export NAME` takes them."""
 
