@@ -13,7 +13,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo '  variables: PYTHON=python3.12 (interpreter), ARGS="..." (more arguments for demo, test), JOBS=4 (tests at once)'
 
-install: $(STAMP) ## make .venv with all four packages, editable, and the tools
+install: $(STAMP) ## make .venv with all packages, editable, and the tools
 
 $(STAMP): pyproject.toml $(wildcard packages/*/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

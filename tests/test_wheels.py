@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lse-core", "lse-dec", "lse-export", "lse-seg")
+PACKAGES = ("lse-core", "lse-dec", "lse-export", "lse-seg", "lse-soft")
 NETWORK = re.compile(r"failed to fetch|error sending request|dns error|could not connect", re.IGNORECASE)
 
 IMPORT_CORE = """
@@ -27,6 +27,11 @@ for name in lse_core.__all__:
 assert "torch" in sys.modules
 heavy = {"timm", "onnx", "onnxruntime", "mmengine", "matplotlib", "torchmetrics", "torchdeq", "sklearn"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+"""
+SOFTEN = """
+import lse_soft, torch
+model = lse_soft.soften(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3)), "rotation", 0.5)
+assert lse_soft.bound(model)["0"].kappa <= 0.5
 """
 ASK_FOR_EXTRA = """
 try:
@@ -150,6 +155,18 @@ def test_export_without_dec(environment: Environment) -> None:
     environment.install("lse-export")
     assert environment.distributions() == {"lse-core", "lse-export"}
     environment.lacks("adapt", "lse-dec")
+
+
+def test_soft_without_dec(environment: Environment) -> None:
+    environment.install("lse-soft")
+    assert environment.distributions() == {"lse-core", "lse-soft"}
+    environment.lacks("adapt", "lse-dec")
+    done = environment.run("python", "-c", SOFTEN)
+    assert done.returncode == 0, done.stderr
+    # models by name are timm's, which lse-soft does not bring
+    done = environment.run("lse", "soften", "--list", "resnet18")
+    assert done.returncode == 1
+    assert "pip install timm" in done.stderr
 
 
 def test_core_pulls_in_nothing_heavy_where_all_is_installed() -> None:

@@ -1,0 +1,183 @@
+"""Softened models on disk: folded weights as safetensors, how they were softened as readable JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_model
+from torch import nn
+
+from lse_core.errors import LSEError, OutputError
+from lse_soft.certificate import Certificate, certify
+from lse_soft.errors import SoftError
+from lse_soft.groups import make_group
+from lse_soft.places import Place
+from lse_soft.softening import folded, softeners, spectrum_of
+
+__all__ = ["NAME", "WEIGHTS", "load", "read_certificates", "save"]
+
+NAME = "soft.json"
+WEIGHTS = "model.safetensors"
+FORMAT, VERSION = "lse-soft", 1
+
+
+def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any] | None = None) -> Path:
+    """Write a softened model: `model.safetensors` with folded weights under plain keys, and `soft.json`.
+
+    The weights underneath the softening are not kept, so a loaded model cannot be unsoftened.
+
+    Args:
+        model: what `soften` returned; left as it is.
+        folder: where to write; made if absent.
+        model_kwargs: the keywords the model was made with by `timm.create_model`; a model made otherwise has
+            to be given to `load`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SoftError: not softened, or softened inside a wrapper such as an adapted model: save that with its own
+            package, within `lse_soft.folded`.
+        OutputError: the folder cannot be written.
+    """
+    found = softeners(model)
+    if not found:
+        raise SoftError("save takes a softened model; call it before fold")
+    modules = dict(model.named_modules())
+    if any(s.place.module not in modules for s in found.values()):
+        raise SoftError(
+            "the softened model lies inside another one: save that with its own package, "
+            "within lse_soft.folded(model)"
+        )
+    one = next(iter(found.values()))
+    with folded(model):
+        name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+        source: dict[str, Any] = (
+            {"source": "timm", "name": name, "kwargs": dict(model_kwargs or {})}
+            if name
+            else {"source": "given", "class": type(model).__qualname__}
+        )
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": source,
+            "group": {"name": one.group.title, "settings": one.group.settings()},
+            "threshold": one.threshold,
+            "preserve_dc": one.preserve_dc,
+            # JSON has no infinity: null stands for it
+            "places": [
+                {**asdict(s.place), "b": s.b if s.b != float("inf") else None} for s in found.values()
+            ],
+        }
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+                weights, text = Path(temporary) / WEIGHTS, Path(temporary) / NAME
+                save_model(model, str(weights), metadata={"format": "pt"})
+                text.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+                for path in (weights, text):
+                    os.replace(path, folder / path.name)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Read what `save` wrote: a plain model with folded weights, in eval mode on the CPU.
+
+    Args:
+        folder: a folder written by `save`.
+        model: the model to load into; only needed where it was not made by timm.
+
+    Raises:
+        SoftError: absent or damaged files, or weights that do not fit the model.
+    """
+    folder = Path(folder)
+    source = _read(folder)["model"]
+    if model is None:
+        model = _made(folder, source)
+    try:
+        load_model(model, str(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise SoftError(f"{folder / WEIGHTS} does not fit {type(model).__name__}: {first}") from error
+    return model.eval()
+
+
+def read_certificates(folder: Path) -> dict[str, Certificate]:
+    """Certificates of the weights in a folder that `save` wrote; neither the model nor timm is needed.
+
+    Raises:
+        SoftError: absent or damaged files.
+        UnknownNameError: the group's plugin is not installed.
+    """
+    facts = _read(folder)
+    try:
+        tensors = load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise SoftError(f"cannot read {folder / WEIGHTS}: {error}") from error
+    try:
+        group = make_group(facts["group"]["name"], facts["group"]["settings"])
+        certificates = {}
+        for entry in facts["places"]:
+            place, b = _place(entry)
+            spectrum = spectrum_of(group, place)
+            key = f"{place.module}.{place.tensor}" if place.module else place.tensor
+            if spectrum is not None:
+                certificates[place.name] = certify(
+                    place, group, spectrum, tensors[key], b, facts["threshold"]
+                )
+    except (KeyError, TypeError) as error:
+        raise SoftError(f"{folder / NAME} is damaged: it does not tell {error}") from error
+    return certificates
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[Place, float]:
+    known = {f.name for f in fields(Place)}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in known
+    }
+    b = entry["b"]
+    return Place(**values), float("inf") if b is None else float(b)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / NAME
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SoftError(f"{folder} holds no {NAME}: not a folder written by lse_soft.save") from error
+    except (OSError, ValueError) as error:
+        raise SoftError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or "model" not in facts:
+        raise SoftError(f"{path} is no {FORMAT} file")
+    if not isinstance(facts.get("version"), int) or facts["version"] > VERSION:
+        raise SoftError(f"{path} is of a newer format; this lse-soft reads up to {VERSION}: upgrade it")
+    return facts
+
+
+def _made(folder: Path, source: Mapping[str, Any]) -> nn.Module:
+    if source.get("source") != "timm":
+        raise SoftError(
+            f"{folder} does not tell how to make its model: make it and pass it as load(folder, model)"
+        )
+    try:
+        import timm
+    except ImportError as error:
+        raise LSEError(f"{folder} holds a timm model, and timm is not installed: pip install timm") from error
+    try:
+        kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in source["kwargs"].items()}
+        made: nn.Module = timm.create_model(source["name"], pretrained=False, **kwargs)
+    except Exception as error:  # whatever a constructor raises about its keywords
+        first = " ".join(str(error).split())[:200]
+        raise SoftError(f"timm cannot make {source.get('name')!r} of {folder}: {first}") from error
+    return made.to(torch.float32)

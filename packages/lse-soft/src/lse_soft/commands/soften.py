@@ -1,0 +1,193 @@
+"""`lse soften`: soften a model, list its places, or print its certificate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lse_core.errors import LSEError, unknown_name
+
+if TYPE_CHECKING:
+    from lse_soft.certificate import Certificate
+
+__all__ = ["soften"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False)
+@click.option("--group", default="rotation", show_default=True, help="Name of the group.")
+@click.option("--softness", type=float, help="b: keep directions with singular values below it.")
+@click.option("--keep", type=float, help="Instead: share of the directions to keep, 0 to 1.")
+@click.option(
+    "--place",
+    "places",
+    multiple=True,
+    metavar="NAME[=KIND:...]",
+    help="Place or kind of places, repeatable, as fc1=image:16x16.  [default: the group's own]",
+)
+@click.option(
+    "--threshold",
+    type=click.Choice(["hard", "cosine", "exponential"]),
+    default="cosine",
+    show_default=True,
+    help="How directions fade towards b; exponential has no relative guarantee.",
+)
+@click.option(
+    "--dc/--no-dc", default=True, show_default=True, help="Keep what filters answer to constant signals."
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the group.")
+@click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
+@click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
+@click.option("--list", "only_list", is_flag=True, help="Show the places of MODEL and write nothing.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--bound", "folder", type=click.Path(path_type=Path), help="Print the certificate of a folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def soften(
+    model: str | None,
+    group: str,
+    softness: float | None,
+    keep: float | None,
+    places: tuple[str, ...],
+    threshold: str,
+    dc: bool,
+    settings: tuple[str, ...],
+    model_set: tuple[str, ...],
+    pretrained: bool,
+    only_list: bool,
+    out: Path | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the timm model MODEL softly equivariant, without fine-tuning it.
+
+    Weights are projected onto the directions that the group moves least. The folder holds the folded
+    weights under plain keys, and the bound on each layer's error.
+
+    \b
+    Example:
+      lse soften resnet18 --group rotation --keep 0.9 --out runs/soft
+      lse soften vit_tiny_patch16_224 --group local_scale --softness 0.5 --set ratio=2 --out runs/soft
+      lse soften --list vit_tiny_patch16_224
+      lse soften --bound runs/soft
+    """
+    if folder is not None:
+        from lse_soft.certificate import bound
+
+        _show(bound(folder), as_json)
+        return
+    if model is None:
+        raise click.UsageError("name a timm model to soften, or --bound FOLDER")
+    if not only_list and out is None:
+        raise click.UsageError(
+            "say --list to look at the places, or --out FOLDER to write the softened model"
+        )
+    if not only_list and (softness is None) == (keep is None):
+        raise click.UsageError("give exactly one of --softness and --keep")
+    kwargs = _settings(model_set)
+    made = _create(model, kwargs, pretrained)
+    if only_list:
+        _list(made, as_json)
+        return
+    import lse_soft
+    from lse_soft.certificate import bound
+
+    lse_soft.soften(
+        made,
+        group,
+        softness,
+        keep=keep,
+        places=_places(places),
+        threshold=threshold,
+        preserve_dc=dc,
+        **_settings(settings),
+    )
+    assert out is not None
+    lse_soft.save(made, out, model_kwargs=kwargs)
+    _show(bound(made), as_json)
+    if not as_json:
+        click.echo(f"{model} softened by {group}; written to {out}. Next: lse_soft.load({str(out)!r})")
+
+
+def _create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise LSEError("models are made by timm, which is not installed: pip install timm") from error
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models())
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
+    except Exception as error:  # whatever a constructor or a download raises
+        raise LSEError(f"timm cannot make {name!r}: {' '.join(str(error).split())}") from error
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def _places(given: Sequence[str]) -> dict[str, str] | None:
+    if not given:
+        return None
+    return {name: spec for name, _, spec in (text.partition("=") for text in given)}
+
+
+def _list(model: Any, as_json: bool) -> None:
+    from lse_soft.places import KINDS, find_places
+
+    rows = [asdict(place) for place in find_places(model, KINDS)]
+    if as_json:
+        click.echo(json.dumps({"places": rows}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("place", "kind", "grid", "stride", "prefix")
+    for row in rows:
+        grid, stride = (" x ".join(map(str, row[key])) for key in ("grid", "stride"))
+        table.add_row(row["name"], row["kind"], grid, stride, str(row["prefix"]))
+    Console().print(table)
+    click.echo(
+        "Choose with --place, repeatable; linear layers need a description, as --place fc1=image:16x16."
+    )
+
+
+def _show(certificates: dict[str, Certificate], as_json: bool) -> None:
+    if as_json:
+        rows = [{key: _plain(value) for key, value in asdict(c).items()} for c in certificates.values()]
+        click.echo(json.dumps({"places": rows}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("place", "kind", "b", "kappa", "says nothing beyond", "guaranteed")
+    for c in certificates.values():
+        beyond = "" if c.vacuous_beyond is None else f"{c.vacuous_beyond:.3g}"
+        if c.vacuous:
+            beyond += " (within the group)"
+        b = "" if c.b is None else f"{c.b:.4g}"
+        table.add_row(c.place, c.kind, b, f"{c.kappa:.4g}", beyond, "yes" if c.guaranteed else "no")
+    Console().print(table)
+    for group, metric in {(c.group, c.metric) for c in certificates.values()}:
+        click.echo(f"{group}: error <= kappa x distance, in {metric}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: null stands for it."""
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,11 @@
+"""The error of this package."""
+
+from __future__ import annotations
+
+from lse_core.errors import LSEError
+
+__all__ = ["SoftError"]
+
+
+class SoftError(LSEError, ValueError):
+    """A group, a softness or a place that does not fit; its text says what to do."""
