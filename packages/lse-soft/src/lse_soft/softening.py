@@ -214,11 +214,16 @@ def _softened(model: nn.Module) -> list[tuple[nn.Module, Softener]]:
     return [
         (module, parametrization)
         for module in model.modules()
-        if parametrize.is_parametrized(module)
-        for chain in module.parametrizations.values()  # type: ignore[union-attr, operator]
+        # in its own dict, since wrappers may hand attributes of what they wrap through
+        for chain in _chains(module).values()
         for parametrization in chain
         if isinstance(parametrization, Softener)
     ]
+
+
+def _chains(module: nn.Module) -> dict[str, Any]:
+    found: Any = module._modules.get("parametrizations")
+    return dict(found.items()) if parametrize.is_parametrized(module) and found is not None else {}
 
 
 def _all(model: nn.Module) -> list[tuple[nn.Module, Softener]]:
@@ -232,7 +237,7 @@ def _remove(found: Sequence[tuple[nn.Module, Softener]]) -> None:
     """Put the original parameters back, each where it was in its module's order."""
     for module in {id(module): module for module, _ in found}.values():
         mine = [softener for owner, softener in found if owner is module]
-        chains: Any = module.parametrizations
+        chains = _chains(module)
         if all(len(chain) == 1 and isinstance(chain[0], Softener) for chain in chains.values()):
             # by hand: torch's own removal takes the properties off the class, which deep copies share
             originals = {name: chain.original for name, chain in chains.items()}

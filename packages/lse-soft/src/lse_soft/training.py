@@ -93,12 +93,21 @@ class Projection:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         def project(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-            if all(reference() is None for reference, _ in self._members):
-                handle.remove()
-            elif self.holds(optimiser):
+            if self.holds(optimiser):
                 self()
 
-        handle = register_optimizer_step_post_hook(project)
+        # not within a step, whose list of hooks is being read
+        for other, handle in [pair for pair in _HOOKS if not pair[0].alive()]:
+            handle.remove()
+            _HOOKS.remove((other, handle))
+        _HOOKS.append((self, register_optimizer_step_post_hook(project)))
+
+    def alive(self) -> bool:
+        """Whether any of the projected weights still exists."""
+        return any(reference() is not None for reference, _ in self._members)
+
+
+_HOOKS: list[tuple[Projection, Any]] = []
 
 
 @dataclass(frozen=True)
