@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lse_soft.groups import Group
 from lse_soft.places import FUNCTIONALS, Place
 from lse_soft.spectra import Filter, Spectrum
+from lse_soft.spectra.dense import DenseFilter
 from lse_soft.thresholds import factors
 
 __all__ = ["Softener"]
@@ -57,6 +58,11 @@ class Softener(nn.Module):
                 response = kept / (one @ kept)
         self.register_buffer("response", response, persistent=False)
         self.response: Tensor | None
+
+        if isinstance(filter_, DenseFilter) and response is not None:
+            # both steps are linear, so one product does: w S + (w 1 - w S 1) r^T = w (S + (1 - S 1) r^T)
+            self.filter = DenseFilter(filter_.matrix + torch.outer(1 - filter_.matrix.sum(1), response))
+            self.response = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """The softened tensor, shape and dtype of `weight`."""

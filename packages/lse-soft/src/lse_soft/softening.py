@@ -48,7 +48,8 @@ def soften(
         keep: instead, the share of directions to keep at each place, within [0, 1].
         places: what to soften, see `lse_soft.places.find_places`; None: what the group finds sensible.
         threshold: "hard", "cosine" or "exponential" (without a relative guarantee), see
-            `lse_soft.thresholds.factors`.
+            `lse_soft.thresholds.factors`. A taper is the better one to train with; but it weighs down
+            directions that it keeps, so a pretrained network that is not fine-tuned wants "hard".
         preserve_dc: keep what filters answer to constant signals, which pretrained networks rely on.
         settings: of the group, by the names its class documents.
 

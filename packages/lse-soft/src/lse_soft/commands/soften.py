@@ -34,9 +34,9 @@ __all__ = ["soften"]
 @click.option(
     "--threshold",
     type=click.Choice(["hard", "cosine", "exponential"]),
-    default="cosine",
+    default="hard",
     show_default=True,
-    help="How directions fade towards b; exponential has no relative guarantee.",
+    help="How directions fade towards b. Cosine wants fine-tuning afterwards; exponential has no guarantee.",
 )
 @click.option(
     "--dc/--no-dc", default=True, show_default=True, help="Keep what filters answer to constant signals."
@@ -67,7 +67,8 @@ def soften(
     """Make the timm model MODEL softly equivariant, without fine-tuning it.
 
     Weights are projected onto the directions that the group moves least. The folder holds the folded
-    weights under plain keys, and the bound on each layer's error.
+    weights under plain keys, and the bound on each layer's error. The threshold is "hard" here, which
+    leaves what it keeps as it is: a pretrained network survives that, but not a taper.
 
     \b
     Example:

@@ -10,10 +10,20 @@ from torch import Tensor
 from lse_core.errors import ShapeError
 from lse_soft.spectra.base import Filter, Shape, Spectrum, cleaned
 
-__all__ = ["DenseSpectrum", "array_gram", "equivariance_gram", "functional_gram"]
+__all__ = ["DenseFilter", "DenseSpectrum", "array_gram", "equivariance_gram", "functional_gram"]
 
 
-class _DenseFilter(Filter):
+NARROW = 64
+"""Rows up to this length are multiplied as columns, which matrix products on CPUs do faster."""
+
+
+class DenseFilter(Filter):
+    """w to w M for rows w, M (d, d).
+
+    Args:
+        matrix: M.
+    """
+
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
         self.constant("matrix", matrix)
@@ -21,7 +31,10 @@ class _DenseFilter(Filter):
 
     def forward(self, weight: Tensor) -> Tensor:
         """(..., d) to (..., d)."""
-        return weight @ self.matrix.to(weight.dtype)  # the matrix is symmetric
+        matrix = self.matrix.to(weight.dtype)
+        if weight.ndim == 2 and matrix.shape[0] <= NARROW:
+            return (matrix.T @ weight.T).T.contiguous()
+        return weight @ matrix
 
 
 class DenseSpectrum(Spectrum):
@@ -50,7 +63,7 @@ class DenseSpectrum(Spectrum):
 
     def filter(self, shape: Shape) -> Filter:
         """One product with a (d, d) matrix, applied to the last dimension."""
-        return _DenseFilter((self.vectors * shape(self._values)) @ self.vectors.T)
+        return DenseFilter((self.vectors * shape(self._values)) @ self.vectors.T)
 
     def energy(self, weight: Tensor) -> Tensor:
         """Sum of w^T C w over the rows of (..., d)."""
