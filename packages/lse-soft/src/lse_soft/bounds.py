@@ -51,7 +51,9 @@ def scaling_bound(kappa: float, warps: SeparableWarp) -> Tensor:
     of the path: with q_t = sqrt(k_t'), q_t >= min(q_1) (sin((1-t) theta) + sin(t theta)) / sin(theta),
     and the fraction is at least 1.
 
-    Between functions; interpolation on pixels adds its own error.
+    Between functions; interpolation on pixels adds its own error. The same number bounds W S - S W of
+    token mixing whose constraints are made of fields ("lie"), since the stretches before and after each
+    step multiply to the same root (derived, not tested).
     """
     slopes = warps.x.slopes.amax(1) * warps.y.slopes.amax(1)
     return kappa * path_length(warps) * torch.sqrt(slopes)

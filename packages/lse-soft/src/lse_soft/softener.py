@@ -65,7 +65,14 @@ class Softener(nn.Module):
             self.response = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The softened tensor, shape and dtype of `weight`."""
+        """The softened tensor, shape and dtype of `weight`, in full precision under autocast too."""
+        kind = weight.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._softened(weight)
+        return self._softened(weight)
+
+    def _softened(self, weight: Tensor) -> Tensor:
         rows = self.place.elements(weight)
         out: Tensor = self.filter(rows)
         if self.response is not None:
