@@ -246,7 +246,10 @@ def table(path: Path) -> str:
     for case in cases:
         values = {k: [row[k] for row in found if row["case"] == case] for k in keys}
         means[case] = statistics.mean(values["val"])
-        cells = [f"{statistics.mean(v):.3f} ± {statistics.pstdev(v):.3f}" for v in values.values()]
+        cells = [
+            f"{statistics.mean(v):.3f} ± {statistics.stdev(v) if len(v) > 1 else 0.0:.3f}"
+            for v in values.values()
+        ]
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     lines.append(f"\nChosen on validation: {max(means, key=lambda case: means[case])}.")
     return "\n".join(lines)

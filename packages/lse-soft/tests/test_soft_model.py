@@ -334,5 +334,8 @@ def test_errors_are_one_line_and_leave_the_model_alone(small):
         lse_soft.soften(small, "rotation", 1.0)
     with pytest.raises(LSEError, match="exactly equivariant under translation already"):
         lse_soft.soften(nn.Sequential(nn.Conv2d(1, 1, 3)), "translation", 1.0)
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3)))
+    with pytest.raises(LSEError, match="parametrized by something else"):
+        lse_soft.soften(normed, "rotation", 1.0)
     with lse_soft.folded(nn.Linear(2, 2)):  # nothing to fold is no error
         pass

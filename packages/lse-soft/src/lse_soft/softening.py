@@ -88,6 +88,10 @@ def _soften(
     ready: list[Softener] = []
     # everything is made before the model is touched: an error must leave it as it was
     for place in found:
+        if place.tensor not in model.get_submodule(place.module)._parameters:
+            raise SoftError(
+                f"{place.name}: its {place.tensor} is parametrized by something else; remove that first"
+            )
         weight = tensor_of(model, place)
         key = (place.kind, place.grid, place.stride, place.outputs, place.inputs)
         if key not in spectra:
