@@ -27,6 +27,9 @@ from lse_soft.sampled import (
     angles,
     axis_matrices,
     random_maps,
+    sampled_array_gram,
+    sampled_functional_gram,
+    sampled_mixing_gram,
     turn,
     warp_matrices,
 )
@@ -167,6 +170,23 @@ def test_token_mixing_under_held_out_warps():
         found[method] = float(torch.stack(errors).mean())
     assert found["sampled"] <= 0.13
     assert found["lie"] > 2 * found["sampled"]
+
+
+def test_sampled_grams_are_means_of_squared_differences():
+    samples = [(draw(4, 4, seed=k), 0.5 + k) for k in range(3)]
+    w = draw(4, 4, seed=9)
+    mixing = sum(float((w @ d - d @ w).norm()) ** 2 / t**2 for d, t in samples) / 3
+    assert float(w.reshape(-1) @ sampled_mixing_gram(samples) @ w.reshape(-1)) == pytest.approx(mixing)
+    v = w[0]
+    functional = sum(float((v @ d).norm()) ** 2 / t**2 for d, t in samples) / 3
+    assert float(v @ sampled_functional_gram(samples) @ v) == pytest.approx(functional)
+    array = sum(float((d @ v).norm()) ** 2 / t**2 for d, t in samples) / 3
+    assert float(v @ sampled_array_gram(samples) @ v) == pytest.approx(array)
+    for gram in (sampled_mixing_gram, sampled_functional_gram, sampled_array_gram):
+        with pytest.raises(LSEError, match="identity"):
+            gram([(draw(2, 2), 0.0)])
+        with pytest.raises(LSEError, match="at least one sample"):
+            gram([])
 
 
 def test_local_scale_on_filters():

@@ -19,6 +19,7 @@ from lse_core.resample import axis_weights, pixel_centres
 from lse_core.sampling import pixel_weights
 from lse_core.separable import SeparableWarp
 from lse_soft.errors import SoftError
+from lse_soft.spectra.dense import equivariance_gram
 
 __all__ = [
     "affine_difference",
@@ -63,9 +64,11 @@ def sampled_array_gram(samples: Iterable[Sample]) -> Tensor:
 
 def sampled_mixing_gram(samples: Iterable[Sample]) -> Tensor:
     """E[L^T L / d^2] with L vec(W) = vec(W Delta - Delta W), W (n, n) read row by row: (n^2, n^2)."""
-    from lse_soft.spectra.dense import equivariance_gram
-
-    return _mean((equivariance_gram([delta], [delta]), distance) for delta, distance in samples)
+    found = list(samples)
+    if not found or not all(distance > 0 for _, distance in found):
+        raise SoftError("sampled differences need at least one sample, none of them the identity")
+    deltas = [delta for delta, _ in found]
+    return equivariance_gram(deltas, deltas, [1.0 / (d * d * len(found)) for _, d in found])
 
 
 def affine_matrix(

@@ -12,9 +12,6 @@ from lse_soft.spectra.base import Filter, Shape, Spectrum
 
 __all__ = ["ChebyshevSpectrum"]
 
-POWER_STEPS = 60
-MARGIN = 1.02  # on the largest eigenvalue, which power iteration approaches from below
-
 
 class _Constraints(Filter):
     """W to C W = sum_k (R_k X_k^T - Y_k^T R_k) with R_k = W X_k - Y_k W."""
@@ -75,19 +72,9 @@ class ChebyshevSpectrum(Spectrum):
         self._constraints = _Constraints(inputs, outputs)
         self.degree = degree
         self.shape = (outputs[0].shape[0], inputs[0].shape[0])
-        self.top = MARGIN * self._largest()
-
-    def _largest(self) -> float:
-        """The largest eigenvalue of C, by power iteration from a fixed start."""
-        generator = torch.Generator().manual_seed(0)
-        w = torch.randn(self.shape, generator=generator, dtype=torch.float64)
-        value = 0.0
-        for _ in range(POWER_STEPS):
-            w = w / w.norm()
-            moved = self._constraints(w)
-            value = float((w * moved).sum())
-            w = moved
-        return max(value, 1e-300)
+        # ||W X - Y W||^2 <= 2 ||W X||^2 + 2 ||Y W||^2, so nothing lies beyond, where polynomials explode
+        both = [sum_of_squares([x.T for x in inputs]), sum_of_squares(outputs)]
+        self.top = max(2.0 * sum(float(torch.linalg.eigvalsh(gram)[-1]) for gram in both), 1e-300)
 
     def values(self) -> Tensor:
         """Quantiles of the singular values, estimated from the moments of C: 201 numbers, ascending.
@@ -140,6 +127,12 @@ class ChebyshevSpectrum(Spectrum):
     def energy(self, weight: Tensor) -> Tensor:
         """sum_k ||W X_k - Y_k W||_F^2."""
         return self._constraints.residuals(weight).square().sum()
+
+
+def sum_of_squares(matrices: Sequence[Tensor]) -> Tensor:
+    """sum_k A_k^T A_k."""
+    stacked = torch.cat(list(matrices))
+    return stacked.T @ stacked
 
 
 def _damped(moments: Tensor) -> Tensor:

@@ -87,25 +87,31 @@ def array_gram(generators: Sequence[Tensor]) -> Tensor:
     return sum((a.T @ a for a in generators[1:]), generators[0].T @ generators[0])
 
 
-def equivariance_gram(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+def equivariance_gram(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], weights: Sequence[float] | None = None
+) -> Tensor:
     """C of an equivariant W (m, n), W X_k = Y_k W for all k, on W read row by row.
 
-    L_k = I (x) X_k^T - Y_k (x) I, so that L_k vec(W) = vec(W X_k - Y_k W), and C = sum_k L_k^T L_k. (With
+    L_k = I (x) X_k^T - Y_k (x) I, so that L_k vec(W) = vec(W X_k - Y_k W), and C = sum_k w_k L_k^T L_k. (With
     columns stacked the factors change places.)
 
     Args:
-        inputs: X_k (n, n).
+        inputs: X_k (n, n), float64.
         outputs: Y_k (m, m), as many.
+        weights: w_k; None is 1 each.
 
     Returns:
         (m n, m n) float64.
     """
-    n, m = inputs[0].shape[0], outputs[0].shape[0]
+    x, y = torch.stack(list(inputs)).double(), torch.stack(list(outputs)).double()
+    w = torch.ones(len(x)).double() if weights is None else torch.tensor(list(weights), dtype=torch.float64)
+    n, m = x.shape[1], y.shape[1]
+    weighted = w.view(-1, 1, 1) * x
     one_n, one_m = torch.eye(n, dtype=torch.float64), torch.eye(m, dtype=torch.float64)
-    gram = torch.zeros(m * n, m * n, dtype=torch.float64)
-    for x, y in zip(inputs, outputs, strict=True):
-        # the four terms of L^T L, each a Kronecker product
-        gram += torch.kron(one_m, x @ x.T) + torch.kron(y.T @ y, one_n)
-        cross = torch.kron(y, x)
-        gram -= cross + cross.T
+    # the four terms of L^T L: two Kronecker products with the identity, and two sums of them in one product
+    gram = torch.kron(one_m, (weighted @ x.mT).sum(0))
+    gram += torch.kron((y.mT @ (w.view(-1, 1, 1) * y)).sum(0), one_n)
+    cross = (y.flatten(1).T @ weighted.flatten(1)).view(m, m, n, n).permute(0, 2, 1, 3).reshape(m * n, m * n)
+    gram -= cross
+    gram -= cross.T
     return gram
