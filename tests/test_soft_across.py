@@ -81,6 +81,18 @@ def test_an_adapted_model_is_softened_at_its_base_and_saved_folded(vit, tmp_path
     assert lse_dec.unadapt(adapted) is vit
 
 
+def test_adapting_a_softened_model_works_and_folds_later(vit, tmp_path):
+    lse_soft.soften(vit, "rotation", 0.5)
+    adapted = lse_dec.adapt(vit, "blocks.0", steps=1)
+    with torch.no_grad():
+        expected = adapted(IMAGES)
+    lse_soft.fold(adapted)
+    assert type(adapted.base) is timm.models.VisionTransformer
+    lse_dec.save(adapted, tmp_path, model_kwargs=KWARGS)
+    with torch.no_grad():
+        torch.testing.assert_close(lse_dec.load(tmp_path)(IMAGES), expected, rtol=0, atol=0)
+
+
 def settings(**changes):
     return {
         "model": {
@@ -121,6 +133,19 @@ def test_training_keeps_the_bound_at_every_step(tmp_path):
     free = fit(RunConfig.parse(settings(method="plain")), tmp_path / "free")
     loose = lse_soft.bound(load_run(free.folder), "rotation")
     assert any(loose[name].kappa > limits[name] for name in loose)
+
+
+def test_training_an_adapted_model_leaves_its_canonicalizers_alone(tmp_path):
+    adapt = {"sites": ["image"], "steps": 1, "resolution": 8, "widths": [8], "projection": 4}
+    optim = {"lr": 1e-2, "canonicalizer_lr": 1e-2, "weight_decay": 0.0}
+    method = {"name": "lse_soft.training:Soft", "options": {"group": "cyclic", "softness": 0.0}}
+    run = fit(RunConfig.parse(settings(adapt=adapt, optim=optim, method=method, steps=2)), tmp_path / "run")
+    model = load_run(run.folder)
+    assert isinstance(model, lse_dec.AdaptedModel)
+    certificates = lse_soft.bound(model, "cyclic")
+    assert max(c.kappa for c in certificates.values()) < 1e-5
+    plain = lse_soft.bound(model.canonicalizers["image"], "cyclic")
+    assert max(c.kappa for c in plain.values()) > 0.1
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path):
