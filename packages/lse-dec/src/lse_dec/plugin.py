@@ -79,6 +79,23 @@ def lse_datasets() -> Mapping[str, Any]:
 
 
 @hookimpl
+def lse_models() -> Mapping[str, Any]:
+    """Give the classifiers of numbers that the recipes and the demo train."""
+    from lse_dec.demo.model import number_classifier
+    from lse_dec.recipes.models import number_model
+
+    return {"demo_numbers": number_classifier, "numbers": number_model}
+
+
+@hookimpl
+def lse_loaders() -> Mapping[str, Any]:
+    """Give the loader of what `lse_dec.save`, `lse train` and `lse demo` write."""
+    from lse_dec.checkpoint.folder import load_if_ours
+
+    return {"lse-dec": load_if_ours}
+
+
+@hookimpl
 def lse_commands() -> Mapping[str, Any]:
     """Give the commands for models, training, data and the demo."""
     from lse_dec.commands.adapt import adapt

@@ -16,7 +16,7 @@ from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError, VerificationError
 from lse_export.metadata import read_metadata
 from lse_export.precision import tolerance_of
-from lse_export.preprocess import Preprocess, Recipe
+from lse_export.preprocess import Prepare, RawPictures, raw_in
 from lse_export.runtime import open_session, run
 from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
 
@@ -195,10 +195,11 @@ def verify(
     steps = _steps(facts)
     if tolerance is None:
         tolerance = tolerance_of(facts.get("lse.precision", "float32"))
-    prepare = Preprocess(Recipe.from_json(facts["lse.preprocess"])) if "lse.preprocess" in facts else None
+    raw = raw_in(facts, str(path))
+    prepare = Prepare(raw) if raw is not None else None
     whole = model if prepare is None else nn.Sequential(prepare, model)
     with with_steps(model, steps or None), evaluating(model):
-        inputs = check_example(model, inputs) if prepare is None else _pictures(prepare.recipe, inputs)
+        inputs = check_example(model, inputs) if prepare is None else _pictures(prepare.raw, inputs)
         batches = [("real", batch) for size in sizes for batch in _batches(inputs, size)]
         if edges:
             batches += list(edge_inputs(inputs, sizes[-1]).items())
@@ -250,13 +251,13 @@ def _edge_pictures(shape: tuple[int, ...], batch: int) -> dict[str, Tensor]:
     }
 
 
-def _pictures(recipe: Recipe, inputs: Tensor) -> Tensor:
+def _pictures(raw: RawPictures, inputs: Tensor) -> Tensor:
     """Check raw pictures for a file that prepares them itself."""
     if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
         raise DTypeError("the file prepares pictures itself: give raw ones, uint8 from 0 to 255")
-    if inputs.ndim != 4 or not len(inputs) or tuple(inputs.shape[1:]) != recipe.shape:
+    if inputs.ndim != 4 or not len(inputs) or tuple(inputs.shape[1:]) != raw.shape:
         raise ShapeError(
-            f"the file takes pictures (batch, {', '.join(map(str, recipe.shape))}); got {tuple(inputs.shape)}"
+            f"the file takes pictures (batch, {', '.join(map(str, raw.shape))}); got {tuple(inputs.shape)}"
         )
     return inputs
 
