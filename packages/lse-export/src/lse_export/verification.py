@@ -351,9 +351,9 @@ def _extent(name: str, expected: Tensor) -> float:
 
 
 def _shake(model: nn.Module, pair: _Pair) -> float:
-    """How far the model's own output moves when its input changes by rounding only; whole levels do not."""
+    """How far the model's own output moves when its input changes by rounding only."""
     if not pair.image.is_floating_point():
-        return 0.0
+        return _shake_levels(model, pair)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(pair.image.shape, generator=generator) * 2 - 1 for _ in range(2)]
     # pixels on their own, and all together: an average over the image hides the former
@@ -363,4 +363,19 @@ def _shake(model: nn.Module, pair: _Pair) -> float:
     for change in changes:
         out = Unrolled(model)(pair.image + size * change.to(pair.image))[pair.index].cpu()
         moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
+    return moved
+
+
+def _shake_levels(model: Any, pair: _Pair) -> float:
+    """The same for raw pictures: their levels are whole, but resizing may round to either of two."""
+    prepare: Prepare = model[0]
+    moved, half = 0.0, prepare.half
+    try:
+        for sign in (1.0, -1.0):
+            # a level is a sum of dozens of products
+            prepare.half = half + sign * 8.0 * ROUNDING * 255.0
+            out = Unrolled(model)(pair.image)[pair.index].cpu()
+            moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
+    finally:
+        prepare.half = half
     return moved

@@ -101,9 +101,8 @@ def train(
 
     if result.metrics:
         print_metrics(result.metrics)
-    click.echo(
-        f"{result.steps} steps, {result.seconds:.0f} s. Next: lse export onnx {place} --out {place}.onnx"
-    )
+    click.echo(f"{result.steps} steps, {result.seconds:.0f} s")
+    click.echo(f"next: lse export onnx {place} --out {place}.onnx")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from lse_export.commands.common import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lse_export.loading import images_for, load_model
     from lse_export.steps import StepChoice
     from lse_export.to_onnx import OnnxExport
 
@@ -121,6 +120,7 @@ def onnx(
       lse export onnx runs/resnet --out any.onnx --dynamic-size
     """
     from lse_core.atomic import check_target
+    from lse_export.loading import images_for, load_model
     from lse_export.steps import choose_steps
     from lse_export.to_onnx import export_onnx
 
