@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lse_core.errors import UnknownNameError
 from lse_dec.checkpoint.config import CheckpointError
+from lse_dec.checkpoint.source import named
 
 __all__ = ["RUN", "upgraded"]
 
@@ -28,6 +30,8 @@ def upgraded(folder: Path, config: Mapping[str, Any] | None, run: Any) -> dict[s
         found = _from_config(config) if config is not None else _plain_model()
         if run is not None:
             found |= _from_run(run, found["model"])
+    except UnknownNameError as error:
+        raise CheckpointError(f"{folder / RUN}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         name = "config.json" if run is None else RUN
         raise CheckpointError(
@@ -83,6 +87,5 @@ def _from_run(run: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any
         found["dtype"] = "float64"
     if model["source"] == "given":
         kwargs = {k: v for k, v in told.get("kwargs", {}).items() if k != "pretrained"}
-        kind = "factory" if ":" in told["name"] else "timm"
-        found["model"] = {"source": kind, "name": told["name"], "kwargs": kwargs}
+        found["model"] = named(told["name"], kwargs).plain()
     return found
