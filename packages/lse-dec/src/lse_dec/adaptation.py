@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
 from lse_core.plugins import registry
+from lse_dec.arguments import first_parameter, given_features
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
 from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
@@ -45,6 +46,7 @@ class AdaptedModel(HubModel, nn.Module):
         self.mode = mode
         self.settings = dict(settings)
         self.entrance: Entrance | None = None
+        self._entry = first_parameter(model)
         self.made_with: dict[str, Any] | None = None
         self.names: list[str] = []
         self.handles: list[RemovableHandle] = []
@@ -88,10 +90,18 @@ class AdaptedModel(HubModel, nn.Module):
         return (p for p in self.parameters() if id(p) not in mine)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own forward, on canonicalized features."""
-        if self.entrance is None or not args:
+        """The model's own forward, on canonicalized features.
+
+        The image is the first argument, or has the name that the model's own forward gives it:
+        `adapted(pixel_values=images)` where the model says `forward(self, pixel_values, ...)`.
+
+        Raises:
+            LSEError: a canonicalizer needs the image, and the call has none.
+            ShapeError, DTypeError: with a site at the image, what is no batch of floating images.
+        """
+        if self.entrance is None:
             return self.model(*args, **kwargs)
-        token = self.entrance.enter(args[0])
+        token = self.entrance.enter(given_features("the adapted model", self._entry, args, kwargs)[0])
         try:
             return self.model(*args, **kwargs)
         finally:
@@ -275,20 +285,21 @@ class CheckedImage(CanonicalizedStage):
         super().__init__(stage, canonicalizer, where, mode)
         self.entrance = entrance
 
-    def run(self, canonical: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The model on the canonicalized image."""
         if self.entrance is None:
-            return super().run(canonical, *args, **kwargs)
+            return super().run(canonical, args, kwargs)
         token = self.entrance.enter(canonical)
         try:
-            return super().run(canonical, *args, **kwargs)
+            return super().run(canonical, args, kwargs)
         finally:
             self.entrance.leave(token)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As `CanonicalizedStage.forward`, for images (B, C, H, W) of a floating dtype."""
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
+        """The image among the arguments of a call, (B, C, H, W) of a floating dtype, and its keyword."""
+        x, name = super().given(args, kwargs)
         check_image(x, self.where.channels)
-        return super().forward(x, *args, **kwargs)
+        return x, name
 
 
 def check_image(x: Tensor, channels: int) -> None:

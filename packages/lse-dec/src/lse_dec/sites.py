@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lse_core.layouts import Layout
 from lse_core.resample import scale, unscale
+from lse_dec.arguments import first_parameter, given_features
 from lse_dec.backbones.base import Stage
 from lse_dec.canonicalizers.base import Canonicalization
 
@@ -23,7 +24,8 @@ class CanonicalizedStage(nn.Module):
     Stands where the stage stood in the model; attributes it does not have itself are the stage's.
 
     Args:
-        stage: M_k, any module whose first argument is F_k; other arguments pass through.
+        stage: M_k, any module whose first argument is F_k, given by position or by its name; other
+            arguments pass through.
         canonicalizer: H_k.
         where: the stage's name, channels and layouts.
         mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21).
@@ -36,9 +38,11 @@ class CanonicalizedStage(nn.Module):
         self.where = where
         self.mode = mode
         self.observer: dict[str, Canonicalization] | None = None
+        self._entry = first_parameter(stage)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The stage's output for F_k = `x`."""
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The stage's output for F_k, given first or by the name that the stage's own forward has for it."""
+        x, name = self.given(args, kwargs)
         layout = self.where.layout
         spatial, rest = layout.unpack(x)
         found = self.find(spatial, layout.channels_last)
@@ -46,16 +50,24 @@ class CanonicalizedStage(nn.Module):
             self.observer[self.where.name] = found
         kind = "nhwc" if layout.channels_last else "nchw"
         canonical = layout.pack(unscale(spatial, found.warp, kind), rest)
-        out = self.run(canonical, *args, **kwargs)
+        if name is None:
+            args = (canonical, *args[1:])
+        else:
+            kwargs = {**kwargs, name: canonical}
+        out = self.run(canonical, args, kwargs)
         return out if self.mode == "invariant" else self._restored(x, canonical, out, found)
+
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
+        """F_k among the arguments of a call, and the keyword it came by; LSEError if it is missing."""
+        return given_features(f"the site {self.where.name!r}", self._entry, args, kwargs)
 
     def find(self, spatial: Tensor, channels_last: bool) -> Canonicalization:
         """The canonicalizer's answer for F_k as a map."""
         return self.canonicalizer(spatial, channels_last=channels_last)
 
-    def run(self, canonical: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The stage on canonicalized features."""
-        return self.stage(canonical, *args, **kwargs)
+    def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The stage on canonicalized features, which `args` or `kwargs` hold."""
+        return self.stage(*args, **kwargs)
 
     def _restored(self, x: Tensor, canonical: Tensor, out: Any, found: Canonicalization) -> Any:
         """The output warped back, also inside tuples, lists and dicts of maps."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError
 from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
 __all__ = ["Seen", "image_sizes", "layout_of", "probe"]
@@ -91,14 +92,15 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
         if names[module] not in order:
             order.append(names[module])
 
-    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        calls.setdefault(names[module], []).append((args[0] if args else None, out))
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        first = args[0] if args else kwargs.get(first_parameter(module) or "")
+        calls.setdefault(names[module], []).append((first, out))
 
     handles = [m.register_forward_pre_hook(before) for m in names]
-    handles += [m.register_forward_hook(after) for m in names]
+    handles += [m.register_forward_hook(after, with_kwargs=True) for m in names]
     try:
         with torch.no_grad(), _evaluating(model):
-            model(x)
+            call_with(model, x)
     finally:
         for handle in handles:
             handle.remove()
