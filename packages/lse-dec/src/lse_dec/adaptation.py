@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
 from lse_core.plugins import registry
 from lse_dec.arguments import first_parameter, given_features
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
+from lse_dec.backbones.base import Removable
 from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
 from lse_dec.hub import HubModel
@@ -49,7 +49,7 @@ class AdaptedModel(HubModel, nn.Module):
         self._entry = first_parameter(model)
         self.made_with: dict[str, Any] | None = None
         self.names: list[str] = []
-        self.handles: list[RemovableHandle] = []
+        self.handles: list[Removable] = []
 
     @property
     def sites(self) -> dict[str, CanonicalizedStage]:

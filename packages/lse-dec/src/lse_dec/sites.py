@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,24 +72,24 @@ class CanonicalizedStage(nn.Module):
 
     def _restored(self, x: Tensor, canonical: Tensor, out: Any, found: Canonicalization) -> Any:
         """The output warped back, also inside tuples, lists and dicts of maps."""
-        if isinstance(out, Tensor):
-            # class scores have no place in the picture: nothing to put back
-            return out if out.ndim < 3 else self._restore(x, canonical, out, found)
-        if isinstance(out, Mapping):
-            return type(out)({k: self._restored(x, canonical, v, found) for k, v in out.items()})  # type: ignore[call-arg]
-        if isinstance(out, tuple | list):
-            parts = [self._restored(x, canonical, v, found) for v in out]
-            return type(out)(*parts) if hasattr(out, "_fields") else type(out)(parts)
-        return out
+        where = self.where
 
-    def _restore(self, x: Tensor, canonical: Tensor, out: Tensor, found: Canonicalization) -> Tensor:
-        layout: Layout = self.where.output_layout
-        if out.shape != canonical.shape:
-            return scale(out, found.warp, layout)
-        # S(M(f)) written as F + S(M(f) - f), f the canonical features: the identity path of a
-        # residual stage then keeps F itself instead of F resampled twice
-        # (prefix tokens pass scale untouched, so for them this is the stage's own output)
-        return x + scale(out - canonical, found.warp, layout)
+        def restored(value: Any, layout: Layout | None, several: Mapping[str | int, Layout | None]) -> Any:
+            if layout is None:
+                return value
+            if isinstance(value, Tensor):
+                # class scores have no place in the picture: nothing to put back
+                return value if value.ndim < 3 else _restore(x, canonical, value, found, layout)
+            if isinstance(value, Mapping):
+                parts = {k: restored(v, several.get(k, layout), {}) for k, v in value.items()}
+                # transformers' outputs are dicts and dataclasses in one
+                return type(value)(**parts) if is_dataclass(value) else type(value)(parts)  # type: ignore[call-arg]
+            if isinstance(value, tuple | list):
+                row = [restored(v, several.get(i, layout), {}) for i, v in enumerate(value)]
+                return type(value)(*row) if hasattr(value, "_fields") else type(value)(row)
+            return value
+
+        return restored(out, where.output_layout, where.outputs)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -97,3 +98,12 @@ class CanonicalizedStage(nn.Module):
             if name == "stage":
                 raise
             return getattr(self.stage, name)
+
+
+def _restore(x: Tensor, canonical: Tensor, out: Tensor, found: Canonicalization, layout: Layout) -> Tensor:
+    if out.shape != canonical.shape:
+        return scale(out, found.warp, layout)
+    # S(M(f)) written as F + S(M(f) - f), f the canonical features: the identity path of a
+    # residual stage then keeps F itself instead of F resampled twice
+    # (prefix tokens pass scale untouched, so for them this is the stage's own output)
+    return x + scale(out - canonical, found.warp, layout)

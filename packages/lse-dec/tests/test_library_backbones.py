@@ -1,0 +1,474 @@
+"""torchvision's and transformers' models: where their stages are, and that a warp moves the patches alone."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torchvision
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import lse_dec
+from lse_core import SeparableWarp
+from lse_core.errors import ShapeError
+from lse_dec.backbones import Stage, backbone_of
+from lse_dec.canonicalizers import Canonicalization
+
+TOKENS = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "num_labels": 5,
+}
+WINDOWS = {
+    "image_size": 64,
+    "embed_dim": 12,
+    "depths": [1, 2, 1],
+    "num_heads": [2, 4, 4],
+    "window_size": 4,
+    "num_labels": 5,
+}
+SEGFORMER = {
+    "depths": [1, 2, 1, 1],
+    "hidden_sizes": [8, 16, 24, 32],
+    "num_attention_heads": [1, 2, 3, 4],
+    "decoder_hidden_size": 16,
+    "num_labels": 5,
+}
+
+
+def hugging(model: str, config: str, **settings: Any) -> Callable[[], nn.Module]:
+    """A model of transformers, random weights."""
+    return lambda: getattr(transformers, model)(getattr(transformers, config)(**settings))
+
+
+def vision_transformer() -> nn.Module:
+    model = torchvision.models.VisionTransformer(32, 8, 2, 3, 24, 48, num_classes=5)
+    nn.init.normal_(model.heads.head.weight)  # torchvision begins with zeros
+    return model
+
+
+class Case(NamedTuple):
+    """A model, and what is known of one of its stages without asking the code under test."""
+
+    make: Callable[[], nn.Module]
+    family: str
+    stage: str
+    count: int
+    channels: int
+    grid: tuple[int, int]
+    prefix: int | str
+    """Prefix tokens, or "nhwc", "nchw"."""
+    size: int = 32
+
+
+CASES = {
+    "tv-vit": Case(vision_transformer, "TorchvisionViT", "encoder.layers.encoder_layer_1", 2, 24, (4, 4), 1),
+    "tv-swin": Case(
+        lambda: torchvision.models.SwinTransformer([4, 4], 12, [1, 1, 1], [2, 4, 4], [4, 4], num_classes=5),
+        "TorchvisionSwin", "features.3", 5, 24, (8, 8), "nhwc", 64,
+    ),
+    "tv-swin-merging": Case(
+        lambda: torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [2, 4], [4, 4], num_classes=5),
+        "TorchvisionSwin", "features.2", 3, 12, (16, 16), "nhwc", 64,
+    ),
+    "tv-convnext": Case(
+        lambda: torchvision.models.ConvNeXt(
+            [torchvision.models.convnext.CNBlockConfig(8, 16, 1),
+             torchvision.models.convnext.CNBlockConfig(16, None, 1)], num_classes=5),
+        "TorchvisionConvNeXt", "features.2", 3, 8, (16, 16), "nchw", 64,
+    ),
+    "tv-resnet": Case(
+        lambda: torchvision.models.resnet18(num_classes=5), "ResNet", "layer3", 4, 128, (8, 8), "nchw", 64,
+    ),
+    "vit": Case(
+        hugging("ViTForImageClassification", "ViTConfig", **TOKENS, intermediate_size=48),
+        "TransformersViT", "vit.layers.1", 2, 24, (4, 4), 1,
+    ),
+    "vit-bare": Case(
+        hugging("ViTModel", "ViTConfig", **TOKENS, intermediate_size=48),
+        "TransformersViT", "layers.0", 2, 24, (4, 4), 1,
+    ),
+    "deit": Case(
+        hugging("DeiTForImageClassificationWithTeacher", "DeiTConfig", **TOKENS, intermediate_size=48),
+        "TransformersViT", "deit.layers.1", 2, 24, (4, 4), 2,
+    ),
+    "dinov2": Case(
+        hugging("Dinov2ForImageClassification", "Dinov2Config", **TOKENS, mlp_ratio=2),
+        "TransformersViT", "dinov2.encoder.layer.1", 2, 24, (4, 4), 1,
+    ),
+    "dinov2-registers": Case(
+        hugging("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", **TOKENS,
+                mlp_ratio=2, num_register_tokens=3),
+        "TransformersViT", "dinov2_with_registers.encoder.layer.1", 2, 24, (4, 4), 4,
+    ),
+    "swin": Case(
+        hugging("SwinForImageClassification", "SwinConfig", **WINDOWS),
+        "TransformersSwin", "swin.encoder.layers.1", 3, 24, (8, 8), 0, 64,
+    ),
+    "swinv2": Case(
+        hugging("Swinv2ForImageClassification", "Swinv2Config", **WINDOWS),
+        "TransformersSwin", "swinv2.encoder.layers.1", 3, 24, (8, 8), 0, 64,
+    ),
+    "segformer": Case(
+        hugging("SegformerForImageClassification", "SegformerConfig", **SEGFORMER),
+        "TransformersSegFormer", "segformer.stages.1.blocks.1", 5, 16, (8, 8), 0, 64,
+    ),
+    "segformer-dense": Case(
+        hugging("SegformerForSemanticSegmentation", "SegformerConfig", **SEGFORMER),
+        "TransformersSegFormer", "segformer.stages.1.blocks.0", 5, 16, (8, 8), 0, 64,
+    ),
+}  # fmt: skip
+
+
+def make(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return CASES[name].make().eval()
+
+
+def images(size: int = 32, width: int | None = None, seed: int = 1) -> Tensor:
+    return torch.randn(2, 3, size, width or size, generator=torch.Generator().manual_seed(seed))
+
+
+def tensors(out: Any) -> dict[str, Tensor]:
+    """What a model gave, flat."""
+    if isinstance(out, Tensor):
+        return {"": out}
+    items = out.items() if hasattr(out, "items") else enumerate(out)
+    return {f"{k}.{n}": v for k, part in items for n, v in tensors(part).items()}
+
+
+def warp() -> SeparableWarp:
+    return SeparableWarp.random(2, 3, 3.0, generator=torch.Generator().manual_seed(9))
+
+
+class Fixed(nn.Module):
+    """Always answers with one warp."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor, *, channels_last: bool = False) -> Canonicalization:
+        assert features.shape[0] == 2
+        return Canonicalization(warp())
+
+
+def sampled(maps: Tensor, forward: bool) -> Tensor:
+    """S of a map (B, C, H, W), or S^-1 unless `forward`, by torch's own sampler; knows nothing of layouts."""
+    w = ~warp() if forward else warp()
+    h, v = (torch.linspace(0.0, 1.0, n) for n in (maps.shape[3], maps.shape[2]))
+    x = w.x(h)[:, None, :].expand(2, len(v), len(h))
+    y = w.y(v)[:, :, None].expand(2, len(v), len(h))
+    return F.grid_sample(maps, 2 * torch.stack([x, y], -1) - 1, align_corners=True, padding_mode="border")
+
+
+def reference(x: Tensor, case: Case, forward: bool = False) -> Tensor:
+    """S^-1 (S if `forward`) of what enters a stage, patches put on the grid by hand."""
+    if case.prefix == "nchw":
+        return sampled(x, forward)
+    if case.prefix == "nhwc":
+        return sampled(x.permute(0, 3, 1, 2), forward).permute(0, 2, 3, 1)
+    k, (rows, columns) = int(case.prefix), case.grid
+    assert x.shape[1] == k + rows * columns
+    moved = torch.empty_like(x)
+    moved[:, :k] = x[:, :k]
+    maps = torch.stack([x[:, k + r * columns + c] for r in range(rows) for c in range(columns)], 2)
+    maps = sampled(maps.view(2, -1, rows, columns), forward)
+    for r in range(rows):
+        for c in range(columns):
+            moved[:, k + r * columns + c] = maps[:, :, r, c]
+    return moved
+
+
+def first(found: Any) -> Tensor:
+    return found if isinstance(found, Tensor) else found[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_stages(name: str) -> None:
+    case, model = CASES[name], make(name)
+    backbone = backbone_of(model)
+    assert type(backbone).__name__ == case.family
+    assert backbone.image(model).channels == 3
+    stages = {stage.name: stage for stage in backbone.stages(model)}
+    assert len(stages) == case.count
+    entered: dict[str, Tensor] = {}
+    for each in stages:
+        model.get_submodule(each).register_forward_pre_hook(
+            lambda _, args, each=each: entered.update({each: args[0]})
+        )
+    model(images(case.size))
+    assert list(entered) == list(stages)  # in order of execution, and all of them run
+    for each, stage in stages.items():
+        assert stage.channels == entered[each].shape[1 if case.prefix == "nchw" else -1]
+    assert stages[case.stage].channels == case.channels
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_warp_moves_the_patches_and_nothing_else(name: str) -> None:
+    """Invariant mode, against the unadapted model whose stage is fed by hand."""
+    case, model = CASES[name], make(name)
+    x = images(case.size)
+    fed: list[Tensor] = []
+
+    def by_hand(_: nn.Module, args: tuple[Any, ...]) -> Any:
+        fed.append(args[0])
+        return (reference(args[0], case), *args[1:])
+
+    plain = copy.deepcopy(model)
+    plain.get_submodule(case.stage).register_forward_pre_hook(by_hand)
+    with torch.no_grad():
+        untouched = model(x)
+        expected = plain(x)
+        adapted = lse_dec.adapt(model, case.stage, canonicalizer=Fixed)
+        entered: list[Tensor] = []
+        adapted.sites[case.stage].stage.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+        found = adapted(x)
+    torch.testing.assert_close(entered[0], reference(fed[0], case), atol=1e-5, rtol=1e-4)
+    if isinstance(case.prefix, int):
+        assert torch.equal(entered[0][:, : case.prefix], fed[0][:, : case.prefix])
+        assert (entered[0][:, case.prefix :] - fed[0][:, case.prefix :]).abs().max() > 0.1
+    assert type(found) is type(expected)
+    for key, value in tensors(expected).items():
+        torch.testing.assert_close(tensors(found)[key], value, atol=1e-4, rtol=1e-4)
+    # and the test can tell: without the warp the model answers differently
+    assert any((tensors(untouched)[k] - v).abs().max() > 1e-5 for k, v in tensors(expected).items())
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "merging" not in name])
+def test_equivariant_mode_puts_the_patches_back(name: str) -> None:
+    case, model = CASES[name], make(name)
+    x = images(case.size)
+    adapted = lse_dec.adapt(model, case.stage, canonicalizer=Fixed, mode="equivariant")
+    site = adapted.sites[case.stage]
+    entered: list[Tensor] = []
+    inner: list[Tensor] = []
+    outer: list[Tensor] = []
+    site.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    site.stage.register_forward_hook(lambda _, args, out: inner.append(first(out)))
+    site.register_forward_hook(lambda _, args, out: outer.append(first(out)))
+    with torch.no_grad():
+        adapted(x)
+    if inner[0].shape == entered[0].shape:  # Eq. 21 with the identity path kept
+        expected = entered[0] + reference(inner[0] - reference(entered[0], case), case, forward=True)
+        if isinstance(case.prefix, int):
+            expected[:, : case.prefix] = inner[0][:, : case.prefix]
+    else:  # a stage that makes the map smaller
+        half = case._replace(grid=tuple(n // 2 for n in case.grid))
+        expected = reference(inner[0], half, forward=True)
+    torch.testing.assert_close(outer[0], expected, atol=1e-5, rtol=1e-4)
+    assert (outer[0] - inner[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("mode", ["invariant", "equivariant"])
+@pytest.mark.parametrize("name", CASES)
+def test_life_of_an_adapted_model(name: str, mode: str, tmp_path: Path) -> None:
+    """Fresh: the identity. Stirred: gradients, observed, saved and loaded. Taken apart: bit for bit."""
+    case, model = CASES[name], make(name)
+    x, hugging_face = images(case.size), "Transformers" in case.family
+    names, hooks = [n for n, _ in model.named_modules()], _hooks(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    wanted = {"output_hidden_states": True} if hugging_face else {}
+    with torch.no_grad():
+        if hugging_face:
+            model(x, **wanted)  # installs transformers' own hooks
+            hooks = _hooks(model)
+        base = model(x, **wanted)
+        sites = ["image", case.stage]
+        adapted = lse_dec.adapt(model, sites, mode=mode, rule="compose", steps=2, segments=4)
+        fresh = adapted(pixel_values=x, **wanted) if hugging_face else adapted(x)
+        assert type(fresh) is type(base)
+        assert tensors(fresh).keys() == tensors(base).keys()
+        for key, value in tensors(base).items():
+            assert (tensors(fresh)[key] - value).abs().max() < 1e-3 * max(1.0, float(value.abs().max())), key
+        for canonicalizer in adapted.canonicalizers.values():
+            canonicalizer.update.head.weight.normal_(std=2.0)
+    with lse_dec.observe(adapted) as found:
+        out = adapted(x, **wanted)
+    assert list(found) == sites
+    assert all((site.warp.x.values - site.warp.x.knots).abs().max() > 1e-3 for site in found.values())
+    sum(v.square().mean() for v in tensors(out).values() if v.requires_grad).backward()
+    for part, p in adapted.named_parameters():
+        if ".canonicalizer." in part:
+            assert p.grad is not None, part
+            assert p.grad.isfinite().all(), part
+    lse_dec.save(adapted, tmp_path)
+    again = lse_dec.load(tmp_path, make(name)).eval()
+    with torch.no_grad():
+        stirred = tensors(adapted(x, **wanted))
+        for key, value in tensors(again(x, **wanted)).items():
+            assert torch.equal(value, stirred[key]), key
+        copied = pickle.loads(pickle.dumps(adapted)) if not hugging_face else copy.deepcopy(adapted)
+        assert torch.equal(next(iter(tensors(copied(x)).values())), next(iter(tensors(adapted(x)).values())))
+    back = lse_dec.unadapt(adapted)
+    assert back is model
+    assert [n for n, _ in back.named_modules()] == names
+    assert _hooks(back) == hooks
+    assert all(torch.equal(v, before[k]) for k, v in back.state_dict().items())
+    with torch.no_grad():
+        for key, value in tensors(back(x, **wanted)).items():
+            assert torch.equal(value, tensors(base)[key]), key
+
+
+def _hooks(model: nn.Module) -> list[int]:
+    return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+
+# sizes, and what transformers' models give beside scores ---------------------------------------------
+
+
+def grid_of(adapted: lse_dec.AdaptedModel) -> tuple[int, int]:
+    (site,) = adapted.sites.values()
+    return site.where.layout.grid
+
+
+@pytest.mark.parametrize("mode", ["invariant", "equivariant"])
+def test_grids_follow_the_image(mode: str) -> None:
+    options: dict[str, Any] = {"canonicalizer": Fixed, "mode": mode}
+    with torch.no_grad():
+        vit = lse_dec.adapt(make("vit"), "vit.layers.0", **options)
+        assert vit(images(48, 24), interpolate_pos_encoding=True).logits.shape == (2, 5)
+        assert grid_of(vit) == (6, 3)
+        dino = lse_dec.adapt(make("dinov2-registers"), "dinov2_with_registers.encoder.layer.0", **options)
+        assert dino(images(32, 64)).logits.shape == (2, 5)
+        assert grid_of(dino) == (4, 8)
+        swin = lse_dec.adapt(make("swin"), "swin.encoder.layers.1", **options)
+        out = swin(images(90, 70), output_hidden_states=True)  # 23 x 18 patches, 12 x 9, 6 x 5
+        assert [state.shape[1] for state in out.hidden_states] == [23 * 18, 12 * 9, 6 * 5, 6 * 5]
+        assert grid_of(swin) == (12, 9)
+        seg = lse_dec.adapt(make("segformer-dense"), "segformer.stages.1.blocks.1", **options)
+        assert seg(images(64, 96)).logits.shape == (2, 5, 16, 24)
+        assert grid_of(seg) == (8, 12)
+
+
+def test_what_is_no_picture_is_left_alone_and_what_is_goes_back() -> None:
+    """Equivariant at the image: every map and every token among the outputs, no attention weights."""
+    x = images(64)
+    canonical = sampled(x, forward=False)
+    for name in ("swin", "segformer-dense"):
+        model = make(name)
+        model.set_attn_implementation("eager")
+        wanted = {"output_hidden_states": True, "output_attentions": True}
+        with torch.no_grad():
+            plain = model(canonical, **wanted)
+            found = lse_dec.adapt(model, "image", canonicalizer=Fixed, mode="equivariant")(x, **wanted)
+        for ours, theirs in zip(found.attentions, plain.attentions, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        maps = "reshaped_hidden_states" if name == "swin" else "hidden_states"
+        for ours, theirs in zip(found[maps], plain[maps], strict=True):
+            torch.testing.assert_close(ours, sampled(theirs, forward=True), atol=1e-4, rtol=1e-4)
+        if name == "swin":  # the same as tokens
+            for tokens, ours in zip(found.hidden_states, found[maps], strict=True):
+                torch.testing.assert_close(tokens, ours.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+        else:
+            torch.testing.assert_close(
+                found.logits, sampled(plain.logits, forward=True), atol=1e-4, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "swin"])
+def test_hidden_states_are_what_the_model_hands_on(name: str) -> None:
+    """transformers listens to the layers; in equivariant mode it hears what the next layer gets."""
+    case, x = CASES[name], images(CASES[name].size)
+    adapted = lse_dec.adapt(make(name), case.stage, canonicalizer=Fixed, mode="equivariant")
+    given: list[Tensor] = []
+    adapted.sites[case.stage].register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    outer: list[Tensor] = []
+    adapted.sites[case.stage].register_forward_hook(lambda _, args, out: outer.append(first(out)))
+    with torch.no_grad():
+        states = adapted(x, output_hidden_states=True).hidden_states
+    assert len(states) == len(backbone_of(make(name)).stages(make(name))) + 1
+    assert torch.equal(states[1], given[0])
+    assert torch.equal(states[2], outer[0])
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_weights_pass(implementation: str) -> None:
+    model = make("vit")
+    model.set_attn_implementation(implementation)
+    adapted = lse_dec.adapt(model, ["image", "vit.layers.0"], mode="equivariant")
+    with torch.no_grad():
+        out = adapted(images(), output_attentions=implementation == "eager", return_dict=True)
+    assert (out.attentions is not None) == (implementation == "eager")
+
+
+def test_inside_a_module_of_ones_own() -> None:
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = make("vit-bare")
+            self.head = nn.Linear(24, 3)
+
+        def forward(self, pixel_values: Tensor) -> Tensor:
+            return self.head(self.backbone(pixel_values=pixel_values).pooler_output)
+
+    model, x = Mine().eval(), images()
+    with torch.no_grad():
+        expected = model(x)
+        adapted = lse_dec.adapt(model)
+        assert list(adapted.sites) == ["image", "backbone.layers.0"]
+        assert torch.allclose(adapted(pixel_values=x), expected, atol=1e-5)
+
+
+def test_gradient_checkpointing_of_transformers() -> None:
+    def gradients(adapted: lse_dec.AdaptedModel) -> dict[str, Tensor]:
+        adapted.zero_grad()
+        adapted(pixel_values=images(), labels=torch.tensor([1, 2])).loss.backward()
+        return {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
+
+    adapted = lse_dec.adapt(make("vit"), ["image", "vit.layers.0"], steps=2).train()
+    with torch.no_grad():
+        for canonicalizer in adapted.canonicalizers.values():
+            canonicalizer.update.head.weight.normal_(std=2.0)
+    for module in adapted.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    plain = gradients(adapted)
+    adapted.base.gradient_checkpointing_enable({"use_reentrant": False})
+    saved = gradients(adapted)
+    assert plain.keys() == saved.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(saved[name], gradient, msg=name)
+
+
+def test_compiles() -> None:
+    adapted = lse_dec.adapt(make("vit"), ["image", "vit.layers.0"], solver="naive", steps=1)
+    with torch.no_grad():
+        expected = adapted(pixel_values=images()).logits
+        compiled = torch.compile(adapted, backend="eager")
+        assert torch.allclose(compiled(pixel_values=images()).logits, expected, atol=1e-6)
+
+
+def test_wrong_grid_is_one_line() -> None:
+    adapted = lse_dec.adapt(make("vit"), "vit.layers.0")
+    with pytest.raises(ShapeError, match="20 tokens are not 1 prefix tokens and a 4 x 4 grid"):
+        adapted.sites["vit.layers.0"](torch.zeros(2, 20, 24))
+    seg = lse_dec.adapt(make("segformer"), "segformer.stages.0.blocks.0")
+    with pytest.raises(ShapeError, match="unknown before the model has seen an image"):
+        seg.sites["segformer.stages.0.blocks.0"](torch.zeros(2, 16, 8), 4, 4)
+
+
+def test_no_library_is_imported_to_look() -> None:
+    code = (
+        "import sys, torch.nn as nn\n"
+        "from lse_dec.backbones import backbone_of\n"
+        "backbone_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))\n"
+        "assert not {'transformers', 'torchvision'} & set(sys.modules), 'imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_stages_are_plain_descriptions() -> None:
+    stage = backbone_of(make("vit")).stages(make("vit"))[0]
+    assert isinstance(stage, Stage)
+    assert stage.layout.grid == (4, 4)
