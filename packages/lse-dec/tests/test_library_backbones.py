@@ -21,6 +21,16 @@ from lse_core.errors import ShapeError
 from lse_dec.backbones import Stage, backbone_of
 from lse_dec.canonicalizers import Canonicalization
 
+FIVE = int(transformers.__version__.split(".")[0]) >= 5
+"""Release 5 named some modules anew; both are known."""
+LAYERS = "layers" if FIVE else "encoder.layer"
+
+
+def block(stage: int, layer: int) -> str:
+    """SegFormer's layer."""
+    return f"segformer.stages.{stage}.blocks.{layer}" if FIVE else f"segformer.encoder.block.{stage}.{layer}"
+
+
 TOKENS = {
     "image_size": 32,
     "patch_size": 8,
@@ -92,15 +102,15 @@ CASES = {
     ),
     "vit": Case(
         hugging("ViTForImageClassification", "ViTConfig", **TOKENS, intermediate_size=48),
-        "TransformersViT", "vit.layers.1", 2, 24, (4, 4), 1,
+        "TransformersViT", f"vit.{LAYERS}.1", 2, 24, (4, 4), 1,
     ),
     "vit-bare": Case(
         hugging("ViTModel", "ViTConfig", **TOKENS, intermediate_size=48),
-        "TransformersViT", "layers.0", 2, 24, (4, 4), 1,
+        "TransformersViT", f"{LAYERS}.0", 2, 24, (4, 4), 1,
     ),
     "deit": Case(
         hugging("DeiTForImageClassificationWithTeacher", "DeiTConfig", **TOKENS, intermediate_size=48),
-        "TransformersViT", "deit.layers.1", 2, 24, (4, 4), 2,
+        "TransformersViT", f"deit.{LAYERS}.1", 2, 24, (4, 4), 2,
     ),
     "dinov2": Case(
         hugging("Dinov2ForImageClassification", "Dinov2Config", **TOKENS, mlp_ratio=2),
@@ -121,11 +131,11 @@ CASES = {
     ),
     "segformer": Case(
         hugging("SegformerForImageClassification", "SegformerConfig", **SEGFORMER),
-        "TransformersSegFormer", "segformer.stages.1.blocks.1", 5, 16, (8, 8), 0, 64,
+        "TransformersSegFormer", block(1, 1), 5, 16, (8, 8), 0, 64,
     ),
     "segformer-dense": Case(
         hugging("SegformerForSemanticSegmentation", "SegformerConfig", **SEGFORMER),
-        "TransformersSegFormer", "segformer.stages.1.blocks.0", 5, 16, (8, 8), 0, 64,
+        "TransformersSegFormer", block(1, 0), 5, 16, (8, 8), 0, 64,
     ),
 }  # fmt: skip
 
@@ -335,7 +345,7 @@ def grid_of(adapted: lse_dec.AdaptedModel) -> tuple[int, int]:
 def test_grids_follow_the_image(mode: str) -> None:
     options: dict[str, Any] = {"canonicalizer": Fixed, "mode": mode}
     with torch.no_grad():
-        vit = lse_dec.adapt(make("vit"), "vit.layers.0", **options)
+        vit = lse_dec.adapt(make("vit"), f"vit.{LAYERS}.0", **options)
         assert vit(images(48, 24), interpolate_pos_encoding=True).logits.shape == (2, 5)
         assert grid_of(vit) == (6, 3)
         dino = lse_dec.adapt(make("dinov2-registers"), "dinov2_with_registers.encoder.layer.0", **options)
@@ -345,7 +355,7 @@ def test_grids_follow_the_image(mode: str) -> None:
         out = swin(images(90, 70), output_hidden_states=True)  # 23 x 18 patches, 12 x 9, 6 x 5
         assert [state.shape[1] for state in out.hidden_states] == [23 * 18, 12 * 9, 6 * 5, 6 * 5]
         assert grid_of(swin) == (12, 9)
-        seg = lse_dec.adapt(make("segformer-dense"), "segformer.stages.1.blocks.1", **options)
+        seg = lse_dec.adapt(make("segformer-dense"), block(1, 1), **options)
         assert seg(images(64, 96)).logits.shape == (2, 5, 16, 24)
         assert grid_of(seg) == (8, 12)
 
@@ -378,6 +388,8 @@ def test_what_is_no_picture_is_left_alone_and_what_is_goes_back() -> None:
 @pytest.mark.parametrize("name", ["vit", "dinov2", "swin"])
 def test_hidden_states_are_what_the_model_hands_on(name: str) -> None:
     """transformers listens to the layers; in equivariant mode it hears what the next layer gets."""
+    if name == "vit" and not FIVE:
+        pytest.skip("release 4 replaces the layer's own forward while it listens, which no site can follow")
     case, x = CASES[name], images(CASES[name].size)
     adapted = lse_dec.adapt(make(name), case.stage, canonicalizer=Fixed, mode="equivariant")
     given: list[Tensor] = []
@@ -395,7 +407,7 @@ def test_hidden_states_are_what_the_model_hands_on(name: str) -> None:
 def test_attention_weights_pass(implementation: str) -> None:
     model = make("vit")
     model.set_attn_implementation(implementation)
-    adapted = lse_dec.adapt(model, ["image", "vit.layers.0"], mode="equivariant")
+    adapted = lse_dec.adapt(model, ["image", f"vit.{LAYERS}.0"], mode="equivariant")
     with torch.no_grad():
         out = adapted(images(), output_attentions=implementation == "eager", return_dict=True)
     assert (out.attentions is not None) == (implementation == "eager")
@@ -415,7 +427,7 @@ def test_inside_a_module_of_ones_own() -> None:
     with torch.no_grad():
         expected = model(x)
         adapted = lse_dec.adapt(model)
-        assert list(adapted.sites) == ["image", "backbone.layers.0"]
+        assert list(adapted.sites) == ["image", f"backbone.{LAYERS}.0"]
         assert torch.allclose(adapted(pixel_values=x), expected, atol=1e-5)
 
 
@@ -425,7 +437,7 @@ def test_gradient_checkpointing_of_transformers() -> None:
         adapted(pixel_values=images(), labels=torch.tensor([1, 2])).loss.backward()
         return {n: p.grad.clone() for n, p in adapted.named_parameters() if p.grad is not None}
 
-    adapted = lse_dec.adapt(make("vit"), ["image", "vit.layers.0"], steps=2).train()
+    adapted = lse_dec.adapt(make("vit"), ["image", f"vit.{LAYERS}.0"], steps=2).train()
     with torch.no_grad():
         for canonicalizer in adapted.canonicalizers.values():
             canonicalizer.update.head.weight.normal_(std=2.0)
@@ -441,7 +453,7 @@ def test_gradient_checkpointing_of_transformers() -> None:
 
 
 def test_compiles() -> None:
-    adapted = lse_dec.adapt(make("vit"), ["image", "vit.layers.0"], solver="naive", steps=1)
+    adapted = lse_dec.adapt(make("vit"), ["image", f"vit.{LAYERS}.0"], solver="naive", steps=1)
     with torch.no_grad():
         expected = adapted(pixel_values=images()).logits
         compiled = torch.compile(adapted, backend="eager")
@@ -449,12 +461,12 @@ def test_compiles() -> None:
 
 
 def test_wrong_grid_is_one_line() -> None:
-    adapted = lse_dec.adapt(make("vit"), "vit.layers.0")
+    adapted = lse_dec.adapt(make("vit"), f"vit.{LAYERS}.0")
     with pytest.raises(ShapeError, match="20 tokens are not 1 prefix tokens and a 4 x 4 grid"):
-        adapted.sites["vit.layers.0"](torch.zeros(2, 20, 24))
-    seg = lse_dec.adapt(make("segformer"), "segformer.stages.0.blocks.0")
+        adapted.sites[f"vit.{LAYERS}.0"](torch.zeros(2, 20, 24))
+    seg = lse_dec.adapt(make("segformer"), block(0, 0))
     with pytest.raises(ShapeError, match="unknown before the model has seen an image"):
-        seg.sites["segformer.stages.0.blocks.0"](torch.zeros(2, 16, 8), 4, 4)
+        seg.sites[block(0, 0)](torch.zeros(2, 16, 8), 4, 4)
 
 
 def test_no_library_is_imported_to_look() -> None:
