@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from lse_dec.hub import HubModel
 from lse_dec.settings import build, takes
 from lse_dec.sites import MODES, CanonicalizedStage
 
-__all__ = ["AdaptedModel", "adapt", "observe", "unadapt"]
+__all__ = ["AdaptedModel", "adapt", "observe", "unadapt", "without_gradient"]
 
 
 _ITERATION = {"rule": "residual", "solver": "anderson", "steps": 5}
@@ -79,6 +79,16 @@ class AdaptedModel(HubModel, nn.Module):
                 if name != IMAGE:
                     _put(base, name, site)
 
+    @contextmanager
+    def canonicalizers_held(self) -> Iterator[None]:
+        """No gradient for the canonicalizers' parameters from what is computed in the block.
+
+        For the loss of a task, where canonicalizers are to learn from `lse_dec.equivariance_loss` alone.
+        Gradients still pass through the canonicalizers to what is before them.
+        """
+        with without_gradient(self.canonicalizer_parameters()):
+            yield
+
     def canonicalizer_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the canonicalizers alone, for an optimiser group of their own."""
         for canonicalizer in self.canonicalizers.values():
@@ -114,6 +124,19 @@ class AdaptedModel(HubModel, nn.Module):
             if name == "model":
                 raise
             return getattr(self.model, name)
+
+
+@contextmanager
+def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """No gradient for these parameters from what is computed in the block."""
+    wanted = [p for p in parameters if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
 
 
 def adapt(

@@ -15,7 +15,7 @@ from lse_core.layouts import NCHW, NHWC, Layout, Tokens
 from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
-__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
+__all__ = ["Seen", "evaluating", "image_sizes", "layout_of", "probe"]
 
 BATCH = 2  # tells a batch of windows from a batch of maps
 
@@ -99,7 +99,7 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
     handles = [m.register_forward_pre_hook(before) for m in names]
     handles += [m.register_forward_hook(after, with_kwargs=True) for m in names]
     try:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             call_with(model, x)
     finally:
         for handle in handles:
@@ -109,7 +109,8 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode while the block runs; every module's own mode comes back after it."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
