@@ -19,6 +19,7 @@ import lse_dec
 from lse_core import SeparableWarp
 from lse_core.errors import ShapeError
 from lse_dec.backbones import Stage, backbone_of
+from lse_dec.backbones.probe import probe
 from lse_dec.canonicalizers import Canonicalization
 
 FIVE = int(transformers.__version__.split(".")[0]) >= 5
@@ -481,6 +482,15 @@ def test_no_library_is_imported_to_look() -> None:
 
 
 def test_stages_are_plain_descriptions() -> None:
-    stage = backbone_of(make("vit")).stages(make("vit"))[0]
+    model = make("vit")
+    stage = backbone_of(model).stages(model)[0]
     assert isinstance(stage, Stage)
     assert stage.layout.grid == (4, 4)
+    assert [backbone_of(make(n)).image(make(n)).size for n in ("vit", "deit", "tv-vit")] == [(32, 32)] * 3
+    assert backbone_of(make("dinov2")).image(make("dinov2")).size is None
+
+
+def test_a_dry_run_finds_the_size() -> None:
+    for name in ("vit", "tv-vit", "swin"):
+        size = CASES[name].size
+        assert probe(make(name))[""].shape == (2, 3, size, size)

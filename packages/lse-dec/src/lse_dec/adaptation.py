@@ -158,9 +158,9 @@ def adapt(
     result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
 
     Args:
-        model: any model; timm's families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet, torchvision's of
-            ViT, Swin, ResNet and ConvNeXt, and transformers' of ViT, DeiT, DINOv2, Swin and SegFormer are known
-            by heart, the stages of others are found by a dry run.
+        model: any model; timm's families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet, torchvision's
+            of ViT, Swin, ResNet and ConvNeXt, and transformers' of ViT, DeiT, DINOv2, Swin and SegFormer
+            are known by heart, the stages of others are found by a dry run.
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.

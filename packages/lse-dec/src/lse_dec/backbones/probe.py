@@ -71,8 +71,10 @@ def probe(model: nn.Module, size: tuple[int, int] | None = None) -> dict[str, Se
 def image_sizes(model: Any) -> list[tuple[int, int]]:
     """Sizes of images to try, most likely first."""
     found = [getattr(m, "img_size", None) for m in (model, getattr(model, "patch_embed", None))]
+    # torchvision's ViT, transformers' models
+    found += [getattr(m, "image_size", None) for m in (model, getattr(model, "config", None))]
     found.append((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (0,))[1:])
-    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in found if s]
+    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in found if isinstance(s, int | tuple | list)]
     return list(dict.fromkeys([*(s for s in sizes if len(s) == 2), (224, 224), (64, 64), (32, 32)]))
 
 

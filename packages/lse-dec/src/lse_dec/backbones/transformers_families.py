@@ -74,10 +74,16 @@ class TransformersViT(_Layers):
     )
 
     def image(self, model: nn.Module) -> Stage:
-        """The image; hidden states, if the model gives them, are tokens."""
-        layout = self._layout(model)
+        """The image; hidden states, if the model gives them, are tokens.
+
+        DINOv2 takes images of any size, the others of theirs alone unless they are asked to interpolate.
+        """
+        layout, embeddings = self._layout(model), _found(model, self.embeddings)[0][1]
+        size = (
+            None if is_a(embeddings, *self.embeddings[2:]) else tuple(embeddings.patch_embeddings.image_size)
+        )
         channels = first_convolution(model).in_channels
-        return Stage(IMAGE, channels, NCHW(), layout, watch=layout.watch, outputs=_OUTPUTS)
+        return Stage(IMAGE, channels, NCHW(), layout, size, layout.watch, _OUTPUTS)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         """The layers; releases of transformers before 5 have them give attention weights too."""
