@@ -453,12 +453,20 @@ def test_gradient_checkpointing_of_transformers() -> None:
         torch.testing.assert_close(saved[name], gradient, msg=name)
 
 
-def test_compiles() -> None:
-    adapted = lse_dec.adapt(make("vit"), ["image", f"vit.{LAYERS}.0"], solver="naive", steps=1)
+@pytest.mark.parametrize(("name", "widths"), [("tv-vit", [32]), ("dinov2", [32, 64]), ("swin", [64])])
+def test_compiles_whole(name: str, widths: list[int]) -> None:
+    case = CASES[name]
+    options: dict[str, Any] = {"solver": "naive", "steps": 1, "mode": "equivariant"}
+    adapted = lse_dec.adapt(make(name), ["image", case.stage], **options)
     with torch.no_grad():
-        expected = adapted(pixel_values=images()).logits
-        compiled = torch.compile(adapted, backend="eager")
-        assert torch.allclose(compiled(pixel_values=images()).logits, expected, atol=1e-6)
+        for canonicalizer in adapted.canonicalizers.values():
+            canonicalizer.update.head.weight.normal_(std=2.0)
+        compiled = torch.compile(adapted, backend="eager", fullgraph=True)
+        for width in widths:
+            x = images(case.size, width)
+            found, expected = tensors(compiled(x)), tensors(adapted(x))
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_grid_is_one_line() -> None:
