@@ -130,6 +130,14 @@ CASES = {
         hugging("Swinv2ForImageClassification", "Swinv2Config", **WINDOWS),
         "TransformersSwin", "swinv2.encoder.layers.1", 3, 24, (8, 8), 0, 64,
     ),
+    "dinov2-backbone": Case(
+        hugging("Dinov2Backbone", "Dinov2Config", **TOKENS, mlp_ratio=2, out_features=["stage1", "stage2"]),
+        "TransformersViT", "encoder.layer.0", 2, 24, (4, 4), 1,
+    ),
+    "swin-backbone": Case(
+        hugging("SwinBackbone", "SwinConfig", **WINDOWS, out_features=["stage2", "stage3"]),
+        "TransformersSwin", "swin.encoder.layers.1" if FIVE else "encoder.layers.1", 3, 24, (8, 8), 0, 64,
+    ),
     "segformer": Case(
         hugging("SegformerForImageClassification", "SegformerConfig", **SEGFORMER),
         "TransformersSegFormer", block(1, 1), 5, 16, (8, 8), 0, 64,
@@ -359,6 +367,32 @@ def test_grids_follow_the_image(mode: str) -> None:
         seg = lse_dec.adapt(make("segformer-dense"), block(1, 1), **options)
         assert seg(images(64, 96)).logits.shape == (2, 5, 16, 24)
         assert grid_of(seg) == (8, 12)
+
+
+@pytest.mark.parametrize("name", ["dinov2-backbone", "swin-backbone"])
+def test_feature_maps_go_back(name: str) -> None:
+    """Equivariant, at the image and at a stage: the maps that a detector or a decoder would get."""
+    case, x = CASES[name], images(CASES[name].size)
+    with torch.no_grad():
+        plain = make(name)(sampled(x, forward=False)).feature_maps
+        found = lse_dec.adapt(make(name), "image", canonicalizer=Fixed, mode="equivariant")(x).feature_maps
+        for ours, theirs in zip(found, plain, strict=True):
+            torch.testing.assert_close(ours, sampled(theirs, forward=True), atol=1e-4, rtol=1e-4)
+        adapted = lse_dec.adapt(make(name), case.stage, canonicalizer=Fixed, mode="equivariant")
+        outer: list[Tensor] = []
+        adapted.sites[case.stage].register_forward_hook(
+            lambda _, args, out: outer.append(out if name.startswith("dinov2") else out[1])
+        )
+        maps = adapted(x).feature_maps
+        # the first map is what the site gave, normalised
+        (given,) = outer
+        if name == "dinov2-backbone":
+            expected = adapted.layernorm(given)[:, 1:]
+        else:
+            tokens = given if given.ndim == 3 else given.flatten(2).transpose(1, 2)
+            expected = adapted.hidden_states_norms["stage2"](tokens)
+    expected = expected.transpose(1, 2).unflatten(2, case.grid)
+    torch.testing.assert_close(maps[0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_no_picture_is_left_alone_and_what_is_goes_back() -> None:

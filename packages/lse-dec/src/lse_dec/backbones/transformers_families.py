@@ -116,7 +116,7 @@ class TransformersSwin(_Layers):
         channels = first_convolution(model).in_channels
         backbones = (_class("swin", "SwinBackbone"), _class("swinv2", "Swinv2Backbone"))
         outputs = dict(_OUTPUTS)
-        if is_a(model, *backbones):
+        if is_a(model, *backbones) and _gives_maps(_found(model, self.layers)[0][1]):
             outputs["hidden_states"] = NCHW()
         return Stage(IMAGE, channels, NCHW(), layout, watch=layout.watch, outputs=outputs)
 
@@ -127,8 +127,8 @@ class TransformersSwin(_Layers):
             layout = self._layout(model, k, 1)
             channels = stage.blocks[0].layernorm_before.normalized_shape[0]
             # (tokens, a map, attention weights); before release 5 (tokens, tokens, grids, attention weights)
-            maps = hasattr(stage, "get_reshaped_hidden_states")
-            outputs: dict[str | int, Layout | None] = {1: NCHW(), 2: None} if maps else {3: None}
+            maps: dict[str | int, Layout | None] = {1: NCHW(), 2: None}
+            outputs: dict[str | int, Layout | None] = maps if _gives_maps(stage) else {3: None}
             watch = partial(_Watched, layout, name)
             found.append(Stage(name, channels, layout, layout, watch=watch, outputs=outputs))
         return found
@@ -137,6 +137,11 @@ class TransformersSwin(_Layers):
         name, embeddings = _found(model, self.embeddings)[0]
         convolution = _within(name, "patch_embeddings.projection")
         return VaryingTokens(0, convolution, grid=embeddings.patch_grid, level=level, halvings=halvings)
+
+
+def _gives_maps(stage: nn.Module) -> bool:
+    """Whether a stage of Swin gives a map beside its tokens, as it does since release 5."""
+    return hasattr(stage, "get_reshaped_hidden_states")
 
 
 class TransformersSegFormer(_Layers):
@@ -181,6 +186,7 @@ class _Watched:
     Since release 5, transformers collects hidden states and attention weights with forward hooks on the
     layers. A layer behind a site would tell them its canonical input and, in equivariant mode, an output that
     was not yet warped back; so such a hook moves to the site, which gives what the rest of the model gets.
+    (Release 4 has some layers replace their forward for this; there the layer's own output is what is told.)
     """
 
     def __init__(self, layout: VaryingTokens, name: str, model: nn.Module) -> None:
