@@ -59,6 +59,12 @@ def lse_backbones() -> Mapping[str, Any]:
         "pvt": backbones.PVT(),
         "resnet": backbones.ResNet(),
         "swin": backbones.Swin(),
+        "torchvision.convnext": backbones.TorchvisionConvNeXt(),
+        "torchvision.swin": backbones.TorchvisionSwin(),
+        "torchvision.vit": backbones.TorchvisionViT(),
+        "transformers.segformer": backbones.TransformersSegFormer(),
+        "transformers.swin": backbones.TransformersSwin(),
+        "transformers.vit": backbones.TransformersViT(),
         "vit": backbones.ViT(),
     }
 
