@@ -37,7 +37,6 @@ class AdaptedModel(HubModel, nn.Module):
         model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
         mode: "invariant" or "equivariant".
         settings: what `adapt` was asked for, as plain values where they were plain.
-        made_with: keywords of `timm.create_model` for the base, where a checkpoint told them.
     """
 
     def __init__(self, model: nn.Module, mode: str, settings: Mapping[str, Any]) -> None:
@@ -47,7 +46,6 @@ class AdaptedModel(HubModel, nn.Module):
         self.settings = dict(settings)
         self.entrance: Entrance | None = None
         self._entry = first_parameter(model)
-        self.made_with: dict[str, Any] | None = None
         self.names: list[str] = []
         self.handles: list[Removable] = []
 

@@ -155,7 +155,7 @@ class Prepare(nn.Module):
     def __init__(self, raw: RawPictures) -> None:
         super().__init__()
         self.raw = raw
-        self.half = 0.5  # rounds to the nearest level
+        self.offset = 0.5  # rounds to the nearest level
         for axis, name in enumerate(("along_y", "along_x")):
             weights = _weights(raw, axis)
             self.register_buffer(name, weights if axis == 0 else weights.T.contiguous(), persistent=False)
@@ -181,8 +181,8 @@ class Prepare(nn.Module):
         if self.raw.layout == "nhwc":
             x = x.permute(0, 3, 1, 2)
         # bicubic weights overshoot at edges; pictures are cut to their range after each axis, x first
-        x = ((x @ self.along_x) + self.half).floor().clamp(0.0, 255.0)
-        x = ((self.along_y @ x) + self.half).floor().clamp(0.0, 255.0)
+        x = ((x @ self.along_x) + self.offset).floor().clamp(0.0, 255.0)
+        x = ((self.along_y @ x) + self.offset).floor().clamp(0.0, 255.0)
         return x * self.factor + self.shift
 
 

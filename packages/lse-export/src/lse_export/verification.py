@@ -369,13 +369,13 @@ def _shake(model: nn.Module, pair: _Pair) -> float:
 def _shake_levels(model: Any, pair: _Pair) -> float:
     """The same for raw pictures: their levels are whole, but resizing may round to either of two."""
     prepare: Prepare = model[0]
-    moved, half = 0.0, prepare.half
+    moved, offset = 0.0, prepare.offset
     try:
         for sign in (1.0, -1.0):
             # a level is a sum of dozens of products
-            prepare.half = half + sign * 8.0 * ROUNDING * 255.0
+            prepare.offset = offset + sign * 8.0 * ROUNDING * 255.0
             out = Unrolled(model)(pair.image)[pair.index].cpu()
             moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
     finally:
-        prepare.half = half
+        prepare.offset = offset
     return moved
