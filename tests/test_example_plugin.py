@@ -177,8 +177,8 @@ def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str]
     lines = [
         "train run.yaml --out run --json",
         "evaluate run --json",
-        "export onnx run/model --out model.onnx --size 32 32 --json",
-        "export verify model.onnx run/model --size 32 32 --json",
+        "export onnx run --out model.onnx --json",
+        "export verify model.onnx run --json",
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
@@ -198,7 +198,7 @@ def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str]
     assert "heavyball" in exported["metadata"]["lse.solver"].lower()
     assert verified["ok"]
     settings = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert settings["plugins"] == {
+    assert settings["adapt"]["plugins"] == {
         "canonicalizer:weigh": "lse-example",
         "solver:heavyball": "lse-example",
         "update:residual": "lse-dec",
