@@ -183,6 +183,11 @@ BROKEN = {
     "lost weights": Broken(
         with_missing_weights, "onnxruntime", "external-data", "weights.bin", "missing"
     ),
+    "weights of eight bits": Broken(
+        lambda p: build(p, [node("DequantizeLinear", "w s", "v"), node("Conv", "x v")],
+                        constants={"w": np.full((4, 3, 1, 1), 127, np.int8), "s": np.array(0.1, np.float32)}),
+        "onnxruntime", "saturation", "my_Conv", "without VNNI", "warning",
+    ),
     "loop": Broken(with_loop, "tensorrt10", "control-flow", "my_Loop", "unroll", "warning"),
 }  # fmt: skip
 

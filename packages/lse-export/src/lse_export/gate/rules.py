@@ -10,6 +10,7 @@ from lse_export.gate.graph import Model, attribute
 from lse_export.gate.problem import Problem, Rule, at
 from lse_export.gate.tables import Table
 from lse_export.gate.traps import TRAPS
+from lse_export.saturation import overflowing
 
 __all__ = ["RULES", "rules_for"]
 
@@ -133,6 +134,19 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
         )  # fmt: skip
 
 
+def saturation(model: Model, table: Table) -> Iterator[Problem]:
+    """Eight-bit weights that overflow in ONNX Runtime's kernels on some CPUs: one warning for the file."""
+    if table.target != "onnxruntime":
+        return
+    layers = overflowing(model.proto)
+    if layers:
+        yield Problem(
+            "saturation", layers[0], "",
+            f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions",
+            "quantize with 7-bit weights (reduce_range), as lse export onnx does", "warning",
+        )  # fmt: skip
+
+
 RULES: tuple[Rule, ...] = (
     external_data,
     valid,
@@ -142,6 +156,7 @@ RULES: tuple[Rule, ...] = (
     mixed,
     attributes,
     control_flow,
+    saturation,
 )
 """Rules for every target in the order in which they are reported; TensorRT's own come after them."""
 
