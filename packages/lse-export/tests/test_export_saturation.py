@@ -71,7 +71,7 @@ def products(proto: onnx.ModelProto, x: Tensor, *, cut_off: bool) -> np.ndarray:
 
 
 def cpu_overflows() -> bool | None:
-    """Whether this CPU multiplies eight bits by the instruction that overflows; None where torch cannot say."""
+    """Whether this CPU multiplies eight bits by what overflows; None where torch cannot say."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # only newer torch has it
     if not capabilities.get("avx2"):
         return None
