@@ -80,13 +80,16 @@ class Judge:
         return self._reads(proto)
 
     def dequantizes(self, kind: str) -> bool:
-        """Whether it reads a DequantizeLinear of a type, with a scale and no zero point."""
+        """Whether it reads a DequantizeLinear of a type, after a QuantizeLinear; the zero point is 0."""
         number = TensorProto.DataType.Value(kind)
         graph = helper.make_graph(
-            [helper.make_node("DequantizeLinear", ["x", "scale"], ["y"])], "g",
-            [helper.make_tensor_value_info("x", number, [4, 4])],
+            [
+                helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+                helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+            ], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-            [helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5])],
+            [helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]), helper.make_tensor("zero", number, [], [0])],
         )  # fmt: skip
         return self._reads(
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)

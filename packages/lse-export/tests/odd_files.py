@@ -356,7 +356,9 @@ FINE = {
         p, [node("TopK", "x k", "y i")], inputs={"x": (F32, [2, 9000])}, constants={"k": np.array([3840])},
         outputs={"y": (F32, list("ab")), "i": (I64, list("ab"))}),
     "an operator of ONNX Runtime": lambda p: build(
-        p, [helper.make_node("FastGelu", ["x"], ["y"], name="my_FastGelu", domain="com.microsoft")],
+        p, [helper.make_node("Gelu", ["x"], ["y"], name="my_Gelu", domain="com.microsoft")],
         domains=("com.microsoft",)),
+    "a name of ONNX in another domain": lambda p: build(
+        p, [helper.make_node("Relu", ["x"], ["y"], name="my_Relu", domain="acme")], domains=("acme",)),
 }  # fmt: skip
 """Files that TensorRT for RTX builds, near the edge of what it refuses."""
