@@ -89,7 +89,10 @@ class Judge:
             ], "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-            [helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]), helper.make_tensor("zero", number, [], [0])],
+            [
+                helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]),
+                helper.make_tensor("zero", number, [], [0]),
+            ],
         )  # fmt: skip
         return self._reads(
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)

@@ -284,8 +284,8 @@ def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
 def test_layers_that_cannot_be_read_are_left_out() -> None:
     text = (
         "Layers:\nName: a, LayerType: kgen, Inputs: [ { Name: x, Dimensions: [], Strides: [], "
-        "Datatype: Half, Format: row major }], Constants: [], Outputs: [], TacticName: t, StreamId: 1, EventId: 2, "
-        "Metadata: [ONNX Layer: p/q_0][ONNX Layer: r]\n\nI/O Tensors:\n Name: x, IOMode: Input"
+        "Datatype: Half, Format: row major }], Constants: [], Outputs: [], TacticName: t, StreamId: 1, "
+        "EventId: 2, Metadata: [ONNX Layer: p/q_0][ONNX Layer: r]\n\nI/O Tensors:\n Name: x, IOMode: Input"
     )
     tensor = {"Name": "x", "Dimensions": [], "Datatype": "Half"}
     layer = {"Name": "a", "LayerType": "kgen", "TacticName": "t", "StreamId": 1, "Nodes": ["p/q_0", "r"]}
