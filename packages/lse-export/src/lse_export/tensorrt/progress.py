@@ -43,7 +43,7 @@ class BuildProgress:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Around a build: Ctrl-C sets `stopped`, and the builder ends at its next step (in seconds, at worst).
+        """Around a build: Ctrl-C sets `stopped`, and the builder ends at its next step.
 
         No KeyboardInterrupt is raised meanwhile: it could come up in code that C++ called. Python lets only
         its main thread see signals; a build in another one goes on.
