@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from onnx import helper
 
@@ -24,7 +26,7 @@ from lse_export.gate import check
 from lse_export.tensorrt import read_facts
 from lse_export.tensorrt.judge import parsed_reports
 from lse_export.tensorrt.options import BuildOptions
-from lse_export.tensorrt.sidecar import check_files, check_machine
+from lse_export.tensorrt.sidecar import check_files, check_machine, sidecar_of
 
 pytest.importorskip(
     "tensorrt_rtx", reason="TensorRT for RTX is not here: pip install 'lse-export[rtx]'", exc_type=ImportError
@@ -128,6 +130,23 @@ def test_an_engine_its_facts_and_its_layers(source: Path, tmp_path: Path) -> Non
     ):
         with pytest.raises(lse_export.ExportError, match=words):
             check_machine(facts, here, capability, gpu)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
+def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.plan"
+    facts = lse_export.build_engine(source, out, flavour="rtx").facts
+    with pytest.raises(lse_export.ExportError, match="needs an NVIDIA GPU, and torch finds none here"):
+        lse_export.Engine(out)
+    with pytest.raises(lse_export.ExportError, match="built by TensorRT for RTX, which Triton does not run"):
+        lse_export.write_triton(source, tmp_path / "models", plan=out)
+    # an engine of TensorRT 10 has no runtime cache
+    sidecar_of(out).write_text(json.dumps(replace(facts, flavour="tensorrt").as_dict()))
+    with pytest.raises(LSEError, match="only engines of TensorRT for RTX have a runtime cache"):
+        lse_export.Engine(out, runtime_cache=tmp_path / "cache")
+    sidecar_of(out).write_text(json.dumps({**facts.as_dict(), "flavour": "lean"}))
+    with pytest.raises(lse_export.ExportError, match=r"does not describe an engine .*build it again"):
+        read_facts(out)
 
 
 def test_compute_capabilities(source: Path, tmp_path: Path) -> None:
