@@ -72,8 +72,8 @@ class Verification:
         steps: solver steps compared, by site.
         residuals: largest residual over the real inputs at every step, by site.
         overflowing: layers whose int8 weights overflow on CPUs without VNNI, see `lse_export.saturation`.
-        kernels: largest difference on real inputs between ONNX Runtime's 8-bit kernels on this CPU and the
-            file run node by node, of the output's range; 0.0 for a file without 8-bit tensors, or where
+        kernels: largest difference on real inputs between ONNX Runtime's 8-bit kernels on this CPU and those
+            that cannot overflow, of the output's range; 0.0 for a file without 8-bit tensors, or where
             another provider than the CPU was asked for.
     """
 
