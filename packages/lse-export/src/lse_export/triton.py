@@ -178,6 +178,10 @@ def _largest(plan: Path, model: Path) -> int:
     if not sidecar_of(plan).is_file():  # built by other means
         return LARGEST
     facts = read_facts(plan)
+    if facts.flavour != "tensorrt":
+        raise ExportError(
+            f"{plan} was built by TensorRT for RTX, which Triton does not run; leave the plan out"
+        )
     check_files(facts, plan, model)
     return min(largest[0] for _, _, largest in facts.profile.values())
 
