@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import lse_export
 from lse_dec import adapt
 from lse_export.precision import tolerance_of
-from lse_export.preprocess import Preprocess, Recipe
+from lse_export.preprocess import Prepare, raw_in
 
 pytestmark = pytest.mark.slow
 
@@ -115,9 +115,10 @@ def test_read_and_built_by_nvidia(name: str, tmp_path: Path, nvidia: ModuleType 
     inputs, prepared = images, images
     if "preprocess" in options:
         generator = torch.Generator().manual_seed(0)
-        recipe = Recipe.from_json(report.metadata["lse.preprocess"])
-        inputs = torch.randint(0, 256, (4, *recipe.shape), dtype=torch.uint8, generator=generator)
-        prepared = Preprocess(recipe)(inputs)
+        raw = raw_in(report.metadata, str(path))
+        assert raw is not None
+        inputs = torch.randint(0, 256, (4, *raw.shape), dtype=torch.uint8, generator=generator)
+        prepared = Prepare(raw)(inputs)
     with torch.no_grad():
         nvidia.check_reading(path, inputs, model(prepared), tolerance_of(precision))
         with pytest.raises(AssertionError, match=r"as NVIDIA's parser reads model\.onnx, it is off by"):
