@@ -18,12 +18,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from onnx import helper
+from PIL import Image
+from torch import nn
 
 import lse_export
+from lse_core import Preprocess, attach
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import check
-from lse_export.tensorrt import read_facts
+from lse_export.tensorrt import Engine, read_facts
 from lse_export.tensorrt.judge import parsed_reports
 from lse_export.tensorrt.options import BuildOptions
 from lse_export.tensorrt.sidecar import check_files, check_machine, sidecar_of
@@ -310,3 +313,39 @@ def test_layers_that_cannot_be_read_are_left_out() -> None:
     layer = {"Name": "a", "LayerType": "kgen", "TacticName": "t", "StreamId": 1, "Nodes": ["p/q_0", "r"]}
     assert layers_of(text) == [{**layer, "Inputs": [tensor], "Constants": [], "Outputs": []}]
     assert layers_of("") == []
+
+
+class Colours(nn.Module):
+    """Scores of two classes: how red and how blue a picture is."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean((2, 3))[:, ::2] * 3.0
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_preprocessing_and_classes_go_into_the_engines_sidecar(tmp_path: Path, raw: bool) -> None:
+    prepare = Preprocess(channels=3, size=(8, 8), crop_pct=0.8, mean=(0.3,) * 3, std=(0.2,) * 3)
+    model = Colours().eval()
+    attach(model, preprocess=prepare, class_names=("red", "blue"))
+    path, plan = tmp_path / "model.onnx", tmp_path / "model.plan"
+    source = {"preprocess": (12, 16)} if raw else {}
+    lse_export.export_onnx(model, torch.zeros(1, 3, 8, 8), path, allow_plain=True, **source)
+    facts = lse_export.build_engine(path, plan, flavour="rtx", compute_capabilities=["8.6"]).facts
+    assert read_facts(plan) == facts
+    engine = Engine.__new__(Engine)  # as it is after loading, which takes a GPU
+    engine.facts, engine.device = facts, torch.device("cpu")
+    assert engine.class_names == ["red", "blue"]
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(picture)
+    found = engine.read([picture, picture])
+    if raw:
+        assert (found.dtype, found.shape) == (torch.uint8, (2, 12, 16, 3))
+        assert np.array_equal(found[0].numpy(), np.asarray(Image.open(picture)))
+    else:
+        assert torch.equal(found, prepare.batch([picture, picture]))
+    engine.facts = replace(facts, metadata={})
+    assert engine.class_names == []
+    with pytest.raises(
+        lse_export.ExportError, match=r"model\.onnx says nothing of how pictures are prepared"
+    ):
+        engine.read([picture])

@@ -16,7 +16,10 @@ from lse_core.card import card_of
 from lse_core.preprocess import preprocess_of
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
-__all__ = ["describe", "read_metadata"]
+__all__ = ["CARRIED", "describe", "read_metadata"]
+
+CARRIED = ("lse.class_names", "lse.preprocess", "lse.raw_pictures")
+"""Keys that a client needs, which go along with what is made of a file: engines, model repositories."""
 
 
 def describe(

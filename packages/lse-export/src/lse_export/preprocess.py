@@ -30,6 +30,7 @@ __all__ = [
     "Prepare",
     "RawPictures",
     "facts_of",
+    "pictures_for",
     "prepared_in",
     "raw_in",
     "raw_picture",
@@ -128,6 +129,27 @@ def raw_pictures(files: Sequence[str | Path], raw: RawPictures) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (2, *raw.shape), generator=generator, dtype=torch.uint8)
     return torch.stack([raw_picture(file, raw)[0] for file in files])
+
+
+def pictures_for(facts: Mapping[str, str], files: Sequence[str | Path], where: str) -> Tensor:
+    """Pictures as a file with these metadata takes them: raw or prepared, a batch on the CPU.
+
+    Args:
+        facts: metadata by key.
+        files: the pictures.
+        where: whose metadata these are, for errors.
+
+    Raises:
+        ExportError: the metadata do not say how pictures are prepared.
+        PictureError: a file is no picture.
+    """
+    raw = raw_in(facts, where)
+    if raw is not None:
+        return raw_pictures(files, raw)
+    preprocess = prepared_in(facts, where)
+    if preprocess is None:
+        raise ExportError(f"{where} says nothing of how pictures are prepared")
+    return preprocess.batch(files)
 
 
 def raw_picture(file: str | Path, raw: RawPictures) -> tuple[Tensor, bool]:

@@ -17,7 +17,7 @@ from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name, weight_files
-from lse_export.metadata import read_metadata
+from lse_export.metadata import CARRIED, read_metadata
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -38,9 +38,6 @@ _TYPES = {
     "bool": "TYPE_BOOL",
     "string": "TYPE_STRING",
 }
-CARRIED = ("lse.preprocess", "lse.raw_pictures")
-"""Metadata of the file that a client needs: how pictures are prepared. They become Triton's parameters."""
-
 LABELS = "labels.txt"
 LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
@@ -136,7 +133,7 @@ def write_triton(
             _io("output", *tensor, batched, LABELS if labels and not place else "")
             for place, tensor in enumerate(outputs)
         ),
-        *(_parameter(key, facts[key]) for key in CARRIED if key in facts),
+        *(_parameter(key, facts[key]) for key in CARRIED if key in facts and key != "lse.class_names"),
         f"instance_group [ {{ kind: {KINDS[kind]} count: {instances} }} ]",
     ]
     if batched:

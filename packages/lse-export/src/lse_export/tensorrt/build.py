@@ -18,6 +18,7 @@ from lse_export.errors import ExportError
 from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model
 from lse_export.gate.tables import load_table
+from lse_export.metadata import CARRIED, read_metadata
 from lse_export.tensorrt.builder import serialize
 from lse_export.tensorrt.library import flavour_of, major_of, require_gpu, require_tensorrt
 from lse_export.tensorrt.options import BuildOptions
@@ -105,7 +106,7 @@ def build_engine(
         raise LSEError("TensorRT 10 and 11 build for the GPU at hand; only flavour rtx takes capabilities")
     known = _timings(cache)
     model = open_model(source)
-    shapes = profile_shapes(model, axes)
+    shapes, told = profile_shapes(model, axes), read_metadata(model.proto)
     version = require_tensorrt(flavour)
     targets = capabilities(compute_capabilities) if rtx else []
     pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(version)}")
@@ -137,6 +138,7 @@ def build_engine(
             optimization_level=options.optimization_level,
             flavour=flavour,
             compute_capabilities=tuple(targets),
+            metadata={key: told[key] for key in CARRIED if key in told},
         )
         target.write_bytes(built.plan)
         sidecar_of(target).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", "utf-8")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError
+from lse_export.preprocess import pictures_for
 from lse_export.tensorrt.library import require_gpu, require_tensorrt
 from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
 
@@ -27,7 +29,7 @@ class Engine:
     """A TensorRT engine that takes and returns torch CUDA tensors without copies, on the caller's stream.
 
         engine = Engine("engine.plan")
-        logits = engine(images)["logits"]
+        logits = engine(engine.read(["a.jpg", "b.jpg"]))["logits"]
 
     Calls return as soon as the work is queued on torch's current stream, like torch's own. One stream at a
     time: threads and streams that run side by side need an engine each.
@@ -104,6 +106,25 @@ class Engine:
             if self._graphs is None:
                 return self._runner.run(ready)
             return self._captured(ready).run(ready)
+
+    def read(self, pictures: Sequence[str | Path]) -> Tensor:
+        """Files of pictures as the engine takes them, one batch on its device.
+
+        They are prepared as the model says, which its ONNX file and the engine's sidecar carry along.
+
+        Raises:
+            ExportError: the ONNX file said nothing of how pictures are prepared.
+            PictureError: a file is no picture.
+        """
+        images = pictures_for(self.facts.metadata, pictures, self.facts.model)
+        kind = next(iter(self.facts.inputs.values()))
+        return images.to(self.device, getattr(torch, kind))
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in order; empty where the ONNX file did not tell any."""
+        names: list[str] = json.loads(self.facts.metadata.get("lse.class_names", "[]"))
+        return names
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:
         from lse_export.tensorrt.runner import Captured

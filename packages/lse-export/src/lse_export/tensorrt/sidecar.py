@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class EngineFacts:
         optimization_level: the builder's, 0 to 5; None for its default.
         flavour: the product line that built it, a key of `lse_export.tensorrt.library.FLAVOURS`.
         compute_capabilities: those it was built for, such as "8.6", where it was built without a GPU.
+        metadata: what a client needs of the ONNX file's metadata, see `lse_export.metadata.CARRIED`.
     """
 
     tensorrt: str
@@ -60,6 +61,7 @@ class EngineFacts:
     optimization_level: int | None = None
     flavour: str = "tensorrt"
     compute_capabilities: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -84,15 +86,22 @@ def read_facts(path: str | Path) -> EngineFacts:
             raise ExportError(f"{file}: no such file; build the engine with lse export tensorrt")
     try:
         values = json.loads(beside.read_text("utf-8"))
-        known = {field.name for field in fields(EngineFacts)}
+        known = {each.name for each in fields(EngineFacts)}
         facts = EngineFacts(**{k: v for k, v in values.items() if k in known})
         major, minor = (int(n) for n in facts.compute_capability)
         targets = tuple(str(capability) for capability in facts.compute_capabilities)
         flavour_of(facts.flavour)
+        metadata = {str(key): str(value) for key, value in facts.metadata.items()}
         shapes = {name: (list(a), list(b), list(c)) for name, (a, b, c) in facts.profile.items()}
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ExportError(f"{beside} does not describe an engine ({error}); build it again") from error
-    return replace(facts, compute_capability=(major, minor), profile=shapes, compute_capabilities=targets)
+    return replace(
+        facts,
+        compute_capability=(major, minor),
+        profile=shapes,
+        compute_capabilities=targets,
+        metadata=metadata,
+    )
 
 
 def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> None:
