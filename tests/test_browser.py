@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
 import lse_export
+from lse_core import Preprocess, attach, card_of
 from lse_dec import adapt
 
 PAGE = Path(__file__).parent / "browser"
@@ -133,6 +135,25 @@ def test_the_browser_gives_the_models_logits(tmp_path: Path) -> None:
     for job, result, wanted in zip(jobs, report["results"], expected, strict=True):
         logits = torch.tensor(result["logits"]["values"]).view(result["logits"]["shape"])
         torch.testing.assert_close(logits, wanted, rtol=0.0, atol=TOLERANCE, msg=lambda m, j=job: f"{j}: {m}")
+
+
+def test_a_file_that_prepares_pictures_takes_them_as_the_browser_decodes_them(tmp_path: Path) -> None:
+    model = moving_vit("naive", "image")
+    attach(
+        model, preprocess=Preprocess(channels=3, size=(64, 64), crop_pct=0.9, mean=(0.3,) * 3, std=(0.2,) * 3)
+    )
+    noise = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(noise, (90, 120), mode="bilinear")[0].permute(1, 2, 0) * 255
+    Image.fromarray(smooth.to(torch.uint8).numpy()).save(tmp_path / "picture.png")
+    lse_export.export_onnx(model, torch.zeros(1, 3, 64, 64), tmp_path / "raw.onnx", preprocess=(90, 120))
+    report = in_browser([{"model": "raw.onnx", "picture": "picture.png"}], tmp_path)
+    assert "error" not in report, report["error"]
+    prepared = card_of(model).preprocess
+    assert prepared is not None
+    with torch.no_grad():
+        expected = model(prepared.batch([tmp_path / "picture.png"]))
+    found = torch.tensor(report["results"][0]["logits"]["values"]).view(1, -1)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=TOLERANCE)
 
 
 def test_what_fails_in_the_browser_is_reported(tmp_path: Path) -> None:

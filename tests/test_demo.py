@@ -100,7 +100,7 @@ def test_a_folder_without_a_finished_run(tmp_path):
     with pytest.raises(LSEError, match=r"TypeError: .*'seeds'"):
         load_run(tmp_path)
     (tmp_path / "results.json").write_text('{"settings": {"seed": 3}}')
-    with pytest.raises(LSEError, match=r"dec holds no config\.json"):
+    with pytest.raises(LSEError, match=r"there is no folder .*dec: give"):
         load_run(tmp_path)
 
 

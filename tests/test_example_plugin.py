@@ -20,7 +20,7 @@ import lse_dec
 import lse_export
 from lse_core import registry
 from lse_dec.solvers import Naive, solve
-from lse_example import PatchNet
+from lse_example.network import PebbleNet
 
 # a contraction whose fixed point is known: z = A z + b
 torch.manual_seed(0)
@@ -28,56 +28,82 @@ a = torch.diag(torch.linspace(0.1, 0.9, 6, dtype=torch.float64))
 b = torch.randn(3, 6, dtype=torch.float64)
 exact = torch.linalg.solve(torch.eye(6, dtype=torch.float64) - a, b.T).T
 def error(solver):
-    return (solve(lambda z: z @ a.T + b, torch.zeros_like(b), solver, steps=12).z - exact).norm()
-aitken = registry().get("solver", "aitken")()
-assert error(aitken) < 0.1 * error(Naive()), (error(aitken), error(Naive()))
+    return (solve(lambda z: z @ a.T + b, torch.zeros_like(b), solver, steps=16).z - exact).norm()
+heavyball = registry().get("solver", "heavyball")
+assert error(heavyball(relaxation=2.5)) < 0.1 * error(Naive())
+assert error(heavyball()) < error(Naive())
 
-model, images = PatchNet().eval(), torch.rand(2, 3, 32, 32)
+model, images = PebbleNet().eval(), torch.rand(2, 3, 32, 32)
 plain = model(images)
-adapted = lse_dec.adapt(model, solver="aitken", steps=3)
-assert list(adapted.sites) == ["image", "stages.0"], list(adapted.sites)
-assert {type(c.solver).__name__ for c in adapted.canonicalizers.values()} == {"Aitken"}
-# a fresh canonicalizer answers with the identity; once it is perturbed, the answer must move
+adapted = lse_dec.adapt(model, canonicalizer="weigh", solver="heavyball", steps=3)
+assert list(adapted.sites) == ["image", "mixers.0"], list(adapted.sites)
+assert {type(c.solver).__name__ for c in adapted.canonicalizers.values()} == {"HeavyBall"}
+# a fresh canonicalizer answers with the identity
 torch.testing.assert_close(adapted(images), plain)
-for parameter in adapted.canonicalizer_parameters():
-    parameter.data += 0.5 * torch.randn_like(parameter)
-assert (adapted(images) - plain).abs().max() > 1e-4
 
-# one training step reaches the canonicalizers, once they are calm enough not to sit at their bounds
-def calm():
+# two training steps reach the canonicalizers: the first only their gain, which begins at zero
+optimiser = torch.optim.SGD(adapted.parameters(), lr=0.3)
+before = {n: p.detach().clone() for n, p in adapted.named_parameters() if ".canonicalizer." in n}
+for step in range(2):
+    loss = torch.nn.functional.cross_entropy(adapted.train()(images), torch.tensor([1, 2]))
+    loss = loss + lse_dec.equivariance_loss(adapted, images, generator=torch.Generator().manual_seed(step))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+after = dict(adapted.named_parameters())
+assert loss.isfinite() and all(after[n].isfinite().all() for n in before)
+assert all(not torch.equal(after[n], p) for n, p in before.items()), before.keys()
+
+# once they are stirred, the answer moves; registers are never touched
+with torch.no_grad():
     for canonicalizer in adapted.canonicalizers.values():
-        for module in canonicalizer.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        torch.nn.init.normal_(canonicalizer.update.head.weight, std=0.02)
-        torch.nn.init.zeros_(canonicalizer.update.head.bias)
-calm()
-optimiser = torch.optim.SGD(adapted.parameters(), lr=0.1)
-before = [p.detach().clone() for p in adapted.canonicalizer_parameters()]
-loss = torch.nn.functional.cross_entropy(adapted.train()(images), torch.tensor([1, 2]))
-loss.backward()
-optimiser.step()
-after = list(adapted.canonicalizer_parameters())
-assert loss.isfinite() and all(p.isfinite().all() for p in after)
-assert any(not torch.equal(old, new) for old, new in zip(before, after))
+        canonicalizer.gain.fill_(0.7)
+    adapted.eval()
+    with adapted.without_sites() as base:
+        plain = base(images)
+    assert (adapted(images) - plain).abs().max() > 1e-4
+    tokens = torch.randn(2, 66, 16)
+    entered = []
+    hook = adapted.sites["mixers.0"].stage.register_forward_pre_hook(
+        lambda m, args, kwargs: entered.append(kwargs["tokens"]), with_kwargs=True)
+    adapted.sites["mixers.0"](tokens=tokens)
+    hook.remove()
+    assert torch.equal(entered[0][:, :2], tokens[:, :2])
+    assert (entered[0][:, 2:] - tokens[:, 2:]).abs().max() > 1e-2
+
+# saved and loaded by name, settings of the solver included
+with torch.no_grad():
+    options = {"solver": heavyball(momentum=0.1), "segments": 3}
+    other = lse_dec.adapt(PebbleNet().eval(), canonicalizer="weigh", **options)
+    lse_dec.save(other, sys.argv[2])
+    again = lse_dec.load(sys.argv[2], PebbleNet().eval())
+assert again.canonicalizers["image"].solver == heavyball(momentum=0.1)
+assert again.canonicalizers["image"].segments == 3
+
+# refused with the closest name, and in one line
+for words, asked in (("Did you mean 'segments'", {"segmets": 3}), ("ratio above 1", {"ratio": 9.0})):
+    try:
+        lse_dec.adapt(PebbleNet(), "image", canonicalizer="weigh", **asked)
+    except Exception as refused:
+        assert words in str(refused), refused
+    else:
+        raise AssertionError(asked)
 
 # exported with the plugin's solver unrolled, and equal
-calm()
-adapted.eval()
 report = lse_export.export_onnx(adapted, images, sys.argv[1])
-assert json.loads(report.metadata["lse.sites"]) == ["image", "stages.0"], report.metadata
-assert "aitken" in str(report.metadata).lower(), report.metadata
+assert json.loads(report.metadata["lse.sites"]) == ["image", "mixers.0"], report.metadata
+assert "heavyball" in str(report.metadata).lower(), report.metadata
 assert not {"GridSample", "Loop", "If", "Scan"} & set(report.ops), report.ops
 checked = lse_export.verify(sys.argv[1], adapted, torch.rand(5, 3, 32, 32), batch_sizes=(1, 5))
 assert checked.relative <= 1e-4, checked.summary()
 
 model = lse_dec.unadapt(adapted)
-assert type(model) is PatchNet and not any("canonicalizer" in name for name in model.state_dict())
+assert type(model) is PebbleNet and not any("canonicalizer" in name for name in model.state_dict())
 """
 
 # a run by names alone; digits are grey and have 1,000 labels
 RUN = """
-model: {name: patchnet, kwargs: {in_chans: 1, num_classes: 1000}}
+model: {name: pebblenet, kwargs: {in_chans: 1, num_classes: 1000}}
 data:
   name: digits
   options: {resolution: 32, scale: [0.6, 1.6]}
@@ -85,8 +111,7 @@ data:
   tests: {far: {count: 4, split: test, variants: 2, reference: true}}
   mean: 0.1
   std: 0.3
-adapt: {sites: [image, stages.1], canonicalizer: glance, solver: aitken, segments: 3}
-canonicalizer: {steps: null}
+adapt: {sites: [image, mixers.1], canonicalizer: weigh, solver: heavyball, segments: 3}
 steps: 3
 batch_size: 8
 device: cpu
@@ -132,13 +157,16 @@ def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str,
         "version": "0.1.0",
         "status": "ok",
         "error": "",
-        "provides": {"solver": ["aitken"], "canonicalizer": ["glance"], "backbone": ["patchnet"]},
+        "provides": {"solver": ["heavyball"], "canonicalizer": ["weigh"], "backbone": ["pebblenet"]},
     }
 
 
 def test_its_solver_and_backbone_adapt_train_and_export(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", USE, tmp_path / "model.onnx"], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", USE, tmp_path / "model.onnx", tmp_path / "saved"],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
 
@@ -149,8 +177,8 @@ def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str]
     lines = [
         "train run.yaml --out run --json",
         "evaluate run --json",
-        "export onnx run/model --out model.onnx --size 32 32 --json",
-        "export verify model.onnx run/model --size 32 32 --json",
+        "export onnx run --out model.onnx --json",
+        "export verify model.onnx run --json",
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
@@ -166,13 +194,13 @@ def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str]
     assert measured == trained["metrics"]
     # not the identity any more, so the canonicalizer was reached
     assert all(site["displacement_pixels"] > 0 for site in measured["far"]["sites"].values())
-    assert list(measured["far"]["sites"]) == ["image", "stages.1"]
-    assert "aitken" in exported["metadata"]["lse.solver"].lower()
+    assert list(measured["far"]["sites"]) == ["image", "mixers.1"]
+    assert "heavyball" in exported["metadata"]["lse.solver"].lower()
     assert verified["ok"]
     settings = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert settings["plugins"] == {
-        "canonicalizer:glance": "lse-example",
-        "solver:aitken": "lse-example",
+    assert settings["adapt"]["plugins"] == {
+        "canonicalizer:weigh": "lse-example",
+        "solver:heavyball": "lse-example",
         "update:residual": "lse-dec",
         "warp:separable": "lse-core",
     }

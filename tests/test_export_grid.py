@@ -1,5 +1,7 @@
 """Backbones x solvers, two sites each: exported, verified at three batch sizes, and taken by every target.
 
+NVIDIA's parser reads every file, what it read computes what the model computes, and some are built.
+
 The models are timm's own classes, made small. Their canonicalizers have random heads under the rule
 "absolute", which then contracts and moves the warps; residual and compose are in test_export_onnx.py.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -75,7 +78,9 @@ def check_that_it_moves_and_contracts(model: nn.Module, images: Tensor) -> None:
     assert (warped - plain).abs().max() > 1e-3 * (warped.max() - warped.min())
 
 
-def round_trip(model: nn.Module, images: Tensor, path: Path) -> None:
+def round_trip(
+    model: nn.Module, images: Tensor, path: Path, nvidia: ModuleType | None, build: bool = False
+) -> None:
     check_that_it_moves_and_contracts(model, images)
     lse_export.export_onnx(model, images[:2], path)
     checked = lse_export.verify(path, model, images, batch_sizes=(1, 2, 7), tolerance=1e-4)
@@ -83,8 +88,13 @@ def round_trip(model: nn.Module, images: Tensor, path: Path) -> None:
     assert checked.relative <= 1e-4
     assert checked.argmax_agreement == 1.0
     assert not checked.not_contracting
-    for target in ("tensorrt10", "tensorrt11", "web"):
+    for target in ("tensorrt10", "tensorrt11", "tensorrt-rtx", "web"):
         assert lse_export.check(path, target).problems == []
+    if nvidia is not None:
+        with torch.no_grad():
+            nvidia.check_reading(path, images, model(images), tolerance=1e-4)
+        if build:
+            nvidia.check_building(path)
 
 
 @pytest.mark.slow
@@ -96,20 +106,24 @@ def round_trip(model: nn.Module, images: Tensor, path: Path) -> None:
         ("resnet18", "anderson-i"),
     ],
 )
-def test_every_backbone_with_every_solver(name: str, solver: str, tmp_path: Path) -> None:
+def test_every_backbone_with_every_solver(
+    name: str, solver: str, tmp_path: Path, nvidia: ModuleType | None
+) -> None:
     model, size = small(name)
     adapted = adapt(model, solver=solver, rule="absolute", steps=3, resolution=8, segments=4).eval()
     assert len(adapted.sites) == 2
     stir(adapted)
-    round_trip(adapted, pictures(7, size), tmp_path / "model.onnx")
+    # a convolutional and a token model with every solver, each of the others with one
+    build = name in ("resnet18", "vit_tiny") or solver == "anderson"
+    round_trip(adapted, pictures(7, size), tmp_path / "model.onnx", nvidia, build)
 
 
 @pytest.mark.slow
-def test_vit_tiny_as_it_is(tmp_path: Path) -> None:
+def test_vit_tiny_as_it_is(tmp_path: Path, nvidia: ModuleType | None) -> None:
     torch.manual_seed(0)
     adapted = adapt(timm.create_model("vit_tiny_patch16_224"), rule="absolute").eval()
     stir(adapted)
-    round_trip(adapted, pictures(2, 224), tmp_path / "model.onnx")
+    round_trip(adapted, pictures(2, 224), tmp_path / "model.onnx", nvidia)
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import lse_dec
 import lse_export
 import lse_soft
+from lse_core.cli import main
 from lse_core.errors import LSEError
 from lse_dec.training import fit, load_run
 from lse_dec.training.config import RunConfig
@@ -65,6 +67,19 @@ def test_a_softened_model_exports_with_the_nodes_of_the_plain_one(vit, tmp_path)
     assert report.max_abs_diff < 1e-5
 
 
+def test_the_command_line_softens_and_exports(tmp_path):
+    def run(*args):
+        done = CliRunner().invoke(main, [str(a) for a in args])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    options = [part for k, v in KWARGS.items() for part in ("--model-set", f"{k}={v}")]
+    soft, path = tmp_path / "soft", tmp_path / "model.onnx"
+    run("soften", "vit_tiny_patch16_224", *options, "--keep", 0.9, "--out", soft)
+    run("export", "onnx", soft, "--out", path)
+    assert lse_export.verify(path, lse_soft.load(soft), IMAGES).max_abs_diff < 1e-5
+
+
 def test_an_adapted_model_is_softened_at_its_base_and_saved_folded(vit, tmp_path):
     adapted = lse_dec.adapt(vit, ["image", "blocks.0"], steps=1)
     lse_soft.soften(adapted, "rotation", 0.5)
@@ -96,7 +111,7 @@ def test_adapting_a_softened_model_works_and_folds_later(vit, tmp_path):
 def settings(**changes):
     return {
         "model": {
-            "name": "lse_dec.recipes.models:number_model",
+            "name": "numbers",
             "kwargs": {"name": "small_resnet", "resolution": 32},
         },
         "data": {
@@ -106,7 +121,7 @@ def settings(**changes):
             "mean": 0.1,
             "std": 0.3,
         },
-        "method": {"name": "lse_soft.training:Soft", "options": {"group": "rotation", "keep": 0.2}},
+        "method": {"name": "soft", "options": {"group": "rotation", "keep": 0.2}},
         "steps": 4,
         "batch_size": 8,
         "device": "cpu",
@@ -138,7 +153,7 @@ def test_training_keeps_the_bound_at_every_step(tmp_path):
 def test_training_an_adapted_model_leaves_its_canonicalizers_alone(tmp_path):
     adapt = {"sites": ["image"], "steps": 1, "resolution": 8, "widths": [8], "projection": 4}
     optim = {"lr": 1e-2, "canonicalizer_lr": 1e-2, "weight_decay": 0.0}
-    method = {"name": "lse_soft.training:Soft", "options": {"group": "cyclic", "softness": 0.0}}
+    method = {"name": "soft", "options": {"group": "cyclic", "softness": 0.0}}
     run = fit(RunConfig.parse(settings(adapt=adapt, optim=optim, method=method, steps=2)), tmp_path / "run")
     model = load_run(run.folder)
     assert isinstance(model, lse_dec.AdaptedModel)
@@ -166,10 +181,10 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path):
 
 
 def test_settings_of_the_method_are_checked(tmp_path):
-    config = RunConfig.parse(settings(method={"name": "lse_soft.training:Soft", "options": {"keeep": 0.5}}))
+    config = RunConfig.parse(settings(method={"name": "soft", "options": {"keeep": 0.5}}))
     with pytest.raises(LSEError, match="keep"):
         fit(config, tmp_path / "run")
-    config = RunConfig.parse(settings(method={"name": "lse_soft.training:Soft"}))
+    config = RunConfig.parse(settings(method={"name": "soft"}))
     with pytest.raises(LSEError, match="exactly one of softness"):
         fit(config, tmp_path / "other")
 

@@ -1,9 +1,11 @@
 """Write down which names a release of TensorRT's Python bindings has, on a machine without TensorRT.
 
 The bindings are fetched as a wheel by pip and imported beside libraries that export the right symbols and do
-nothing: enough to look at classes, not to build an engine. Needs gcc and Linux.
+nothing: enough to look at classes, not to build an engine. Needs gcc and Linux. "rtx" stands for the
+TensorRT for RTX that is installed, which needs no such help. A name that is called, not read, ends in "()":
+an attribute in one release may be a method in another.
 
-    python tools/tensorrt_names.py 10.0.1 10.16.1.11 11.0.0.114 11.4.0.106
+    python tools/tensorrt_names.py 10.0.1 10.16.1.11 11.0.0.114 11.4.0.106 rtx
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "packages" / "lse-export" / "tests" / "tensorrt_names"
 WHEEL = "tensorrt-cu12-bindings"
@@ -27,15 +30,22 @@ SYMBOLS = (
     "getNvOnnxParserVersion", "getPluginRegistry", "initLibNvInferPlugins",
 )  # fmt: skip
 LOOK = """
-import json, tensorrt_bindings as trt
+import importlib, json, sys
+trt = importlib.import_module(sys.argv[1])
+home = trt.Builder.__module__.split(".")[0]
+def spelled(owner, name):
+    found = getattr(owner, name)
+    return name + "()" if callable(found) and not isinstance(found, type) else name
 names = [n for n in dir(trt) if not n.startswith("_")]
 classes = {n: getattr(trt, n) for n in names if isinstance(getattr(trt, n), type)}
-own = {n: c for n, c in classes.items() if c.__module__.startswith("tensorrt_bindings")}
+own = {n: c for n, c in classes.items() if c.__module__.startswith(home)}
 inner = {f"{n}.{m}": getattr(c, m) for n, c in own.items() for m in dir(c)
          if not m.startswith("_") and isinstance(getattr(c, m), type)}
 print(json.dumps({
     "functions": [n for n in names if n not in classes and callable(getattr(trt, n))],
-    "classes": {n: [m for m in dir(c) if not m.startswith("_")] for n, c in {**own, **inner}.items()},
+    "classes": {n: [spelled(c, m) for m in dir(c) if not m.startswith("_")]
+                for n, c in {**own, **inner}.items()},
+    "version": trt.__version__,
 }))
 """
 
@@ -56,17 +66,26 @@ def make_libraries(major: str, folder: Path) -> None:
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / f"{name}.so.{major}", source], check=True)
 
 
-def names_of(version: str) -> dict[str, object]:
-    """Functions and classes of a release, each class with its public attributes."""
+def names_of(version: str) -> dict[str, Any]:
+    """Version, functions and classes of a release, each class with its public members."""
+    if version == "rtx":
+        return _look("tensorrt_rtx", {})
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         fetch(version, folder)
         make_libraries(version.split(".")[0], folder)
-        places = {"PYTHONPATH": made, "LD_LIBRARY_PATH": made}
-        done = subprocess.run(
-            [sys.executable, "-c", LOOK], env=os.environ | places, check=True, capture_output=True, text=True
-        )
-        return json.loads(done.stdout)
+        return _look("tensorrt_bindings", {"PYTHONPATH": made, "LD_LIBRARY_PATH": made})
+
+
+def _look(module: str, places: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, module],
+        env=os.environ | places,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
 
 
 def main() -> None:
@@ -76,22 +95,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for version in args.versions:
-        names = names_of(version)
-        functions, classes = names["functions"], names["classes"]
-        assert isinstance(functions, list)
-        assert isinstance(classes, dict)
+    for asked in args.versions:
+        names = names_of(asked)
+        version, functions, classes = names["version"], names["functions"], names["classes"]
+        rtx = asked == "rtx"
+        wheel = "tensorrt-rtx-cu12" if rtx else WHEEL
         lines = [
             "# Public names of TensorRT's Python bindings, written by tools/tensorrt_names.py.",
             f'version = "{version}"',
             f"date = {datetime.date.today()}",
-            f'source = "{WHEEL} {version}, imported beside empty libraries"',
+            f'source = "{wheel} {version}, imported beside {"its own" if rtx else "empty"} libraries"',
             f'functions = "{" ".join(sorted(functions))}"',
             "",
             "[classes]",
             *(f'"{name}" = "{" ".join(sorted(members))}"' for name, members in sorted(classes.items())),
         ]
-        path = args.out / f"{version}.toml"
+        path = args.out / f"{'rtx-' if rtx else ''}{version}.toml"
         path.write_text("\n".join(lines) + "\n", "utf-8")
         print(f"{path.name}: {len(classes)} classes")
 

@@ -3,10 +3,21 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 
 ort.env.wasm.numThreads = 1; // threads would need a page that is isolated from other origins
 
-async function run({ model, input, shape }) {
+// A picture as the browser decodes it, without its alpha: uint8 (1, height, width, 3).
+async function decoded(picture) {
+  const bitmap = await createImageBitmap(await (await fetch(picture)).blob());
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const rgba = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+  return new ort.Tensor("uint8", rgba.filter((_, i) => i % 4 !== 3), [1, bitmap.height, bitmap.width, 3]);
+}
+
+async function run({ model, input, shape, picture }) {
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
-  const values = new Float32Array(await (await fetch(input)).arrayBuffer());
-  const feeds = { [session.inputNames[0]]: new ort.Tensor("float32", values, shape) };
+  const feed = picture
+    ? await decoded(picture)
+    : new ort.Tensor("float32", new Float32Array(await (await fetch(input)).arrayBuffer()), shape);
+  const feeds = { [session.inputNames[0]]: feed };
   const outputs = await session.run(feeds);
   const named = Object.entries(outputs).map(([name, t]) => [name, { shape: t.dims, values: Array.from(t.data) }]);
   await session.release();

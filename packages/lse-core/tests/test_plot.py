@@ -108,7 +108,7 @@ def test_lse_warp_says_what_is_wrong(case: str, tmp_path: Path, picture: torch.T
     text.write_text("no picture")
     args, message = {
         "missing": ([str(tmp_path / "no.png"), "--out", str(tmp_path)], "there is no picture"),
-        "no picture": ([str(text), "--out", str(tmp_path)], "is not a picture that can be read"),
+        "no picture": ([str(text), "--out", str(tmp_path)], "cannot be read as a picture"),
         "distribution": (
             [str(source), "--out", str(tmp_path), "--distribution", "x"],
             "unknown distribution 'x'",

@@ -153,8 +153,8 @@ def test_dynamic_size_leaves_no_hook_and_copies_stay_apart() -> None:
     assert adapted.sites["blocks.1"].where.layout.grid == (6, 4)
     assert copied.sites["blocks.1"].where.layout.grid == (3, 3)
     back = lse_dec.unadapt(adapted)
-    assert not back.patch_embed._forward_pre_hooks
-    assert len(copied.patch_embed._forward_pre_hooks) == 1
+    assert not back.patch_embed.proj._forward_hooks
+    assert len(copied.patch_embed.proj._forward_hooks) == 1
 
 
 def test_swin_padding_follows_the_map() -> None:

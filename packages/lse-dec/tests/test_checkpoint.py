@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import lse_dec
 from lse_core.errors import LSEError, OutputError
 from lse_core.plugins import hookimpl, registry
-from lse_dec.checkpoint.config import CheckpointError, Config
+from lse_dec.checkpoint.config import CheckpointError
+from lse_dec.checkpoint.reading import read_config
 from lse_dec.checkpoint.source import same_architecture
 from lse_dec.gradients import Implicit
 from lse_dec.solvers import Anderson, Naive
@@ -76,14 +77,17 @@ def test_the_files_are_plain(tmp_path: Path) -> None:
     lse_dec.save(adapted, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["format"] == "lse-dec"
-    assert config["version"] == 1
+    assert config["version"] == 2
     assert config["model"] == {
         "source": "timm",
         "name": "resnet10t",
         "kwargs": {"num_classes": 3, "in_chans": 1},
     }
-    assert config["sites"] == ["image", "layer1"]
-    assert config["plugins"]["solver:anderson"] == "lse-dec"
+    assert config["adapt"]["sites"] == ["image", "layer1"]
+    assert config["adapt"]["plugins"]["solver:anderson"] == "lse-dec"
+    # timm's own numbers are for three channels
+    expected = {"channels": 1, "size": [176, 176], "crop_mode": "center", "interpolation": "bicubic"}
+    assert config["preprocess"].items() >= {**expected, "mean": [0.5], "std": [0.5]}.items()
     tensors = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(tensors[k], v) for k, v in adapted.state_dict().items())
 
@@ -91,7 +95,7 @@ def test_the_files_are_plain(tmp_path: Path) -> None:
 def test_keywords_that_cannot_be_inferred(tmp_path: Path) -> None:
     adapted = stirred(vit())  # depth, width and heads differ from the name's
     lse_dec.save(adapted, tmp_path / "bare")
-    assert Config.read(tmp_path / "bare").model["source"] == "given"
+    assert read_config(tmp_path / "bare").model.source == "given"
     with pytest.raises(CheckpointError, match=r"pass it as load\(folder, model\)"):
         lse_dec.load(tmp_path / "bare")
     assert torch.equal(lse_dec.load(tmp_path / "bare", vit())(images()), adapted(images()))
@@ -112,7 +116,7 @@ def test_a_loaded_model_knows_how_its_base_was_made(tmp_path: Path) -> None:
     assert torch.equal(lse_dec.load(tmp_path / "changed")(images()), loaded(images()))
     loaded.base.blocks[0].mlp.act = nn.ReLU()  # no keyword explains this
     lse_dec.save(loaded, tmp_path / "other")
-    assert Config.read(tmp_path / "other").model["source"] == "given"
+    assert read_config(tmp_path / "other").model.source == "given"
 
 
 def test_heads_are_no_shape_but_count() -> None:
@@ -124,7 +128,7 @@ def test_heads_are_no_shape_but_count() -> None:
 def test_image_size_is_inferred(tmp_path: Path) -> None:
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=2)
     lse_dec.save(lse_dec.adapt(model, "image"), tmp_path)
-    assert Config.read(tmp_path).model["kwargs"] == {"num_classes": 2, "img_size": [32, 32]}
+    assert read_config(tmp_path).model.kwargs == {"num_classes": 2, "img_size": [32, 32]}
     assert lse_dec.load(tmp_path)(images()).shape == (2, 2)
 
 
@@ -209,30 +213,34 @@ Edit = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda c: c.update(version=2, lse_dec="9.1"), "written by lse-dec 9.1; this one reads up to 1"),
+        (lambda c: c.update(version=3, lse_dec="9.1"), "written by lse-dec 9.1; this one reads up to 2"),
         (lambda c: c.update(version="1"), "'version' must be a whole number"),
         (lambda c: c.update(format="other"), "is no lse-dec config"),
-        (lambda c: c.update(sytes=[]), "unknown entry 'sytes'. Did you mean 'sites'?"),
-        (lambda c: c.pop("sites"), "'sites' must be a list; it is missing"),
-        (lambda c: c.update(sites=[]), "at least one stage"),
-        (lambda c: c.update(sites="image"), "'sites' must be a list; it is 'image'"),
-        (lambda c: c.update(sites=["layer9"]), "unknown stage 'layer9'"),
-        (lambda c: c.update(mode="sideways"), "unknown mode 'sideways'"),
-        (lambda c: c.update(dtype="float99"), "unknown dtype 'float99'"),
-        (lambda c: c["model"].update(source="web"), "'model' must tell"),
-        (lambda c: c["model"].update(name="resnet0"), "timm cannot make 'resnet0'"),
-        (lambda c: c["model"]["kwargs"].update(num_classes=9), "does not fit ResNet"),
-        (lambda c: c["settings"].update(segmnts=4), "unknown setting of DEC 'segmnts'"),
-        (lambda c: c["settings"].update(segments="four"), "does not fit"),
+        (lambda c: c.update(modle={}), "unknown setting 'modle'. Did you mean 'model'?"),
+        (lambda c: c["adapt"].update(sytes=[]), "adapt: unknown setting 'sytes'. Did you mean 'sites'?"),
+        (lambda c: c["adapt"].pop("sites"), "'adapt.sites' is missing"),
+        (lambda c: c["adapt"].update(sites=[]), "'adapt.sites': tuple should have at least 1 item"),
         (
-            lambda c: c["settings"].update(solver={"name": "anderson", "settings": {"m": 9}}),
+            lambda c: c["adapt"].update(sites="image"),
+            "'adapt.sites': input should be a valid tuple; got 'image'",
+        ),
+        (lambda c: c["adapt"].update(sites=["layer9"]), "unknown stage 'layer9'"),
+        (lambda c: c["adapt"].update(mode="sideways"), "unknown mode 'sideways'"),
+        (lambda c: c.update(dtype="float99"), "unknown dtype 'float99'"),
+        (lambda c: c["model"].update(source="web"), "'model.source': input should be 'timm', 'plugin'"),
+        (lambda c: c["model"].update(name="resnet0"), "unknown timm model 'resnet0'"),
+        (lambda c: c["model"]["kwargs"].update(num_classes=9), "does not fit ResNet"),
+        (lambda c: c["adapt"]["settings"].update(segmnts=4), "unknown setting of DEC 'segmnts'"),
+        (lambda c: c["adapt"]["settings"].update(segments="four"), "does not fit"),
+        (
+            lambda c: c["adapt"]["settings"].update(solver={"name": "anderson", "settings": {"m": 9}}),
             "m must be 1 to 5",
         ),
-        (lambda c: c["settings"].update(solver={"name": "anderson"}), "name and settings"),
+        (lambda c: c["adapt"]["settings"].update(solver={"name": "anderson"}), "name and settings"),
         (lambda c: c["weights"].update(file="../model.safetensors"), "in the folder itself"),
         (lambda c: c["weights"].update(file="other.safetensors"), "cannot read .*other.safetensors"),
         (
-            lambda c: c["plugins"].update({"solver:halley": "acme-solvers"}),
+            lambda c: c["adapt"]["plugins"].update({"solver:halley": "acme-solvers"}),
             "needs the solver 'halley' of acme-solvers: pip install acme-solvers",
         ),
     ],
@@ -266,10 +274,17 @@ def test_damaged_config_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_not_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"not a folder written by"):
+    with pytest.raises(CheckpointError, match=r"there is no folder .*nowhere: give a folder"):
         lse_dec.load(tmp_path / "nowhere")
-    with pytest.raises(LSEError, match="save takes what"):
-        lse_dec.save(resnet(), tmp_path)  # type: ignore[arg-type]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty holds no config\.json"):
+        lse_dec.load(tmp_path / "empty")
+    with pytest.raises(LSEError, match="save takes a model"):
+        lse_dec.save("resnet18", tmp_path)  # type: ignore[arg-type]
+    spent = lse_dec.adapt(resnet())
+    lse_dec.unadapt(spent)
+    with pytest.raises(LSEError, match="save takes a model"):
+        lse_dec.save(spent, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         lse_dec.save(stirred(resnet()), tmp_path / "file")

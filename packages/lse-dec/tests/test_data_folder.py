@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lse_core.errors import OutputError, UnknownNameError
+from lse_core.pictures import PictureError
 from lse_core.plugins import registry
 from lse_dec.data import DataError, ImageFolder, SceneConfig, write_scenes
 from lse_dec.data.commands import data
@@ -95,7 +96,7 @@ def test_what_does_not_fit_is_refused(imagenet: Path, tmp_path: Path):
         ImageFolder(imagenet)
     (imagenet / "n01443537" / "broken.jpg").write_bytes(b"not a picture")
     broken = ImageFolder(imagenet, scaled=False, resolution=16)
-    with pytest.raises(DataError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(PictureError, match=r"broken\.jpg cannot be read"):
         list(broken.batches(4))
 
 

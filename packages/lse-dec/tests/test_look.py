@@ -206,7 +206,7 @@ def test_a_name_of_timm_gets_the_analytic_canonicalizer(tmp_path: Path, photo: P
         (["resnet10t", "PHOTO", "--out", "look.txt"], OutputError, "must end in .png"),
         (["resnet10x", "PHOTO", "--out", "look.png"], LSEError, "Did you mean 'resnet10t'"),
         (["resnet10t", "nowhere.png", "--out", "look.png"], LSEError, "there is no picture nowhere.png"),
-        (["resnet10t", "TEXT", "--out", "look.png"], LSEError, "not a picture that can be read"),
+        (["resnet10t", "TEXT", "--out", "look.png"], LSEError, "notes cannot be read as a picture"),
         (["resnet10t", "PHOTO", "--out", "look.png", "--mean", "0", "--mean", "1"], LSEError, "--mean takes"),
         (["resnet10t", "PHOTO", "--out", "TEXT/look.png", "--size", "64"], OutputError, "cannot write"),
     ],

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from lse_core.card import card_of
 from lse_core.errors import LSEError
 from lse_dec.recipes import make_plan, open_results, read_recipe, run_recipe
 from lse_dec.training import ConfigError, fit, load_run
-from lse_dec.training.models import read_run
 
 RECIPE: dict[str, Any] = {
     "table": "one",
@@ -94,8 +94,11 @@ def test_what_is_the_same_is_not_trained_again(results: Path, monkeypatch: pytes
     assert here["metrics"] == {"tiny": there["metrics"]["small"]}
     # what was copied is a run of this folder: it is loaded, and the rest goes on from its start
     folder = results / "two" / "cells" / "net" / "aug" / "seed0"
-    load_run(folder)
-    assert read_run(folder)["config"]["model"]["initial"] == "two/starts/net/seed0"
+    training = card_of(load_run(folder)).training
+    assert training is not None
+    assert training["data"]["tests"] == tests
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["model"]["initial"] == "two/starts/net/seed0"
     assert json.loads((folder / "settings.json").read_text())["data"]["tests"] == tests
     assert open_results("two")[2]["command"].endswith("--reuse one")
     # alone it comes to the same numbers

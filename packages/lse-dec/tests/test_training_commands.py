@@ -15,6 +15,7 @@ from PIL import Image
 
 import lse_dec
 from lse_core.cli import main
+from lse_core.pictures import PictureError
 from lse_dec.data.errors import DataError
 from lse_dec.data.pictures import build_pictures
 
@@ -74,7 +75,7 @@ def test_a_run_is_trained_measured_and_measured_again(place: Path) -> None:
     again = lse("train", "run.yaml", "--set", "steps=2", "--fresh")
     assert again.exit_code == 0
     assert "2 steps, " in again.stdout
-    assert "Next: lse evaluate runs/run/model" in again.stdout
+    assert "lse export onnx runs/run --out runs/run.onnx" in again.stdout
 
 
 def test_a_folder_that_save_wrote_is_measured_on_data_that_is_named(place: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_folder_that_save_wrote_is_measured_on_data_that_is_named(place: Path)
         (["train", "run.yaml", "--seeds", "3"], "--seeds is for recipes; run.yaml is one run"),
         (["train", "run.yaml", "--reuse", "."], "--reuse is for recipes; run.yaml is one run"),
         (["train", "run.yaml", "--reuse", "gone"], "Directory 'gone' does not exist"),
-        (["evaluate", "nowhere"], "nowhere holds no model.safetensors"),
+        (["evaluate", "nowhere"], "there is no folder nowhere"),
         (
             ["evaluate", "nowhere", "--data", "digits", "--device", "cuba"],
             "device 'cuba' cannot be used here",
@@ -126,6 +127,7 @@ def test_a_recipe_goes_to_the_recipes(place: Path, monkeypatch: pytest.MonkeyPat
     done = lse("train", "table.yaml", *args)
     assert done.exit_code == 0, done.output
     options = {"set": {"a.b": [1]}, "out": None, "fresh": True, "scale": "cpu", "seeds": 3, "json": False}
+    options["trust"] = False
     assert seen == [(Path("table.yaml"), {**options, "reuse": (Path("runs"),)})]
 
 
@@ -180,12 +182,12 @@ def test_pictures_are_read_from_a_folder_and_below(tmp_path: Path) -> None:
     for settings, words in (
         ({}, "root is missing"),
         ({"root": tmp_path / "none"}, "there is no folder"),
-        ({"root": tmp_path, "channels": 2}, "channels 1 or 3"),
+        ({"root": tmp_path, "channels": 2}, "channels must be 1 or 3; got 2"),
     ):
         with pytest.raises(DataError, match=words):
             build_pictures(**settings)
     (tmp_path / "deep" / "broken.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"broken.png cannot be read as a picture"):
+    with pytest.raises(PictureError, match=r"broken.png cannot be read as a picture"):
         build_pictures(root=tmp_path)[2]
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):

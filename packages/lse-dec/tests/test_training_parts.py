@@ -9,20 +9,22 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from lse_core.card import attach
 from lse_core.errors import LSEError, UnknownNameError
+from lse_core.preprocess import Preprocess
 from lse_core.separable import SeparableWarp
 from lse_dec import adapt
 from lse_dec.data.errors import DataError
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
 from lse_dec.training import Batch, ConfigError
-from lse_dec.training.augmentation import Augmentation, normalise
+from lse_dec.training.augmentation import Augmentation
 from lse_dec.training.config import Augment, Canonicalizer, Data, Method, Optim, Phase, RunConfig
 from lse_dec.training.feed import Feed
 from lse_dec.training.log import RunLog
 from lse_dec.training.methods import Equivariance, Plain, make_method
 from lse_dec.training.objective import Objective, Task
 from lse_dec.training.optimiser import Schedule, clip, make_optimiser
-from lse_dec.training.sources import Order, Source, collate, normalisation
+from lse_dec.training.sources import Order, Source, collate, preprocess_for
 
 CPU = torch.device("cpu")
 
@@ -119,13 +121,32 @@ def test_sources_refuse_what_is_none() -> None:
 
 def test_normalisation_takes_what_is_given_then_the_data_sets_then_the_models() -> None:
     data, model = Stored(1), small()
-    assert normalisation(None, None, data, model, 1) == ((0.5,), (0.5,))
-    assert normalisation(None, None, data, model, 3) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    grey, colour = torch.zeros(1, 1, 24, 32), torch.zeros(1, 3, 24, 32)
+
+    def numbers(image: Tensor, *given: Any) -> tuple[Any, Any]:
+        found = preprocess_for(image, data, model, *given)
+        assert (found.channels, found.size) == (image.shape[1], (24, 32))
+        return found.mean, found.std
+
+    assert numbers(grey) == ((0.5,), (0.5,))
+    assert numbers(colour) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     data.mean, data.std = 0.1, (0.3,)  # type: ignore[attr-defined]
-    assert normalisation(None, None, data, model, 3) == ((0.1,) * 3, (0.3,) * 3)
-    assert normalisation((0.2,), None, data, model, 1) == ((0.2,), (0.3,))
+    assert numbers(colour) == ((0.1,) * 3, (0.3,) * 3)
+    assert numbers(grey, (0.2,), None) == ((0.2,), (0.3,))
     with pytest.raises(LSEError, match="2 numbers for images of 1 channels"):
-        normalisation((0.2, 0.3), None, data, model, 1)
+        numbers(grey, (0.2, 0.3), None)
+    # a model that was trained already knows best, and so does the data set of its own pictures' geometry
+    attach(model, preprocess=Preprocess(channels=1, size=(8, 8), crop_pct=0.7, mean=(0.6,), std=(0.7,)))
+    assert numbers(grey) == ((0.6,), (0.7,))
+    assert numbers(colour) == ((0.1,) * 3, (0.3,) * 3)
+    assert preprocess_for(grey, data, model).crop_pct == 0.7
+    data.preprocess = Preprocess(channels=1, size=(9, 9), crop_pct=0.9, mean=(0.0,), std=(1.0,))  # type: ignore[attr-defined]
+    assert preprocess_for(grey, data, model).crop_pct == 0.9
+    assert numbers(grey) == ((0.6,), (0.7,))
+
+
+def grey(mean: float, std: float) -> Preprocess:
+    return Preprocess(channels=1, size=(16, 16), mean=(mean,), std=(std,))
 
 
 EVERYTHING = Augment(warp_ratio=2.0, mixup=0.4, cutmix=1.0, erasing=0.7, label_smoothing=0.1)
@@ -137,7 +158,7 @@ def test_parts_of_a_batch_are_what_they_would_be_in_the_whole(settings: Augment,
     config = RunConfig.parse({"model": "m", "data": "d", "steps": 3, "batch_size": 8, "seed": 5})
 
     def batches(accumulation: int, rank: int, world: int) -> list[Batch]:
-        augment = Augmentation(settings, (0.5,), (0.5,), 10, 5)
+        augment = Augmentation(settings, grey(0.5, 0.5), 10, 5)
         feed = Feed(replace(config, accumulation=accumulation), Source(data, "it"), augment, rank, world, CPU)
         return [batch for _, found in feed.steps(1, 3) for batch in found]
 
@@ -156,12 +177,12 @@ def test_augmentation_does_what_it_says() -> None:
     rows = torch.arange(8)
 
     def made(step: int = 0, **settings: Any) -> Batch:
-        augment = Augmentation(Augment(**settings), (0.5,), (0.25,), 10, 0)
+        augment = Augmentation(Augment(**settings), grey(0.5, 0.25), 10, 0)
         needed = augment.rows(rows, 8)
         return augment(images[needed].clone(), labels[needed], rows, 8, step)
 
     plain = made()
-    assert torch.equal(plain.images, normalise(images, (0.5,), (0.25,)))
+    assert torch.equal(plain.images, (images - 0.5) / 0.25)
     assert torch.equal(plain.targets, labels)
     # mixing: each image and target is the same mixture of itself and its mirror in the batch
     mixed = made(mixup=1.0)
@@ -322,15 +343,18 @@ def test_gradients_are_bounded_part_by_part() -> None:
 def test_methods_by_name() -> None:
     assert isinstance(make_method(Method("plain")), Plain)
     assert type(make_method(Method("invl", {"weight": 2.0}))).__name__ == "InvL"
-    assert isinstance(make_method(Method("lse_dec.training.methods:Plain")), Plain)
+    own = Method("lse_dec.training.methods:Plain")
+    assert isinstance(make_method(own, trust=True), Plain)
+    with pytest.raises(ConfigError, match="which would be imported and called: if you trust"):
+        make_method(own)
     with pytest.raises(UnknownNameError, match="Did you mean 'plain'"):
         make_method(Method("plane"))
     with pytest.raises(UnknownNameError, match="unknown setting of Plain 'weight'"):
         make_method(Method("plain", {"weight": 1}))
     with pytest.raises(ConfigError, match="cannot import 'nowhere'"):
-        make_method(Method("nowhere:Plain"))
+        make_method(Method("nowhere:Plain"), trust=True)
     with pytest.raises(ConfigError, match="has no 'Plane'"):
-        make_method(Method("lse_dec.training.methods:Plane"))
+        make_method(Method("lse_dec.training.methods:Plane"), trust=True)
 
 
 def test_the_log_drops_rows_behind_the_checkpoint_and_grows_columns(tmp_path: Path) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from PIL import Image
 from torch import nn
 
 import lse_export
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export import to_onnx
 from lse_export.cleanup import clean
-from lse_export.images import Preparation, picture_files, preparation_of, read_images, sample_images
 from lse_export.latency import interleaved
+from lse_export.loading import images_for, load_model
 from lse_export.runtime import open_session, run
 from lse_export.unroll import evaluating, with_steps
 from lse_export.verification import edge_inputs
@@ -153,38 +151,22 @@ def test_steps_come_back_after_an_error() -> None:
 # pictures -----------------------------------------------------------------------------------------
 
 
-def test_pictures_become_normalised_tensors(tmp_path: Path) -> None:
-    rgb = np.zeros((4, 6, 3), np.uint8)
-    rgb[..., 0] = 255
-    Image.fromarray(rgb).save(tmp_path / "b.png")
-    Image.fromarray(rgb[..., 1]).save(tmp_path / "a.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    files = picture_files([tmp_path])
-    assert [f.name for f in files] == ["a.png", "b.png"]
-    preparation = Preparation(3, 2, 3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    batch = read_images(files, preparation)
-    assert batch.shape == (2, 3, 2, 3)
-    assert torch.equal(batch[1, :, 0, 0], torch.tensor([2.0, -2.0, -2.0]))
-    assert read_images(files, Preparation(1, 2, 3, (0.0,), (1.0,))).shape == (2, 1, 2, 3)
-    with pytest.raises(lse_export.ExportError, match=r"notes\.txt is no picture"):
-        read_images([tmp_path / "notes.txt"], preparation)
-    with pytest.raises(lse_export.ExportError, match="no such file or folder"):
-        picture_files([tmp_path / "absent"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(lse_export.ExportError, match="no pictures found"):
-        picture_files([tmp_path / "empty"])
-    with pytest.raises(LSEError, match="the model takes 4"):
-        read_images(files, Preparation(4, 2, 3, (0.0,) * 4, (1.0,) * 4))
-
-
-def test_what_a_model_takes_is_read_off_it() -> None:
+def test_images_for_a_model_that_says_little() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
-    with pytest.raises(lse_export.ExportError, match="does not say what image size"):
-        preparation_of(model)
-    assert preparation_of(model, (8, 9)) == Preparation(1, 8, 9, (0.0,), (1.0,))
-    model.pretrained_cfg = {"input_size": (3, 32, 48), "mean": (0.1,), "std": (0.2,)}
-    assert preparation_of(model) == Preparation(1, 32, 48, (0.1,), (0.2,))
-    assert sample_images(preparation_of(model)).shape == (2, 1, 32, 48)
+    with pytest.raises(lse_export.ExportError, match="does not say what images it takes"):
+        images_for(model)
+    assert images_for(model, (8, 9)).shape == (2, 1, 8, 9)
+    with pytest.raises(lse_export.ExportError, match=r"lse_dec\.save\(\.\.\., preprocess"):
+        images_for(model, (8, 9), [Path("a.png")])
+    model.pretrained_cfg = {"input_size": (1, 32, 48), "mean": (0.1,), "std": (0.2,)}
+    assert images_for(model).shape == (2, 1, 32, 48)
+
+
+def test_a_model_that_nobody_can_load(tmp_path: Path) -> None:
+    with pytest.raises(lse_export.ExportError, match="no such file or folder"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(lse_export.ExportError, match="no model that an installed package can load"):
+        load_model(tmp_path)
 
 
 def test_interleaving_takes_turns() -> None:

@@ -85,9 +85,9 @@ def test_files_that_cannot_predict(pictures: list[Path], tmp_path: Path) -> None
     lse_export.export_onnx(Bare(), torch.rand(2, 3, 4, 4), path, allow_plain=True)
     with pytest.raises(lse_export.ExportError, match="how images are normalised"):
         predict(path, pictures)
-    with pytest.raises(lse_export.ExportError, match="must have 3 values"):
-        predict(path, pictures, mean=[0.5], std=[0.5])
-    with pytest.raises(lse_export.ExportError, match=r"not scores \(batch, classes\)"):
+    with pytest.raises(LSEError, match="mean has 2 numbers for 3 channels"):
+        predict(path, pictures, mean=[0.5, 0.5], std=[0.5])
+    with pytest.raises(lse_export.ExportError, match=r"not class scores \(batch, classes\)"):
         predict(path, pictures, mean=[0.5] * 3, std=[0.5] * 3)
     with pytest.raises(LSEError, match="at least 1"):
         predict(path, pictures, top=0)

@@ -221,8 +221,8 @@ def test_the_gate_comes_before_tensorrt(tmp_path: Path) -> None:
         with pytest.raises(
             lse_export.ExportError, match=rf"not for TensorRT {major}: .*Bernoulli 'it'.*no such operator"
         ):
-            pass_gate(path, major)
-        pass_gate(make(tmp_path / "good.onnx"), major)
+            pass_gate(path, f"tensorrt{major}")
+        pass_gate(make(tmp_path / "good.onnx"), f"tensorrt{major}")
 
 
 def test_options_out_of_range() -> None:

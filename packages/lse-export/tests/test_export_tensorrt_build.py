@@ -1,7 +1,8 @@
 """What a build does around TensorRT: files whole or absent, errors in one line, options passed on.
 
 TensorRT itself is a stand-in here: classes with the names that a release really has (`tensorrt_names/`) and
-no others, whose builder makes a few bytes. What TensorRT makes of a file is for tests/test_tensorrt_gpu.py.
+no others, methods where it has methods, whose builder makes a few bytes. What TensorRT makes of a file is for
+tests/test_tensorrt_gpu.py, and what TensorRT for RTX makes of it for test_export_rtx.py, for real.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class StandIn:
     """An object of a TensorRT class: attributes it does not have in that release cannot be read or set."""
 
     members: set[str]
+    methods: set[str]
     kind: str
     library: Library
 
@@ -47,13 +49,15 @@ class StandIn:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.members:
             self.library.calls.append((f"{self.kind}.{name}", (value,)))
-        elif type(self).__module__ != "lse_export.tensorrt.builder":  # our subclasses have more
+        elif type(self).__module__ != "lse_export.tensorrt.bindings":  # our subclasses have more
             raise AttributeError(f"TensorRT {self.library.__version__} has no {self.kind}.{name}")
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.members:
             raise AttributeError(f"TensorRT {self.library.__version__} has no {self.kind}.{name}")
+        if name not in self.methods:
+            return self.library.answer(f"{self.kind}.{name}", ())
 
         def call(*args: Any) -> Any:
             self.library.calls.append((f"{self.kind}.{name}", args))
@@ -74,12 +78,14 @@ class Library(ModuleType):
         self.refused: list[str] = []
         self.answers: dict[str, Any] = {}
         for k, (name, members) in enumerate(sorted(names.items())):
-            split = set(members.split())
+            split = {member.removesuffix("()") for member in members.split()}
+            methods = {member.removesuffix("()") for member in members.split() if member.endswith("()")}
             owner, _, inner = name.rpartition(".")
             if {"name", "value"} <= split:  # an enum; its numbers mean nothing and differ by release
                 made: Any = SimpleNamespace(**{m: k + i for i, m in enumerate(sorted(split))})
             else:
-                made = type(name, (StandIn,), {"members": split, "kind": name, "library": self})
+                made = type(name, (StandIn,), {"members": split, "methods": methods, "kind": name,
+                                           "library": self})  # fmt: skip
             setattr(getattr(self, owner) if owner else self, inner, made)
 
     def answer(self, name: str, args: tuple[Any, ...]) -> Any:
@@ -106,14 +112,11 @@ class Library(ModuleType):
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", made)
-    for module in ("builder", "runner"):  # imported anew, from the stand-in
-        monkeypatch.delitem(sys.modules, f"lse_export.tensorrt.{module}", raising=False)
     monkeypatch.setattr("lse_export.tensorrt.build.require_gpu", lambda device: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    yield made
-    sys.modules.pop("lse_export.tensorrt.builder", None)
+    return made
 
 
 def test_engine_facts_and_layers_are_written(library: Library, tmp_path: Path) -> None:
@@ -182,12 +185,16 @@ def test_timings_are_kept_for_the_next_build(library: Library, tmp_path: Path) -
 
 
 def test_parser_errors_name_their_nodes(library: Library, tmp_path: Path) -> None:
-    errors = [
-        SimpleNamespace(node_name="neck/Conv_1", node_operator="Conv", desc="kernel\nis odd"),
-        *(SimpleNamespace(node_name="", node_operator="", desc=f"problem {k}") for k in range(6)),
-    ]
-    library.answers |= {"OnnxParser.parse_from_file": False, "OnnxParser.get_error": errors.__getitem__}
-    library.OnnxParser.num_errors = len(errors)
+    said = [("neck/Conv_1", "Conv", "kernel\nis odd"), *(("", "", f"problem {k}") for k in range(6))]
+
+    def error(k: int) -> StandIn:
+        made: StandIn = library.ParserError()
+        names = ("node_name", "node_operator", "desc")
+        library.answers |= {f"ParserError.{n}": text for n, text in zip(names, said[k], strict=True)}
+        return made
+
+    library.answers |= {"OnnxParser.parse_from_file": False, "OnnxParser.get_error": error}
+    library.answers["OnnxParser.num_errors"] = len(said)
     words = "Conv 'neck/Conv_1': kernel is odd; problem 0; problem 1; problem 2; problem 3; and 2 more"
     with pytest.raises(lse_export.ExportError, match=f"{library.__version__} cannot read .*m.onnx: {words}$"):
         lse_export.build_engine(make(tmp_path / "m.onnx"), tmp_path / "e.plan")

@@ -1,13 +1,17 @@
-"""Every name of TensorRT that the code uses exists in the first and the last known release of both majors.
+"""Every name of TensorRT that the code uses exists in every known release, and is called if it is a method.
 
-TensorRT cannot be installed where the tests run, but its Python bindings can be looked at: the files in
-`tensorrt_names/` list their names, see tools/tensorrt_names.py.
+TensorRT 10 and 11 cannot be installed where the tests run, but their Python bindings can be looked at: the
+files in `tensorrt_names/` list their names, methods with "()", see tools/tensorrt_names.py. TensorRT for RTX
+can be installed; where it is, the list is compared with the module itself.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,22 +19,26 @@ import pytest
 import lse_export.tensorrt
 
 NAMES = Path(__file__).parent / "tensorrt_names"
-SOURCES = sorted(
-    path
-    for path in Path(lse_export.tensorrt.__file__).parent.glob("*.py")
-    if "import tensorrt as trt" in path.read_text("utf-8")
-)
+FOLDER = Path(lse_export.tensorrt.__file__).parent
+# which files call TensorRT at all, and which of them TensorRT for RTX alone
+SOURCES = sorted(path for path in FOLDER.glob("*.py") if "import tensorrt" in path.read_text("utf-8"))
+RTX = {"rtx.py", "rtx_runner.py"}
+MODULE = re.compile(r"^(?:\w+\.)*trt\.")  # `trt`, `found.trt`, ...
+KIND = re.compile(r"^tensorrt(?:_rtx)?\.")  # in annotations
 
 
 class Names:
     """What one release has."""
 
-    def __init__(self, version: str) -> None:
-        data = tomllib.loads((NAMES / f"{version}.toml").read_text("utf-8"))
+    def __init__(self, version: str, path: Path) -> None:
+        data = tomllib.loads(path.read_text("utf-8"))
         assert data["version"] == version
         assert data["source"]
         self.top = set(data["functions"].split()) | {"__version__"}
-        self.classes = {name: set(members.split()) for name, members in data["classes"].items()}
+        self.spelled = {name: set(members.split()) for name, members in data["classes"].items()}
+        self.classes = {
+            name: {m.removesuffix("()") for m in members} for name, members in self.spelled.items()
+        }
 
     def lacks(self, dotted: str) -> bool:
         """Whether the release has no such name, "BuilderFlag.REFIT" for instance."""
@@ -39,21 +47,27 @@ class Names:
             return member not in self.top and member not in self.classes
         return member not in self.classes.get(owner, set())
 
+    def is_method(self, dotted: str) -> bool:
+        owner, _, member = dotted.rpartition(".")
+        return f"{member}()" in self.spelled.get(owner, set())
 
-RELEASES = {path.stem: Names(path.stem) for path in NAMES.glob("*.toml")}
+
+RELEASES = {path.stem: Names(path.stem.removeprefix("rtx-"), path) for path in NAMES.glob("*.toml")}
 
 
 class Uses(ast.NodeVisitor):
     """Dotted names that a file uses of TensorRT: `trt.X.Y`, and `variable.Y` where the variable is annotated.
 
-    `problems` holds what cannot be followed: an attribute of something that TensorRT returned and that was
-    not annotated.
+    `called` are those of objects that are called, `read` those that are read or set. `problems` holds what
+    cannot be followed: an attribute of something that TensorRT returned and that was not annotated.
     """
 
     def __init__(self, source: str) -> None:
         self.tree = ast.parse(source)
         self.kinds: dict[str, str] = {}
         self.found: set[str] = set()
+        self.called: set[str] = set()
+        self.read: set[str] = set()
         self.problems: list[str] = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.AnnAssign):
@@ -66,18 +80,19 @@ class Uses(ast.NodeVisitor):
             if isinstance(node, ast.Assign) and self._returned(node.value)
             for target in node.targets
         }
+        self.functions = {id(node.func) for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
         self.visit(self.tree)
 
     def _note(self, variable: str, annotation: ast.expr) -> None:
         text = ast.unparse(annotation).removesuffix(" | None")
-        if text.startswith("trt."):
-            kind = text.removeprefix("trt.")
+        if KIND.match(text):
+            kind = KIND.sub("", text)
             assert self.kinds.setdefault(variable, kind) == kind, f"{variable!r} has two types in one file"
 
     def _returned(self, node: ast.expr) -> bool:
         """Is this a call of TensorRT's?"""
         return isinstance(node, ast.Call) and (
-            ast.unparse(node.func).startswith("trt.") or self._owner(node.func) is not None
+            MODULE.match(ast.unparse(node.func)) is not None or self._owner(node.func) is not None
         )
 
     def _owner(self, node: ast.expr) -> str | None:
@@ -85,10 +100,14 @@ class Uses(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         text = ast.unparse(node)
-        if text.startswith("trt."):
-            self.found.add(text.removeprefix("trt."))
+        if MODULE.match(text):
+            self.found.add(MODULE.sub("", text).removesuffix(".__members__"))
+        elif KIND.match(text):
+            self.found.add(KIND.sub("", text))
         elif (kind := self._owner(node)) is not None:
-            self.found.add(f"{kind}.{node.attr}")
+            name = f"{kind}.{node.attr}"
+            self.found.add(name)
+            (self.called if id(node) in self.functions else self.read).add(name)
         elif self._returned(node.value) or ast.unparse(node.value) in self.unknown:
             self.problems.append(text)
         if not node.attr.startswith("__"):
@@ -96,9 +115,10 @@ class Uses(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for base in node.bases:
-            if (kind := ast.unparse(base)).startswith("trt."):
+            if MODULE.match(text := ast.unparse(base)):
                 own = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
-                self.found.update(f"{kind[4:]}.{name}" for name in own if f"{kind[4:]}.{name}" in OVERRIDDEN)
+                kind = MODULE.sub("", text)
+                self.found.update(f"{kind}.{name}" for name in own if f"{kind}.{name}" in OVERRIDDEN)
         self.generic_visit(node)
 
 
@@ -110,9 +130,8 @@ OVERRIDDEN = {
 }
 
 
-def test_four_releases_are_known() -> None:
-    assert {int(version.split(".")[0]) for version in RELEASES} == {10, 11}
-    assert len(RELEASES) == 4
+def test_five_releases_are_known() -> None:
+    assert sorted(version.split(".")[0] for version in RELEASES) == ["10", "10", "11", "11", "rtx-1"]
     for names in RELEASES.values():
         assert len(names.classes) > 150
         # all that a monitor has to define
@@ -120,14 +139,45 @@ def test_four_releases_are_known() -> None:
         assert names.classes["IProgressMonitor"] == methods
 
 
-@pytest.mark.parametrize("version", RELEASES)
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_every_name_exists(path: Path, version: str) -> None:
-    uses = Uses(path.read_text("utf-8"))
+PAIRS = [(p, v) for p in SOURCES for v in RELEASES if p.name not in RTX or v.startswith("rtx")]
+
+
+@pytest.mark.parametrize(("path", "version"), PAIRS, ids=[f"{p.name}-{v}" for p, v in PAIRS])
+def test_every_name_exists_and_is_used_as_what_it_is(path: Path, version: str) -> None:
+    uses, names = Uses(path.read_text("utf-8")), RELEASES[version]
     assert not uses.problems, f"annotate these, so that they can be looked up: {uses.problems}"
-    assert len(uses.found) > 15
-    missing = sorted(name for name in uses.found if RELEASES[version].lacks(name) and not _dunder(name))
+    assert len(uses.found) > 3
+    missing = sorted(name for name in uses.found if names.lacks(name) and not _dunder(name))
     assert not missing, f"TensorRT {version} has no {missing}"
+    unread = sorted(name for name in uses.read if names.is_method(name))
+    assert not unread, f"these are methods in TensorRT {version}, and read as if they were not: {unread}"
+    uncalled = sorted(name for name in uses.called if not names.is_method(name) and not names.lacks(name))
+    assert not uncalled, f"these are no methods in TensorRT {version}, and called: {uncalled}"
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_a_method_that_is_read_is_noticed(version: str) -> None:
+    wrong = Uses("error: tensorrt.ParserError = parser.get_error(0)\ntext = error.desc")
+    right = Uses("error: tensorrt.ParserError = parser.get_error(0)\ntext = error.desc()")
+    assert [n for n in wrong.read if RELEASES[version].is_method(n)] == ["ParserError.desc"]
+    assert right.called == {"ParserError.desc"}
+    assert not right.read
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed")
+def test_the_list_is_that_of_the_module_installed() -> None:
+    trt = import_module("tensorrt_rtx")
+    (version,) = (v for v in RELEASES if v.startswith("rtx-"))
+    if version != f"rtx-{trt.__version__}":
+        pytest.skip(f"TensorRT for RTX {trt.__version__} is here, the list is of {version}")
+    for name, members in RELEASES[version].spelled.items():
+        found = trt
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert {m.removesuffix("()") for m in members} == {m for m in dir(found) if not m.startswith("_")}
+        for member in members:
+            value = getattr(found, member.removesuffix("()"))
+            assert member.endswith("()") == (callable(value) and not isinstance(value, type))
 
 
 def _dunder(name: str) -> bool:
@@ -135,7 +185,12 @@ def _dunder(name: str) -> bool:
 
 
 def test_everything_that_calls_tensorrt_is_looked_at() -> None:
-    assert [path.name for path in SOURCES] == ["builder.py", "runner.py"]
+    names = ["bindings.py", "builder.py", "parser.py", "rtx.py", "rtx_runner.py", "runner.py"]
+    assert [path.name for path in SOURCES] == names
+    others = [path for path in FOLDER.parent.rglob("*.py") if path not in SOURCES]
+    assert not [
+        path for path in others if re.search(r"\b(trt|tensorrt|tensorrt_rtx)\.[A-Z]", path.read_text())
+    ]
     used = set().union(*(Uses(path.read_text("utf-8")).found for path in SOURCES))
     for name in (
         "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
@@ -143,6 +198,7 @@ def test_everything_that_calls_tensorrt_is_looked_at() -> None:
         "IExecutionContext.execute_async_v3",
         "IProgressMonitor.step_complete",
         "ParserError.node_name",
+        "Runtime.get_engine_validity",
     ):
         assert name in used
 
@@ -157,8 +213,9 @@ def test_everything_that_calls_tensorrt_is_looked_at() -> None:
             "NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
         ),
         ("class Mine(trt.IInt8EntropyCalibrator2): ...", "IInt8EntropyCalibrator2"),
-        ("engine: trt.ICudaEngine = make()\nn = engine.device_memory_size", "ICudaEngine.device_memory_size"),
-        ("def f(config: trt.IBuilderConfig | None):\n    config.int8_calibrator = 1",
+        ("engine: tensorrt.ICudaEngine = make()\nn = engine.device_memory_size",
+         "ICudaEngine.device_memory_size"),
+        ("def f(config: tensorrt.IBuilderConfig | None):\n    config.int8_calibrator = 1",
          "IBuilderConfig.int8_calibrator"),
     ],
 )  # fmt: skip
@@ -171,8 +228,8 @@ def test_what_tensorrt_11_dropped_is_noticed(code: str, missing: str) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "engine: trt.ICudaEngine = make()\nx = engine.create_execution_context()\nx.enqueue()",
-        "engine: trt.ICudaEngine = make()\nengine.create_execution_context().enqueue()",
+        "engine: tensorrt.ICudaEngine = make()\nx = engine.create_execution_context()\nx.enqueue()",
+        "engine: tensorrt.ICudaEngine = make()\nengine.create_execution_context().enqueue()",
         "x = trt.Runtime(log)\nx.load()",
     ],
 )

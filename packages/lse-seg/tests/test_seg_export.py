@@ -7,12 +7,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import DefaultScope, init_default_scope
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from PIL import Image
 from torch import nn
 
 import lse_export
+from lse_core.card import card_of
 from lse_core.errors import LSEError
+from lse_export.loading import images_for, load_model
 from lse_seg.exporting import DenseSegmentor, load_segmentor
 from lse_seg.running import load_config
 
@@ -65,7 +70,7 @@ def pictures(count: int = 3, size: int = 64) -> torch.Tensor:
 
 
 def test_dec_segmentor_is_the_same_in_onnx_runtime(work: Path, tmp_path: Path) -> None:
-    model = load_segmentor(work)
+    model = load_segmentor(work, trust=True)
     assert set(model.canonicalizers) == {"image", "backbone.layers.1.1.0"}
     x = pictures()
     out = lse_export.export_onnx(model, x, tmp_path / "model.onnx")
@@ -89,21 +94,37 @@ def test_dec_segmentor_is_the_same_in_onnx_runtime(work: Path, tmp_path: Path) -
 def test_work_folder_or_checkpoint_may_be_named(work: Path) -> None:
     x = pictures(1)
     with torch.no_grad():
-        by_folder, by_file = load_segmentor(work)(x), load_segmentor(work / "iter_3.pth")(x)
+        by_folder, by_file = (load_segmentor(p, trust=True)(x) for p in (work, work / "iter_3.pth"))
     assert torch.equal(by_folder, by_file)
-    config = load_segmentor(work).pretrained_cfg
-    assert config["mean"] == pytest.approx([0.5] * 3)
-    assert config["std"] == pytest.approx([64 / 255] * 3)
+    told = card_of(load_segmentor(work, trust=True)).preprocess
+    assert told is not None
+    assert told.mean == pytest.approx([0.5] * 3)
+    assert told.std == pytest.approx([64 / 255] * 3)
+    assert (told.size, told.colours) == (None, "rgb")
+
+
+def test_pictures_are_prepared_as_mmsegmentation_prepares_them(work: Path, tmp_path: Path) -> None:
+    model = load_segmentor(work, trust=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    loaded = LoadImageFromFile()({"img_path": str(tmp_path / "a.png")})["img"]
+    data = {"inputs": [torch.from_numpy(loaded).permute(2, 0, 1)], "data_samples": [SegDataSample()]}
+    expected = model.segmentor.data_preprocessor(data, False)["inputs"]
+    torch.testing.assert_close(images_for(model, None, [tmp_path / "a.png"]), expected)
+
+
+def test_a_config_is_code_and_wants_trust(work: Path) -> None:
+    for path in (work, work / "iter_3.pth"):
+        with pytest.raises(LSEError, match=r"segformer_dec\.py is a config .* executed: if you trust"):
+            load_model(path)
 
 
 def test_commands_take_a_work_folder(work: Path, tmp_path: Path) -> None:
-    from lse_export.commands.common import images_for, load_model
-
-    model = load_model(work)
+    model = load_model(work, trust=True)
     assert isinstance(model, DenseSegmentor)
-    assert isinstance(load_model(work / "iter_3.pth"), DenseSegmentor)
+    assert isinstance(load_model(work / "iter_3.pth", trust=True), DenseSegmentor)
     assert images_for(model, (64, 96), ()).shape == (2, 3, 64, 96)
-    with pytest.raises(LSEError, match="no such folder"):
+    with pytest.raises(LSEError, match="no such file or folder"):
         load_model(tmp_path / "nothing")
 
 
@@ -125,4 +146,4 @@ def test_what_is_missing_is_named(work: Path, tmp_path: Path) -> None:
         load_segmentor(tmp_path)
     load_config("segformer_aug").dump(tmp_path / "config.py")
     with pytest.raises(LSEError, match="does not fit the config beside it"):
-        load_segmentor(tmp_path)
+        load_segmentor(tmp_path, trust=True)

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import lse_soft
+from lse_core import attach, card_of
 from lse_core.cli import main
 from lse_core.errors import LSEError
+from lse_core.preprocess import Preprocess
 from lse_soft.plugin import lse_loaders
 
 timm = pytest.importorskip("timm")
@@ -41,7 +43,7 @@ def test_a_saved_model_is_plain_and_answers_the_same(vit, tmp_path):
     lse_soft.soften(vit, "rotation", keep=0.5, degrees=45)
     expected, certificates = vit(x), lse_soft.bound(vit)
     lse_soft.save(vit, tmp_path, model_kwargs=KWARGS)
-    assert set(load_file(str(tmp_path / "model.safetensors"))) == set(keys)
+    assert set(load_file(str(tmp_path / "soft.safetensors"))) == set(keys)
     loaded = lse_soft.load(tmp_path)
     assert type(loaded) is timm.models.VisionTransformer
     assert torch.equal(loaded(x), expected)
@@ -94,6 +96,33 @@ def test_damaged_folders_are_told(vit, tmp_path):
     path.write_text("{")
     with pytest.raises(LSEError, match="damaged"):
         lse_soft.bound(tmp_path)
+
+
+def test_a_folder_cannot_have_weights_fetched_or_files_read(vit, tmp_path):
+    lse_soft.soften(vit, "rotation", 0.5)
+    lse_soft.save(vit, tmp_path, model_kwargs=KWARGS)
+    path = tmp_path / "soft.json"
+    facts = json.loads(path.read_text())
+    for model, text in (
+        ({"name": "hf-hub:someone/model", "kwargs": {}}, "unknown timm model"),
+        ({"name": "local-dir:/tmp/x", "kwargs": {}}, "unknown timm model"),
+        ({"name": NAME, "kwargs": {"checkpoint_path": "x.pth"}}, "would read weights from elsewhere"),
+        ({"name": NAME, "kwargs": {"scriptable": True}}, "--trust"),
+        ({"name": NAME, "kwargs": {"img_size": "../x"}}, "--trust"),
+    ):
+        path.write_text(json.dumps({**facts, "model": {"source": "timm", **model}}))
+        with pytest.raises(LSEError, match=text):
+            lse_soft.load(tmp_path)
+
+
+def test_preprocessing_and_class_names_travel_along(vit, tmp_path):
+    wanted = Preprocess(channels=3, size=(32, 32), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 0.5))
+    attach(vit, preprocess=wanted, class_names=("a", "b", "c"))
+    lse_soft.soften(vit, "rotation", 0.5)
+    lse_soft.save(vit, tmp_path, model_kwargs=KWARGS)
+    card = card_of(lse_soft.load(tmp_path))
+    assert card.preprocess == wanted
+    assert card.class_names == ("a", "b", "c")
 
 
 def test_softened_models_inside_others_are_not_written(vit, tmp_path):

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from lse_core.plugins import hookimpl
+from lse_core import hookimpl
 
 
 @hookimpl
 def lse_solvers() -> dict[str, Any]:
-    """Give the solver for `adapt(..., solver="aitken")`."""
-    from lse_example import Aitken
+    """Give the solver for `adapt(..., solver="heavyball")`."""
+    from lse_example.solver import HeavyBall
 
-    return {"aitken": Aitken}
+    return {"heavyball": HeavyBall}
 
 
 @hookimpl
 def lse_canonicalizers() -> dict[str, Any]:
-    """Give the canonicalizer for `adapt(..., canonicalizer="glance")`."""
-    from lse_example import Glance
+    """Give the canonicalizer for `adapt(..., canonicalizer="weigh")`."""
+    from lse_example.canonicalizer import Weigh
 
-    return {"glance": Glance}
+    return {"weigh": Weigh}
 
 
 @hookimpl
 def lse_backbones() -> dict[str, Any]:
-    """Give the layout of PatchNet."""
-    from lse_example import PatchNetBackbone
+    """Give the layout of PebbleNet."""
+    from lse_example.network import PebbleNetBackbone
 
-    return {"patchnet": PatchNetBackbone()}
+    return {"pebblenet": PebbleNetBackbone()}

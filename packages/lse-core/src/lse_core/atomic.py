@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lse_core.errors import OutputError
 
-__all__ = ["check_target", "replacing", "staging"]
+__all__ = ["check_target", "replacing", "staging", "usual_mode"]
 
 
 @contextmanager
@@ -66,4 +66,13 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     with staging(path) as folder:
         yield folder / path.name
         for written in sorted(folder.iterdir(), key=lambda f: f.name == path.name):
+            usual_mode(written)
             os.replace(written, path.parent / written.name)
+
+
+def usual_mode(path: Path) -> None:
+    """Give a file the permissions of new files under the umask; some writers keep theirs to the owner."""
+    probe = path.with_name(f"{path.name}.mode")
+    probe.touch()
+    path.chmod(probe.stat().st_mode & 0o777)
+    probe.unlink()

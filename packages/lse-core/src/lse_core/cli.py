@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import click
 
-from lse_core.errors import LSEError, UnknownNameError
-from lse_core.plugins import PluginWarning, registry
+from lse_core.errors import LSEError, LSEWarning, UnknownNameError
+from lse_core.plugins import registry
 
 # commands of our own packages, to say which package to install where a command is missing
 HOMES = {
@@ -116,8 +116,8 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print a plugin's warning as one line; others keep their place in the source."""
-    if issubclass(category, PluginWarning):
+    """Print a warning of ours as one line; others keep their place in the source."""
+    if issubclass(category, LSEWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         click.echo(warnings.formatwarning(message, category, *where[:2]).rstrip(), err=True)

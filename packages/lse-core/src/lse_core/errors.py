@@ -13,6 +13,7 @@ __all__ = [
     "ConvergenceError",
     "DTypeError",
     "LSEError",
+    "LSEWarning",
     "NotFiniteError",
     "OutputError",
     "PluginError",
@@ -26,6 +27,10 @@ __all__ = [
 
 class LSEError(Exception):
     """Base of all errors raised on purpose by LSE packages; its text is one line for people."""
+
+
+class LSEWarning(UserWarning):
+    """Something was left out or done in another way than asked; its text is one line for people."""
 
 
 class ShapeError(LSEError, ValueError):

@@ -9,15 +9,26 @@ from lse_core.lazy import lazy_names
 if TYPE_CHECKING:
     from lse_dec.adaptation import AdaptedModel, adapt, observe, unadapt
     from lse_dec.checkpoint import load, save
+    from lse_dec.equivariance import entering, equivariance_loss
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "adaptation": ["AdaptedModel", "adapt", "observe", "unadapt"],
     "checkpoint": ["load", "save"],
+    "equivariance": ["entering", "equivariance_loss"],
 }
 
-__all__ = ["AdaptedModel", "adapt", "load", "observe", "save", "unadapt"]
+__all__ = [
+    "AdaptedModel",
+    "adapt",
+    "entering",
+    "equivariance_loss",
+    "load",
+    "observe",
+    "save",
+    "unadapt",
+]
 
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

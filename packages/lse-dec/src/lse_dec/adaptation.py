@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
 from lse_core.plugins import registry
+from lse_dec.arguments import first_parameter, given_features
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
+from lse_dec.backbones.base import Removable
 from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
 from lse_dec.hub import HubModel
 from lse_dec.settings import build, takes
 from lse_dec.sites import MODES, CanonicalizedStage
 
-__all__ = ["AdaptedModel", "adapt", "observe", "unadapt"]
+__all__ = ["AdaptedModel", "adapt", "observe", "unadapt", "without_gradient"]
 
 
 _ITERATION = {"rule": "residual", "solver": "anderson", "steps": 5}
@@ -36,7 +37,6 @@ class AdaptedModel(HubModel, nn.Module):
         model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
         mode: "invariant" or "equivariant".
         settings: what `adapt` was asked for, as plain values where they were plain.
-        made_with: keywords of `timm.create_model` for the base, where a checkpoint told them.
     """
 
     def __init__(self, model: nn.Module, mode: str, settings: Mapping[str, Any]) -> None:
@@ -45,9 +45,9 @@ class AdaptedModel(HubModel, nn.Module):
         self.mode = mode
         self.settings = dict(settings)
         self.entrance: Entrance | None = None
-        self.made_with: dict[str, Any] | None = None
+        self._entry = first_parameter(model)
         self.names: list[str] = []
-        self.handles: list[RemovableHandle] = []
+        self.handles: list[Removable] = []
 
     @property
     def sites(self) -> dict[str, CanonicalizedStage]:
@@ -77,6 +77,16 @@ class AdaptedModel(HubModel, nn.Module):
                 if name != IMAGE:
                     _put(base, name, site)
 
+    @contextmanager
+    def canonicalizers_held(self) -> Iterator[None]:
+        """No gradient for the canonicalizers' parameters from what is computed in the block.
+
+        For the loss of a task, where canonicalizers are to learn from `lse_dec.equivariance_loss` alone.
+        Gradients still pass through the canonicalizers to what is before them.
+        """
+        with without_gradient(self.canonicalizer_parameters()):
+            yield
+
     def canonicalizer_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the canonicalizers alone, for an optimiser group of their own."""
         for canonicalizer in self.canonicalizers.values():
@@ -88,10 +98,18 @@ class AdaptedModel(HubModel, nn.Module):
         return (p for p in self.parameters() if id(p) not in mine)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own forward, on canonicalized features."""
-        if self.entrance is None or not args:
+        """The model's own forward, on canonicalized features.
+
+        The image is the first argument, or has the name that the model's own forward gives it:
+        `adapted(pixel_values=images)` where the model says `forward(self, pixel_values, ...)`.
+
+        Raises:
+            LSEError: a canonicalizer needs the image, and the call has none.
+            ShapeError, DTypeError: with a site at the image, what is no batch of floating images.
+        """
+        if self.entrance is None:
             return self.model(*args, **kwargs)
-        token = self.entrance.enter(args[0])
+        token = self.entrance.enter(given_features("the adapted model", self._entry, args, kwargs)[0])
         try:
             return self.model(*args, **kwargs)
         finally:
@@ -104,6 +122,19 @@ class AdaptedModel(HubModel, nn.Module):
             if name == "model":
                 raise
             return getattr(self.model, name)
+
+
+@contextmanager
+def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """No gradient for these parameters from what is computed in the block."""
+    wanted = [p for p in parameters if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
 
 
 def adapt(
@@ -125,8 +156,9 @@ def adapt(
     result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
 
     Args:
-        model: any model; the families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet are known by
-            heart, the stages of others are found by a dry run.
+        model: any model; timm's families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet, torchvision's
+            of ViT, Swin, ResNet and ConvNeXt, and transformers' of ViT, DeiT, DINOv2, Swin and SegFormer
+            are known by heart, the stages of others are found by a dry run.
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
@@ -275,20 +307,21 @@ class CheckedImage(CanonicalizedStage):
         super().__init__(stage, canonicalizer, where, mode)
         self.entrance = entrance
 
-    def run(self, canonical: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The model on the canonicalized image."""
         if self.entrance is None:
-            return super().run(canonical, *args, **kwargs)
+            return super().run(canonical, args, kwargs)
         token = self.entrance.enter(canonical)
         try:
-            return super().run(canonical, *args, **kwargs)
+            return super().run(canonical, args, kwargs)
         finally:
             self.entrance.leave(token)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As `CanonicalizedStage.forward`, for images (B, C, H, W) of a floating dtype."""
+    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
+        """The image among the arguments of a call, (B, C, H, W) of a floating dtype, and its keyword."""
+        x, name = super().given(args, kwargs)
         check_image(x, self.where.channels)
-        return super().forward(x, *args, **kwargs)
+        return x, name
 
 
 def check_image(x: Tensor, channels: int) -> None:

@@ -56,6 +56,7 @@ class HubModel(
         pretrained_model_name_or_path: str | Path,
         *,
         model: nn.Module | None = None,
+        trust: bool = False,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
@@ -70,6 +71,7 @@ class HubModel(
         Args:
             pretrained_model_name_or_path: a folder that exists, else "owner/name" on the Hub.
             model: the base, where the config cannot name it.
+            trust: as `lse_dec.load` has it.
             revision: branch, tag or commit; None takes the main branch.
             cache_dir: where downloads are kept; None takes huggingface_hub's folder.
             force_download: download again what is there already.
@@ -103,4 +105,5 @@ class HubModel(
                     f"it: {first}"
                 ) from error
             folder = Path(found)
-        return load(folder, model)
+        found_model: AdaptedModel = load(folder, model, trust=trust)
+        return found_model

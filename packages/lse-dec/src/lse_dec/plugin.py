@@ -59,6 +59,12 @@ def lse_backbones() -> Mapping[str, Any]:
         "pvt": backbones.PVT(),
         "resnet": backbones.ResNet(),
         "swin": backbones.Swin(),
+        "torchvision.convnext": backbones.TorchvisionConvNeXt(),
+        "torchvision.swin": backbones.TorchvisionSwin(),
+        "torchvision.vit": backbones.TorchvisionViT(),
+        "transformers.segformer": backbones.TransformersSegFormer(),
+        "transformers.swin": backbones.TransformersSwin(),
+        "transformers.vit": backbones.TransformersViT(),
         "vit": backbones.ViT(),
     }
 
@@ -76,6 +82,23 @@ def lse_datasets() -> Mapping[str, Any]:
         "scaled_folder": build_scaled_folder,
         "scenes": build_scenes,
     }
+
+
+@hookimpl
+def lse_models() -> Mapping[str, Any]:
+    """Give the classifiers of numbers that the recipes and the demo train."""
+    from lse_dec.demo.model import number_classifier
+    from lse_dec.recipes.models import number_model
+
+    return {"demo_numbers": number_classifier, "numbers": number_model}
+
+
+@hookimpl
+def lse_loaders() -> Mapping[str, Any]:
+    """Give the loader of what `lse_dec.save`, `lse train` and `lse demo` write."""
+    from lse_dec.checkpoint.folder import load_if_ours
+
+    return {"lse-dec": load_if_ours}
 
 
 @hookimpl

@@ -12,9 +12,14 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lse_core.card import card_of
+from lse_core.preprocess import preprocess_of
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
-__all__ = ["describe", "read_metadata"]
+__all__ = ["CARRIED", "describe", "read_metadata"]
+
+CARRIED = ("lse.class_names", "lse.preprocess", "lse.raw_pictures")
+"""Keys that a client needs, which go along with what is made of a file: engines, model repositories."""
 
 
 def describe(
@@ -25,9 +30,9 @@ def describe(
     Keys: `lse.version`; `lse.sites`, `lse.mode`, `lse.solver`, `lse.rule`, `lse.steps` as `adapt` was
     asked; `lse.settings`, JSON by site with each canonicalizer's class, solver, rule, steps and
     tolerance in full; `lse.residual`, JSON by site: the largest residual over the example at the last
-    step; `lse.input_range`, JSON [least, largest] value of the example; `lse.mean` and `lse.std`, JSON by
-    channel, where the model has timm's data config; `lse.class_names`, JSON; `lse.opset`, `lse.torch`
-    and `lse.onnx`. A plain model has no keys about canonicalizers.
+    step; `lse.input_range`, JSON [least, largest] value of the example; `lse.preprocess`, JSON, how
+    pictures are prepared (`lse_core.Preprocess`), where the model says so; `lse.class_names`, JSON;
+    `lse.opset`, `lse.torch` and `lse.onnx`. A plain model has no keys about canonicalizers.
     """
     facts = {
         "lse.version": metadata.version("lse-export"),
@@ -36,10 +41,12 @@ def describe(
         "lse.opset": str(opset),
         "lse.input_range": json.dumps([_short(example.min()), _short(example.max())]),
     }
-    if class_names is not None:
-        facts["lse.class_names"] = json.dumps(list(class_names))
-    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    facts |= {f"lse.{key}": json.dumps(list(config[key])) for key in ("mean", "std") if key in config}
+    classes = class_names if class_names is not None else card_of(model).class_names
+    if classes is not None:
+        facts["lse.class_names"] = json.dumps(list(classes))
+    preprocess = preprocess_of(model, (example.shape[2], example.shape[3]))
+    if preprocess is not None:
+        facts["lse.preprocess"] = preprocess.to_json()
     canonicalizers = canonicalizers_of(model)
     if canonicalizers:
         asked: Mapping[str, Any] = getattr(model, "settings", {})

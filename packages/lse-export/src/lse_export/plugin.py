@@ -38,4 +38,9 @@ def lse_checks() -> Mapping[str, Callable[[], str]]:
 
         return runtimes_here()
 
-    return {"runtimes": runtimes}
+    def rtx() -> str:
+        from lse_export.tensorrt.rtx import rtx_here
+
+        return rtx_here()
+
+    return {"runtimes": runtimes, "tensorrt-rtx": rtx}

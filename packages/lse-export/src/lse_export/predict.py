@@ -1,26 +1,30 @@
-"""Class scores of pictures from an exported file, with nothing but ONNX Runtime."""
+"""Class scores of pictures, from an exported file by ONNX Runtime or from a saved model by torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lse_core.errors import LSEError
+from lse_core.card import card_of
+from lse_core.errors import LSEError, LSEWarning
+from lse_core.pictures import PictureError
+from lse_core.preprocess import Preprocess, preprocess_of
+from lse_core.settings import validated
 from lse_export.errors import ExportError
-from lse_export.images import Preparation, read_images
-from lse_export.metadata import read_metadata
-from lse_export.preprocess import Recipe, raw_pictures
+from lse_export.preprocess import facts_of, prepared_in, raw_in, raw_picture
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
+
+OnPicture = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,38 @@ class Prediction:
 
     Attributes:
         file: the picture.
-        classes: names (or numbers, where the file has no names), best first.
+        classes: names (or numbers, where the model has no names), best first; empty for a picture that was
+            skipped.
         probabilities: softmax of the first output, in the same order.
+        error: why the picture was skipped, else "".
     """
 
     file: Path
     classes: list[str]
     probabilities: list[float]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A classifier, whatever runs it.
+
+    Attributes:
+        read: one picture's file as the classifier takes it, with a batch axis of 1, and whether it had the
+            size that the classifier was made for.
+        scores: a batch to class scores (B, classes).
+        names: of the classes; empty where nothing says.
+        fixed: the batch size, where only one is taken.
+    """
+
+    read: Callable[[Path], tuple[Tensor, bool]]
+    scores: Callable[[Tensor], Tensor]
+    names: Sequence[str]
+    fixed: int | None = None
 
 
 def predict(
-    path: str | Path,
+    model: str | Path | nn.Module,
     pictures: Sequence[Path],
     *,
     top: int = 5,
@@ -48,66 +73,197 @@ def predict(
     tensorrt: TensorrtOptions | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    skip_bad: bool = False,
+    trust: bool = False,
+    on_picture: OnPicture | None = None,
 ) -> list[Prediction]:
-    """Classify pictures with an exported classifier.
+    """Classify pictures; how they are prepared and what the classes are called, the model says itself.
 
     Args:
-        path: an ONNX file whose first output is class scores (B, classes) and whose image size is fixed.
+        model: an ONNX file whose first output is class scores (B, classes) and whose image size is fixed; a
+            folder with a trained or saved model; or such a model.
         pictures: files of pictures.
         top: how many classes to name.
         batch: pictures a call; a file with a fixed batch size takes its own.
         provider: ONNX Runtime's execution provider.
         tensorrt: for the provider of that name.
-        mean: by channel, of values in [0, 1]; None takes the file's metadata, which `export_onnx`
-            writes for timm models.
+        mean: by channel, of values in [0, 1]; one number stands for all channels. None takes the model's.
         std: as `mean`.
+        skip_bad: go on after a picture that cannot be read, and say so in its `Prediction`.
+        trust: of a folder, see `load_model`.
+        on_picture: called with (pictures done, pictures in all).
+
+    Returns:
+        A `Prediction` for every picture, in order.
 
     Raises:
-        ExportError: the file cannot be run, is no classifier, or says nothing of normalisation.
+        ExportError: the model cannot be run, is no classifier, or says nothing of how pictures are prepared.
+        PictureError: a picture cannot be read and `skip_bad` is off.
     """
     if top < 1 or batch < 1:
         raise LSEError(f"top and batch must be at least 1; got {top} and {batch}")
-    session = open_session(path, provider, tensorrt=tensorrt)
-    facts = read_metadata(onnx.load_model(path, load_external_data=False))
-    size = session.get_inputs()[0].shape
-    recipe = Recipe.from_json(facts["lse.preprocess"]) if "lse.preprocess" in facts else None
-    if recipe is not None and (mean is not None or std is not None):
-        raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
-    read = _prepared(path, size, facts, mean, std) if recipe is None else partial(raw_pictures, recipe=recipe)
-    names = json.loads(facts.get("lse.class_names", "[]"))
-    step = size[0] if isinstance(size[0], int) else batch
-    found = []
-    for start in range(0, len(pictures), step):
-        files = list(pictures[start : start + step])
-        images = read(files)
-        if isinstance(size[0], int) and len(files) < step:
-            images = torch.cat([images, images[:1].expand(step - len(files), -1, -1, -1)])
-        scores = next(iter(run(session, images).values()))
-        if scores.ndim != 2:
-            raise ExportError(
-                f"{path}: the first output is {tuple(scores.shape)}, not scores (batch, classes)"
-            )
-        shares, order = scores[: len(files)].float().softmax(1).topk(min(top, scores.shape[1]))
-        for file, row, indices in zip(files, shares.tolist(), order.tolist(), strict=True):
-            found.append(Prediction(file, [names[i] if i < len(names) else str(i) for i in indices], row))
+    scorer = _open(model, provider, tensorrt, mean, std, trust)
+    found: list[Prediction] = []
+    refitted = 0
+    for files in _chunks(pictures, scorer.fixed or batch):
+        images, errors = [], {}
+        for file in files:
+            try:
+                image, fits = scorer.read(file)
+                images.append(image)
+                refitted += not fits
+            except PictureError as error:
+                if not skip_bad:
+                    raise
+                errors[file] = str(error)
+        answers = _answers(scorer, images, top)
+        for file in files:
+            names, shares = ([], []) if file in errors else next(answers)
+            found.append(Prediction(file, names, shares, errors.get(file, "")))
+        if on_picture is not None:
+            on_picture(len(found), len(pictures))
+    if refitted:
+        warnings.warn(
+            f"{refitted} of {len(pictures)} pictures do not have the size that the file was made for (see "
+            "--preprocess): they were scaled and cut to it first, so answers can differ from the model's",
+            LSEWarning,
+            stacklevel=2,
+        )
     return found
 
 
-def _prepared(
-    path: str | Path,
-    size: list[Any],
-    facts: dict[str, str],
+def _chunks(pictures: Sequence[Path], size: int) -> Iterator[list[Path]]:
+    for start in range(0, len(pictures), size):
+        yield list(pictures[start : start + size])
+
+
+def _answers(scorer: _Scorer, images: Sequence[Tensor], top: int) -> Iterator[tuple[list[str], list[float]]]:
+    """Names and probabilities of the best classes, image by image."""
+    if not images:
+        return
+    stacked = torch.cat(list(images))
+    if scorer.fixed is not None:
+        missing = scorer.fixed - len(stacked)
+        stacked = torch.cat([stacked, stacked[:1].expand(missing, -1, -1, -1)])
+    scores = scorer.scores(stacked)
+    if scores.ndim != 2:
+        raise ExportError(f"the first output is {tuple(scores.shape)}, not class scores (batch, classes)")
+    shares, order = scores[: len(images)].float().softmax(1).topk(min(top, scores.shape[1]))
+    for row, indices in zip(shares.tolist(), order.tolist(), strict=True):
+        yield [scorer.names[i] if i < len(scorer.names) else str(i) for i in indices], row
+
+
+def _open(
+    model: str | Path | nn.Module,
+    provider: str,
+    tensorrt: TensorrtOptions | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
-) -> Callable[[Sequence[Path]], Tensor]:
-    """How pictures are read for a file that takes them prepared."""
-    if len(size) != 4 or not all(isinstance(n, int) for n in size[1:]):
-        raise ExportError(f"{path}: the input is {size}, not images of a fixed size")
-    mean = mean if mean is not None else json.loads(facts.get("lse.mean", "null"))
-    std = std if std is not None else json.loads(facts.get("lse.std", "null"))
-    if mean is None or std is None:
+    trust: bool,
+) -> _Scorer:
+    if isinstance(model, nn.Module) or Path(model).is_dir():
+        from lse_export.loading import load_model
+
+        if provider != "cpu" or tensorrt is not None:
+            raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
+        loaded = model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust)
+        return _of_model(loaded, mean, std)
+    return _of_file(Path(model), provider, tensorrt, mean, std)
+
+
+def _of_model(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> _Scorer:
+    what = type(model).__name__
+    preprocess = _over(preprocess_of(model), mean, std, what)
+    if preprocess is None:
+        raise ExportError(
+            f"{what} does not say how its pictures are prepared: save it with "
+            "lse_dec.save(..., preprocess=...)"
+        )
+    from lse_export.loading import dtype_of
+
+    dtype = dtype_of(model)
+
+    def scores(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out = model(images.to(dtype))
+        # transformers answer with an object that holds the scores
+        found = out if isinstance(out, Tensor) else getattr(out, "logits", None)
+        if not isinstance(found, Tensor):
+            raise ExportError(f"{what} answers with a {type(out).__name__}, not with class scores")
+        return found
+
+    return _Scorer(partial(_prepared, preprocess), scores, card_of(model).class_names or ())
+
+
+def _of_file(
+    path: Path,
+    provider: str,
+    tensorrt: TensorrtOptions | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> _Scorer:
+    session = open_session(path, provider, tensorrt=tensorrt)
+    facts = facts_of(path)
+    shape = session.get_inputs()[0].shape
+    names = json.loads(facts.get("lse.class_names", "[]"))
+    fixed = shape[0] if isinstance(shape[0], int) else None
+    raw = raw_in(facts, str(path))
+
+    def scores(images: Tensor) -> Tensor:
+        return next(iter(run(session, images).values()))
+
+    if raw is not None:
+        if mean is not None or std is not None:
+            raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
+
+        def read(file: Path) -> tuple[Tensor, bool]:
+            picture, fits = raw_picture(file, raw)
+            return picture[None], fits
+
+        return _Scorer(read, scores, names, fixed)
+    if len(shape) != 4 or not all(isinstance(n, int) for n in shape[1:]):
+        raise ExportError(f"{path}: the input is {shape}, not images of a fixed size")
+    preprocess = _over(
+        prepared_in(facts, str(path)) or _assumed(shape, facts, mean, std), mean, std, str(path)
+    )
+    if preprocess is None:
         raise ExportError(f"{path} says nothing of how images are normalised; give mean and std")
-    if len(mean) != size[1] or len(std) != size[1]:
-        raise ExportError(f"mean and std must have {size[1]} values; got {len(mean)} and {len(std)}")
-    preparation = Preparation(size[1], size[2], size[3], tuple(mean), tuple(std))
-    return partial(read_images, preparation=preparation)
+    if (preprocess.channels, *(preprocess.size or shape[2:])) != tuple(shape[1:]):
+        raise ExportError(
+            f"{path} takes images {shape[1:]}, but its metadata prepare {preprocess.channels} channels of "
+            f"{preprocess.size}; export it again"
+        )
+    return _Scorer(partial(_prepared, preprocess), scores, names, fixed)
+
+
+def _prepared(preprocess: Preprocess, file: Path) -> tuple[Tensor, bool]:
+    return preprocess.read(file)[None], True
+
+
+def _over(
+    known: Preprocess | None, mean: Sequence[float] | None, std: Sequence[float] | None, where: str
+) -> Preprocess | None:
+    """`known` with the numbers given in the place of its own."""
+    if known is None:
+        return None
+    values: dict[str, Any] = known.plain()
+    for name, given in (("mean", mean), ("std", std)):
+        if given is not None:
+            values[name] = list(given) * (known.channels if len(given) == 1 else 1)
+    return validated(Preprocess, values, where)
+
+
+def _assumed(
+    shape: Sequence[int], facts: dict[str, str], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Preprocess | None:
+    """For files of other makers, and of an older version: whole pictures, squashed to the input's size."""
+    numbers = {
+        name: given if given is not None else json.loads(facts.get(f"lse.{name}", "null"))
+        for name, given in (("mean", mean), ("std", std))
+    }
+    if numbers["mean"] is None or numbers["std"] is None:
+        return None
+    values: dict[str, Any] = {"channels": shape[1], "size": tuple(shape[2:]), "crop_mode": "squash"}
+    for name, value in numbers.items():
+        values[name] = list(value) * (shape[1] if len(value) == 1 else 1)
+    return validated(Preprocess, values, "mean and std")

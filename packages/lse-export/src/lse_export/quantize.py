@@ -34,22 +34,31 @@ def quantized_nodes(proto: onnx.ModelProto) -> list[str]:
     ]
 
 
-def quantize(proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: int = 8) -> onnx.ModelProto:
+def quantize(
+    proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: int = 8, weight_bits: int = 7
+) -> onnx.ModelProto:
     """The graph with int8 weights and activations between QuantizeLinear and DequantizeLinear pairs.
 
-    Symmetric (TensorRT takes no other), weights by channel, ranges from the extremes seen.
+    Symmetric (TensorRT takes no other), weights by channel, ranges from the extremes seen. Weights use seven
+    of their eight bits unless asked otherwise, because a file does not know which CPU it will meet: on those
+    without VNNI, ONNX Runtime cuts sums of two products off at 16 bits, and full weights then lose answers
+    (see `lse_export.saturation`). A GPU loses nothing by it but half a step of the weights' rounding.
 
     Args:
         proto: a float32 graph of one input, as `lse_export.trace` and `lse_export.cleanup` leave it.
         calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
         folder: scratch space for ONNX Runtime, which only writes files.
         batch: images a run; a graph of a fixed batch takes its own.
+        weight_bits: 7 (weights within -64 and 64) or 8 (within -127 and 127), stored as int8 either way.
 
     Raises:
-        LSEError: nothing in the graph can be quantized, or there are fewer images than a fixed batch has.
+        LSEError: `weight_bits` is neither 7 nor 8, nothing in the graph can be quantized, or there are fewer
+            images than a fixed batch has.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    if weight_bits not in (7, 8):
+        raise LSEError(f"weights are quantized to 7 or 8 bits; got {weight_bits!r}")
     names = quantized_nodes(proto)
     if not names:
         raise LSEError("no layer with weights outside of canonicalizers: nothing to quantize")
@@ -69,6 +78,7 @@ def quantize(proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: i
             op_types_to_quantize=list(QUANTIZED),
             nodes_to_quantize=names,
             per_channel=True,
+            reduce_range=weight_bits == 7,  # of the weights alone
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             # TensorRT dequantizes no int32, so biases stay as they are

@@ -85,4 +85,23 @@ def simplify(model: ir.Model) -> ir.Model:
         common.OutputFixPass(),
         common.NameFixPass(),
     )
-    return end(model).model
+    model = end(model).model
+    _ask_sizes_of_casts(model)
+    return model
+
+
+def _ask_sizes_of_casts(model: ir.Model) -> None:
+    """Read the sizes of raw pictures (uint8) off what they are cast to, in place.
+
+    TensorRT 10 and 11 list no uint8 among the types of Shape.
+    """
+    for value in model.graph.inputs:
+        users = [use.node for use in value.uses()]
+        casts = [node for node in users if node.op_type == "Cast"]
+        shapes = [node for node in users if node.op_type == "Shape"]
+        if value.dtype != ir.DataType.UINT8 or not casts or not shapes:
+            continue
+        model.graph.remove(casts[0])
+        model.graph.insert_before(model.graph[0], casts[0])
+        for node in shapes:
+            node.replace_input_with(0, casts[0].outputs[0])

@@ -20,7 +20,7 @@ from lse_export.cleanup import clean
 from lse_export.errors import ExportError
 from lse_export.metadata import describe
 from lse_export.precision import Half, check_precision, halved
-from lse_export.preprocess import Preprocess, recipe_of
+from lse_export.preprocess import Prepare, raw_pictures_of
 from lse_export.trace import FIXED, Sizes, timed, trace
 from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
 
@@ -108,14 +108,14 @@ def export_onnx(
         with_warps: further outputs for every site: "warp_x.SITE" and "warp_y.SITE" (B, N + 1), where
             the warp sends 0, 1/N, ..., 1, and "residual.SITE" (B,).
         output_names: names of the model's outputs; None: "logits", or "output_0", ... for several.
-        class_names: written to the metadata.
+        class_names: written to the metadata; None takes those of the model's card.
         metadata: further metadata, any text by key.
         precision: "float32"; "float16", the model in half precision with float32 islands around warp
             coordinates and the solver; or "int8", layers with weights quantized statically.
         half_io: with float16, outputs too are float16 (floating inputs are float32 in any case).
         calibration: with int8, (n, C, H, W) images, as `example`, that ranges are measured on.
         preprocess: (height, width) of raw pictures; given, the file takes these as uint8 and resizes,
-            crops and normalises them itself, by timm's data config of the model.
+            crops and normalises them itself, as the model says (`lse_core.preprocess_of`).
         picture_layout: of raw pictures, "nhwc" or "nchw".
         external_data: keep weights in a file beside the graph, `path` + ".data", whatever their size;
             above 2 GiB they always are.
@@ -155,10 +155,11 @@ def export_onnx(
         picture = example
         facts = {"lse.precision": precision}
         if preprocess is not None:
-            recipe = recipe_of(model, preprocess, picture_layout)
-            entry = nn.Sequential(Preprocess(recipe).to(example.device), entry)
-            picture = torch.zeros((len(example), *recipe.shape), dtype=torch.uint8, device=example.device)
-            facts["lse.preprocess"] = recipe.to_json()
+            raw = raw_pictures_of(model, preprocess, picture_layout)
+            entry = nn.Sequential(Prepare(raw).to(example.device), entry)
+            picture = torch.zeros((len(example), *raw.shape), dtype=torch.uint8, device=example.device)
+            facts["lse.raw_pictures"] = json.dumps({"source": raw.source, "layout": raw.layout})
+            facts["lse.preprocess"] = raw.preprocess.to_json()
         with evaluating(model), evaluating(inner):
             facts = describe(model, example, opset=opset, class_names=class_names) | facts
             proto, sizes, phases = trace(

@@ -17,6 +17,7 @@ from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name, weight_files
+from lse_export.metadata import CARRIED, read_metadata
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -37,6 +38,7 @@ _TYPES = {
     "bool": "TYPE_BOOL",
     "string": "TYPE_STRING",
 }
+LABELS = "labels.txt"
 LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
 """Where Triton runs the instances of a model."""
@@ -74,6 +76,9 @@ def write_triton(
     warmup: bool = True,
 ) -> TritonModel:
     """Write one model into a Triton model repository.
+
+    What the file's metadata say of preprocessing goes into the config as parameters, "lse.preprocess" and,
+    where the file takes raw pictures, "lse.raw_pictures"; names of classes into labels.txt.
 
     Args:
         path: an ONNX file; its inputs and outputs describe the model.
@@ -113,7 +118,9 @@ def write_triton(
     name = name or path.stem
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
-    graph = open_model(path).proto.graph
+    proto = open_model(path).proto
+    graph, facts = proto.graph, read_metadata(proto)
+    labels = [" ".join(str(label).split()) for label in json.loads(facts.get("lse.class_names", "[]"))]
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
@@ -122,7 +129,11 @@ def write_triton(
         f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
         f"max_batch_size: {largest}",
         *(_io("input", *tensor, batched) for tensor in inputs),
-        *(_io("output", *tensor, batched) for tensor in outputs),
+        *(
+            _io("output", *tensor, batched, LABELS if labels and not place else "")
+            for place, tensor in enumerate(outputs)
+        ),
+        *(_parameter(key, facts[key]) for key in CARRIED if key in facts and key != "lse.class_names"),
         f"instance_group [ {{ kind: {KINDS[kind]} count: {instances} }} ]",
     ]
     if batched:
@@ -137,7 +148,7 @@ def write_triton(
     weights = [(path.parent / name, name) for name in weight_files(graph)]
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
-    _place(folder, version, config, files)
+    _place(folder, version, config, files, labels)
     return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
 
 
@@ -164,13 +175,22 @@ def _largest(plan: Path, model: Path) -> int:
     if not sidecar_of(plan).is_file():  # built by other means
         return LARGEST
     facts = read_facts(plan)
+    if facts.flavour != "tensorrt":
+        raise ExportError(
+            f"{plan} was built by TensorRT for RTX, which Triton does not run; leave the plan out"
+        )
     check_files(facts, plan, model)
     return min(largest[0] for _, _, largest in facts.profile.values())
 
 
-def _io(section: str, name: str, kind: str, shape: list[int], batched: bool) -> str:
+def _io(section: str, name: str, kind: str, shape: list[int], batched: bool, labels: str = "") -> str:
     dims = ", ".join(str(n) for n in (shape[1:] if batched else shape))
-    return f"{section} [ {{ name: {_quoted(name)} data_type: {kind} dims: [ {dims} ] }} ]"
+    told = f" label_filename: {_quoted(labels)}" if labels else ""
+    return f"{section} [ {{ name: {_quoted(name)} data_type: {kind} dims: [ {dims} ]{told} }} ]"
+
+
+def _parameter(key: str, text: str) -> str:
+    return f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(text)} }} }}"
 
 
 def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
@@ -183,7 +203,9 @@ def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
     return "\n".join([*lines, "} ]"])
 
 
-def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]]) -> None:
+def _place(
+    folder: Path, version: int, config: str, files: list[tuple[Path, str]], labels: Sequence[str]
+) -> None:
     """Fill the version's folder beside its place and move it there whole, then the config."""
     target = folder / str(version)
     if target.exists():
@@ -195,6 +217,9 @@ def _place(folder: Path, version: int, config: str, files: list[tuple[Path, str]
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, work / name)
             (work / "config.pbtxt").write_text(config, "utf-8")
+            if labels:
+                (work / LABELS).write_text("\n".join(labels) + "\n", "utf-8")
+                os.replace(work / LABELS, folder / LABELS)
             os.replace(work / "config.pbtxt", folder / "config.pbtxt")
             work.chmod(0o755)
             os.replace(work, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError, VerificationError
+from lse_export.kernels import TOLERANCE, kernel_difference
 from lse_export.metadata import read_metadata
 from lse_export.precision import tolerance_of
-from lse_export.preprocess import Preprocess, Recipe
+from lse_export.preprocess import Prepare, RawPictures, raw_in
 from lse_export.runtime import open_session, run
+from lse_export.saturation import is_quantized, overflowing
 from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
 
 __all__ = ["Comparison", "Verification", "edge_inputs", "verify"]
@@ -69,6 +71,10 @@ class Verification:
         providers: execution providers of the session, the first being what ran.
         steps: solver steps compared, by site.
         residuals: largest residual over the real inputs at every step, by site.
+        overflowing: layers whose int8 weights overflow on CPUs without VNNI, see `lse_export.saturation`.
+        kernels: largest difference on real inputs between ONNX Runtime's 8-bit kernels on this CPU and those
+            that cannot overflow, of the output's range; 0.0 for a file without 8-bit tensors, or where
+            another provider than the CPU was asked for.
     """
 
     path: Path
@@ -78,6 +84,8 @@ class Verification:
     providers: list[str]
     steps: dict[str, int]
     residuals: dict[str, list[float]]
+    overflowing: list[str] = field(default_factory=list)
+    kernels: float = 0.0
 
     @property
     def real(self) -> list[Comparison]:
@@ -106,8 +114,8 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is "different"."""
-        return all(row.verdict != "different" for row in self.rows)
+        """Whether nothing is "different", and 8-bit kernels compute on this CPU what the file says."""
+        return self.kernels <= TOLERANCE and all(row.verdict != "different" for row in self.rows)
 
     @property
     def not_contracting(self) -> dict[str, list[float]]:
@@ -125,7 +133,17 @@ class Verification:
             f"{self.path}: largest difference {worst.relative:.2g} of the range of {worst.output!r} "
             f"({worst.inputs} inputs, batch size {worst.batch_size}; tolerance {self.tolerance:g})"
         )
-        if not self.ok:
+        if self.kernels > TOLERANCE:
+            text += (
+                f"; 8-bit sums overflow on this CPU and move outputs by {self.kernels:.2g} of their range: "
+                "quantize with 7-bit weights, or set ONNX Runtime's session.x64quantprecision to 1"
+            )
+        elif self.overflowing:
+            text += (
+                f"; 8-bit sums of {len(self.overflowing)} layers overflow on CPUs without VNNI instructions "
+                f"({self.overflowing[0]!r} first): quantize with 7-bit weights"
+            )
+        if any(row.verdict == "different" for row in self.rows):
             text += "; the file does not compute what the model computes"
         elif any(row.verdict == "amplified" for row in self.rows):
             text += "; the model moves as far by rounding of its input alone, so the export is not to blame"
@@ -151,6 +169,8 @@ class Verification:
             "providers": self.providers,
             "steps": self.steps,
             "residuals": self.residuals,
+            "overflowing": self.overflowing,
+            "kernels": self.kernels,
             "rows": [vars(row) for row in self.rows],
         }
 
@@ -191,14 +211,16 @@ def verify(
     if not sizes or min(sizes) < 1:
         raise LSEError(f"batch sizes must be whole numbers of at least 1; got {list(sizes)}")
     session = open_session(path, provider)
-    facts = read_metadata(onnx.load_model(path, load_external_data=False))
+    proto = onnx.load_model(path, load_external_data=False)
+    facts = read_metadata(proto)
     steps = _steps(facts)
     if tolerance is None:
         tolerance = tolerance_of(facts.get("lse.precision", "float32"))
-    prepare = Preprocess(Recipe.from_json(facts["lse.preprocess"])) if "lse.preprocess" in facts else None
+    raw = raw_in(facts, str(path))
+    prepare = Prepare(raw) if raw is not None else None
     whole = model if prepare is None else nn.Sequential(prepare, model)
     with with_steps(model, steps or None), evaluating(model):
-        inputs = check_example(model, inputs) if prepare is None else _pictures(prepare.recipe, inputs)
+        inputs = check_example(model, inputs) if prepare is None else _pictures(prepare.raw, inputs)
         batches = [("real", batch) for size in sizes for batch in _batches(inputs, size)]
         if edges:
             batches += list(edge_inputs(inputs, sizes[-1]).items())
@@ -209,8 +231,15 @@ def verify(
                 for name, pair in _compare(session, whole, record, batch).items():
                     found.setdefault((name, kind, len(batch)), []).append(pair)
         rows = [_row(key, pairs, whole, tolerance) for key, pairs in found.items()]
+        eight_bits = is_quantized(proto)
+        kernels = 0.0
+        if eight_bits and provider == "cpu":
+            kernels = kernel_difference(path, [batch for kind, batch in batches if kind == "real"])
         traces = residual_traces(model, inputs if prepare is None else prepare(inputs))
-    report = Verification(path, rows, sizes, tolerance, list(session.get_providers()), steps, traces)
+    report = Verification(
+        path, rows, sizes, tolerance, list(session.get_providers()), steps, traces,
+        overflowing(onnx.load_model(path)) if eight_bits else [], kernels,
+    )  # fmt: skip
     if throw and not report.ok:
         raise VerificationError(report.summary())
     return report
@@ -250,13 +279,13 @@ def _edge_pictures(shape: tuple[int, ...], batch: int) -> dict[str, Tensor]:
     }
 
 
-def _pictures(recipe: Recipe, inputs: Tensor) -> Tensor:
+def _pictures(raw: RawPictures, inputs: Tensor) -> Tensor:
     """Check raw pictures for a file that prepares them itself."""
     if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
         raise DTypeError("the file prepares pictures itself: give raw ones, uint8 from 0 to 255")
-    if inputs.ndim != 4 or not len(inputs) or tuple(inputs.shape[1:]) != recipe.shape:
+    if inputs.ndim != 4 or not len(inputs) or tuple(inputs.shape[1:]) != raw.shape:
         raise ShapeError(
-            f"the file takes pictures (batch, {', '.join(map(str, recipe.shape))}); got {tuple(inputs.shape)}"
+            f"the file takes pictures (batch, {', '.join(map(str, raw.shape))}); got {tuple(inputs.shape)}"
         )
     return inputs
 
@@ -350,9 +379,9 @@ def _extent(name: str, expected: Tensor) -> float:
 
 
 def _shake(model: nn.Module, pair: _Pair) -> float:
-    """How far the model's own output moves when its input changes by rounding only; whole levels do not."""
+    """How far the model's own output moves when its input changes by rounding only."""
     if not pair.image.is_floating_point():
-        return 0.0
+        return _shake_levels(model, pair)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(pair.image.shape, generator=generator) * 2 - 1 for _ in range(2)]
     # pixels on their own, and all together: an average over the image hides the former
@@ -362,4 +391,19 @@ def _shake(model: nn.Module, pair: _Pair) -> float:
     for change in changes:
         out = Unrolled(model)(pair.image + size * change.to(pair.image))[pair.index].cpu()
         moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
+    return moved
+
+
+def _shake_levels(model: Any, pair: _Pair) -> float:
+    """The same for raw pictures: their levels are whole, but resizing may round to either of two."""
+    prepare: Prepare = model[0]
+    moved, offset = 0.0, prepare.offset
+    try:
+        for sign in (1.0, -1.0):
+            # a level is a sum of dozens of products
+            prepare.offset = offset + sign * 8.0 * ROUNDING * 255.0
+            out = Unrolled(model)(pair.image)[pair.index].cpu()
+            moved = max(moved, float(_difference(pair.expected.double(), out.double()).max()))
+    finally:
+        prepare.offset = offset
     return moved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from lse_core.card import attach
 from lse_core.errors import LSEError
+from lse_core.preprocess import Preprocess
 from lse_dec.sites import CanonicalizedStage
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.running import load_config
@@ -31,7 +32,7 @@ class DenseSegmentor(nn.Module):
         canonicalizers: their canonicalizers.
         mode: "equivariant": logits are in place with the image.
         settings: what the canonicalizers were asked for.
-        pretrained_cfg: mean and std of images in [0, 1], as timm's models tell them.
+    Its card (`lse_core.card_of`) says how pictures are normalised, and what the classes are called.
     """
 
     def __init__(self, segmentor: nn.Module) -> None:
@@ -43,27 +44,29 @@ class DenseSegmentor(nn.Module):
         backbone = segmentor.backbone
         frames = [getattr(segmentor, "frame", None), getattr(backbone, "adapted", None)]
         self.settings: dict[str, Any] = next((dict(f.settings) for f in frames if f is not None), {})
-        self.pretrained_cfg = _normalisation(segmentor)
+        attach(self, preprocess=_preprocess(segmentor), class_names=_class_names(segmentor))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of normalised images (B, C, H, W), RGB."""
+        """Logits (B, classes, H, W) of normalised images (B, C, H, W), colours in the order of the card."""
         size = images.shape[2:]
         logits: Tensor = self.segmentor.encode_decode(images, [{"img_shape": size, "pad_shape": size}])
         return logits
 
 
-def load_segmentor(path: str | Path) -> DenseSegmentor:
+def load_segmentor(path: str | Path, *, trust: bool = False) -> DenseSegmentor:
     """Read a trained segmentor from what mmengine's Runner wrote.
 
     Args:
         path: the work folder, whose last checkpoint is taken, or a checkpoint in it. The config is the one
             that the Runner wrote beside it.
+        trust: execute that config, which is Python code.
 
     Returns:
         The segmentor in eval mode on the CPU.
 
     Raises:
-        LSEError: no checkpoint, no config or several beside it, or weights that do not fit the config.
+        LSEError: no checkpoint, no config or several beside it, no trust, or weights that do not fit the
+            config.
     """
     checkpoint = Path(path)
     if checkpoint.is_dir():
@@ -78,6 +81,11 @@ def load_segmentor(path: str | Path) -> DenseSegmentor:
     if len(configs) != 1:
         found = ", ".join(c.name for c in configs) or "none"
         raise LSEError(f"beside {checkpoint} there must be one config; found: {found}")
+    if not trust:
+        raise LSEError(
+            f"{configs[0]} is a config of mmengine, Python code that would be executed: if you trust "
+            "where it comes from, pass trust=True (--trust)"
+        )
     return DenseSegmentor(_built(load_config(configs[0]), checkpoint)).eval()
 
 
@@ -100,12 +108,24 @@ def _sites(segmentor: Any) -> dict[str, CanonicalizedStage]:
     return {}
 
 
-def _normalisation(segmentor: Any) -> Mapping[str, Any]:
-    """Of the preprocessor, which counts in 0..255."""
+def _preprocess(segmentor: Any) -> Preprocess | None:
+    """Of mmsegmentation's data preprocessor, which counts in 0..255 and gets BGR from OpenCV's loader."""
     given = segmentor.data_preprocessor
     if not getattr(given, "_enable_normalize", False):
-        return {}
-    return {
-        "mean": tuple((given.mean / 255.0).flatten().tolist()),
-        "std": tuple((given.std / 255.0).flatten().tolist()),
-    }
+        return None
+    mean, std = ((v / 255.0).flatten().tolist() for v in (given.mean, given.std))
+    return Preprocess(
+        channels=len(mean),
+        size=None,
+        crop_mode="squash",
+        interpolation="bilinear",
+        mean=tuple(mean),
+        std=tuple(std),
+        colours="rgb" if given.channel_conversion or len(mean) != 3 else "bgr",
+    )
+
+
+def _class_names(segmentor: Any) -> tuple[str, ...] | None:
+    """As mmsegmentation keeps them, where it does."""
+    names = (getattr(segmentor, "dataset_meta", None) or {}).get("classes")
+    return None if names is None else tuple(str(name) for name in names)

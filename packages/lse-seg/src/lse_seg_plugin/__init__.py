@@ -16,13 +16,13 @@ def mmcv_line() -> str:
     return report()
 
 
-def load_work_folder(path: Path) -> Any:
+def load_work_folder(path: Path, *, trust: bool = False) -> Any:
     """The segmentor of a work folder or checkpoint, or None where `path` is neither."""
     if path.suffix != ".pth" and not (path / "last_checkpoint").is_file():
         return None
     from lse_seg.exporting import load_segmentor
 
-    return load_segmentor(path)
+    return load_segmentor(path, trust=trust)
 
 
 @hookimpl
@@ -42,7 +42,7 @@ def lse_commands() -> Mapping[str, Any]:
 
 
 @hookimpl
-def lse_loaders() -> Mapping[str, Callable[[Path], Any]]:
+def lse_loaders() -> Mapping[str, Callable[..., Any]]:
     """Load segmentors from the work folders of mmengine's Runner, or from a checkpoint in one."""
     return {"mmengine": load_work_folder}
 

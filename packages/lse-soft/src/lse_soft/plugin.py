@@ -39,12 +39,22 @@ def lse_commands() -> Mapping[str, click.Command]:
 
 
 @hookimpl
-def lse_loaders() -> Mapping[str, Callable[[Path], Any]]:
+def lse_methods() -> Mapping[str, Any]:
+    """Give the method that keeps weights softly equivariant."""
+    from lse_soft.training import Soft
+
+    return {"soft": Soft}
+
+
+@hookimpl
+def lse_loaders() -> Mapping[str, Callable[..., Any]]:
     """Read folders that `lse_soft.save` wrote."""
 
-    def soft(folder: Path) -> Any:
-        from lse_soft.checkpoint import NAME, load
+    def soft(path: Path, *, trust: bool = False) -> Any:
+        if not (path / "soft.json").is_file():
+            return None
+        from lse_soft.checkpoint import load
 
-        return load(folder) if (folder / NAME).is_file() else None
+        return load(path, trust=trust)
 
-    return {"soft": soft}
+    return {"lse-soft": soft}

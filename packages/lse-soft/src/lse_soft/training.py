@@ -1,6 +1,6 @@
-"""The method `lse_soft.training:Soft` for `lse train`: fine-tuning within the soft weights.
+"""The method `soft` for `lse train`: fine-tuning within the soft weights.
 
-    method: {name: "lse_soft.training:Soft", options: {group: rotation, keep: 0.5}}
+    method: {name: soft, options: {group: rotation, keep: 0.5}}
 
 The model stays plain: after every optimiser step the weights are projected onto the range of P_b (projected
 gradient descent), so checkpoints have plain keys, `lse_dec.adapt` and `lse export` take the result as it is,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lse_core.errors import LSEError, OutputError
+from lse_core.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,16 +116,8 @@ def _read(path: Path, size: int) -> Tensor:
     import numpy as np
     import torch
 
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise LSEError("`lse warp` needs matplotlib and pillow: pip install 'lse-core[plot]'") from error
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError as error:
-        raise LSEError(f"there is no picture {path}") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise LSEError(f"{path} is not a picture that can be read") from error
+    from lse_core.pictures import read_picture
+
+    picture = read_picture(path)
     picture.thumbnail((size, size))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0).float() / 255.0

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import click
 
 hookspec = pluggy.HookspecMarker("lse")
@@ -48,6 +46,11 @@ def lse_datasets() -> Mapping[str, Any]:
 
 
 @hookspec
+def lse_methods() -> Mapping[str, Any]:
+    """Training methods by name, as a run's `method` names them: see `lse_dec.training.batch.Method`."""
+
+
+@hookspec
 def lse_groups() -> Mapping[str, Any]:
     """Groups for soft equivariance by name: classes like `lse_soft.groups.Rotation`."""
 
@@ -68,5 +71,10 @@ def lse_checks() -> Mapping[str, Callable[[], str]]:
 
 
 @hookspec
-def lse_loaders() -> Mapping[str, Callable[[Path], Any]]:
-    """Loaders for `lse export` by name: callables from a path to a trained model, or None if not theirs."""
+def lse_loaders() -> Mapping[str, Callable[..., Any]]:
+    """Loaders of trained models by name: `loader(path, trust=...)` gives a module, or None for another's."""
+
+
+@hookspec
+def lse_models() -> Mapping[str, Callable[..., Any]]:
+    """Functions by name that make a model from plain keywords; any checkpoint may have them called."""

@@ -13,18 +13,18 @@ from typing import Any, Literal
 import click
 import pluggy
 
-from lse_core.errors import PluginError, unknown_name
+from lse_core.errors import LSEWarning, PluginError, unknown_name
 from lse_core.plugins import hookspecs
 from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_line, selection
 
 KINDS = (
     *("warp", "solver", "update", "canonicalizer", "backbone"),
-    *("dataset", "group", "exporter", "command", "check", "loader"),
+    *("dataset", "method", "group", "exporter", "command", "check", "loader", "model"),
 )
 """What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(LSEWarning):
     """A plugin is broken and was left out, or `LSE_PLUGINS` names one that is not installed."""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from lse_dec.backbones.base import IMAGE, Backbone, Stage, backbone_of, find_stage
-from lse_dec.backbones.beit import BEiT
-from lse_dec.backbones.convnext import ConvNeXt
 from lse_dec.backbones.generic import Generic
-from lse_dec.backbones.hrnet import HRNet
-from lse_dec.backbones.pvt import PVT
-from lse_dec.backbones.resnet import ResNet
-from lse_dec.backbones.swin import Swin
-from lse_dec.backbones.vit import ViT
+from lse_dec.backbones.timm_families import PVT, BEiT, ConvNeXt, HRNet, ResNet, Swin, ViT
+from lse_dec.backbones.torchvision_families import TorchvisionConvNeXt, TorchvisionSwin, TorchvisionViT
+from lse_dec.backbones.transformers_families import (
+    TransformersSegFormer,
+    TransformersSwin,
+    TransformersViT,
+)
 
 __all__ = [
     "IMAGE",
@@ -23,6 +23,12 @@ __all__ = [
     "ResNet",
     "Stage",
     "Swin",
+    "TorchvisionConvNeXt",
+    "TorchvisionSwin",
+    "TorchvisionViT",
+    "TransformersSegFormer",
+    "TransformersSwin",
+    "TransformersViT",
     "ViT",
     "backbone_of",
     "find_stage",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import LSEError, ShapeError, unknown_name
 from lse_core.layouts import NCHW, Layout
@@ -16,12 +15,13 @@ __all__ = [
     "GENERIC",
     "IMAGE",
     "Backbone",
+    "Family",
+    "Removable",
     "Stage",
     "backbone_of",
     "find_stage",
     "first_convolution",
     "is_a",
-    "preceding_channels",
 ]
 
 GENERIC = "generic"
@@ -29,6 +29,14 @@ GENERIC = "generic"
 
 IMAGE = "image"
 """Name of the site at the input, F_1 = I in Eq. 20."""
+
+
+class Removable(Protocol):
+    """What was registered on a model and can be taken away again, such as the handle of a hook."""
+
+    def remove(self) -> None:
+        """Take it away."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class Stage:
         size: (height, width) of F_k where the model fixes it, else None.
         watch: for layouts that depend on the image at hand: registers on the model what keeps the layout
             informed, and returns the handle that removes it.
+        outputs: for stages that give several things at once, the layouts of those that differ from
+            `output_layout`: by their key in a mapping, by their place (from 0) in a tuple or list. None says
+            that it has no place in the picture (attention weights), so that it is never warped.
     """
 
     name: str
@@ -50,7 +61,8 @@ class Stage:
     layout: Layout
     output_layout: Layout = field(default_factory=NCHW)
     size: tuple[int, int] | None = None
-    watch: Callable[[nn.Module], RemovableHandle] | None = None
+    watch: Callable[[nn.Module], Removable] | None = None
+    outputs: Mapping[str | int, Layout | None] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -68,6 +80,30 @@ class Backbone(Protocol):
     def stages(self, model: nn.Module) -> Sequence[Stage]:
         """The latent stages in order of execution."""
         ...
+
+
+class Family:
+    """A backbone for models of certain classes, which are known by name so that no library is imported.
+
+    Attributes:
+        classes: the classes, "module.Class"; subclasses are of the family too.
+        output: how what the whole model gives lies, where it is dense.
+    """
+
+    classes: ClassVar[tuple[str, ...]]
+    output: ClassVar[Layout] = NCHW()
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether `model` is of one of the classes."""
+        return is_a(model, *self.classes)
+
+    def image(self, model: Any) -> Stage:
+        """The image, as the first convolution takes it."""
+        return Stage(IMAGE, first_convolution(model).in_channels, NCHW(), self.output)
+
+    def stages(self, model: Any) -> list[Stage]:
+        """The latent stages in order of execution."""
+        raise NotImplementedError
 
 
 def backbone_of(model: nn.Module) -> Backbone:
@@ -131,13 +167,3 @@ def first_convolution(model: nn.Module) -> nn.Conv2d:
         if isinstance(module, nn.Conv2d):
             return module
     raise LSEError(f"{type(model).__name__} has no convolution that takes an image")
-
-
-def preceding_channels(model: Any) -> list[int]:
-    """Channels that enter each stage, where timm's feature metadata tell what each stage gives.
-
-    For models whose stages change the channels themselves (a downsampling at their beginning); the
-    first one keeps those it is given.
-    """
-    given = [int(info["num_chs"]) for info in model.feature_info]
-    return [given[0], *given[:-1]]

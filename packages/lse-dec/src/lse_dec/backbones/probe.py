@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError
 from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
-__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
+__all__ = ["Seen", "evaluating", "image_sizes", "layout_of", "probe"]
 
 BATCH = 2  # tells a batch of windows from a batch of maps
 
@@ -70,8 +71,10 @@ def probe(model: nn.Module, size: tuple[int, int] | None = None) -> dict[str, Se
 def image_sizes(model: Any) -> list[tuple[int, int]]:
     """Sizes of images to try, most likely first."""
     found = [getattr(m, "img_size", None) for m in (model, getattr(model, "patch_embed", None))]
+    # torchvision's ViT, transformers' models
+    found += [getattr(m, "image_size", None) for m in (model, getattr(model, "config", None))]
     found.append((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (0,))[1:])
-    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in found if s]
+    sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in found if isinstance(s, int | tuple | list)]
     return list(dict.fromkeys([*(s for s in sizes if len(s) == 2), (224, 224), (64, 64), (32, 32)]))
 
 
@@ -91,14 +94,15 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
         if names[module] not in order:
             order.append(names[module])
 
-    def after(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        calls.setdefault(names[module], []).append((args[0] if args else None, out))
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        first = args[0] if args else kwargs.get(first_parameter(module) or "")
+        calls.setdefault(names[module], []).append((first, out))
 
     handles = [m.register_forward_pre_hook(before) for m in names]
-    handles += [m.register_forward_hook(after) for m in names]
+    handles += [m.register_forward_hook(after, with_kwargs=True) for m in names]
     try:
-        with torch.no_grad(), _evaluating(model):
-            model(x)
+        with torch.no_grad(), evaluating(model):
+            call_with(model, x)
     finally:
         for handle in handles:
             handle.remove()
@@ -107,7 +111,8 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode while the block runs; every module's own mode comes back after it."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

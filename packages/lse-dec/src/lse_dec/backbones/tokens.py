@@ -1,77 +1,77 @@
-"""Stages of transformers whose blocks take tokens: prefix tokens, then the grid of patches."""
+"""Where the patches are among a transformer's tokens, for models whose grid follows the image."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lse_core.errors import ShapeError
-from lse_core.layouts import NCHW, Layout, Tokens
-from lse_dec.backbones.base import IMAGE, Stage, first_convolution
+from lse_core.layouts import Tokens
 
-__all__ = ["TokenStages", "VaryingTokens"]
+__all__ = ["VaryingTokens"]
 
 
 class VaryingTokens:
-    """Tokens whose grid is that of the image at hand (timm's `dynamic_img_size`).
+    """Tokens (B, prefix + h*w, C) whose grid is that of the image at hand.
+
+    The map that a convolution of the model gives becomes the patches, so its height and width are the
+    grid's. Hierarchical models merge patches two by two, odd sizes padded, which halves the grid: how often
+    shows in the number of tokens.
 
     Args:
         prefix: how many leading tokens have no place in the picture.
+        convolution: name of the convolution in the model.
+        grid: (rows, columns) of the patches as long as no image was seen, where the model tells.
+        level: how often the grid has been halved at this place.
+        halvings: how many times more it may have been halved, in what a stage gives.
     """
 
     channels_last = True
 
-    def __init__(self, prefix: int) -> None:
-        self.prefix = prefix
-        self.grid: tuple[int, int] | None = None
+    def __init__(
+        self,
+        prefix: int,
+        convolution: str,
+        *,
+        grid: tuple[int, int] | None = None,
+        level: int = 0,
+        halvings: int = 0,
+    ) -> None:
+        self.prefix, self.convolution = prefix, convolution
+        self.level, self.halvings = level, halvings
+        self._patches = grid
 
-    def watch(self, model: Any) -> RemovableHandle:
-        """Learn the grid from what enters the patch embedding."""
-        return model.patch_embed.register_forward_pre_hook(self._learn)
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) at this place for the last image; None before one was seen."""
+        return None if self._patches is None else _halved(self._patches, self.level)
 
-    def _learn(self, embedding: Any, args: tuple[Tensor, ...]) -> None:
-        # timm's own rule, which knows whether the embedding pads
-        self.grid = embedding.dynamic_feat_size(tuple(args[0].shape[-2:]))
+    def watch(self, model: nn.Module) -> RemovableHandle:
+        """Learn the grid from what the convolution gives, until the returned handle is removed."""
+        return model.get_submodule(self.convolution).register_forward_hook(self._learn)
 
-    def _fixed(self) -> Tokens:
-        if self.grid is None:
-            raise ShapeError("the token grid is unknown before the model has seen an image")
-        return Tokens(self.grid, self.prefix)
+    def _learn(self, convolution: nn.Module, args: Any, out: Tensor) -> None:
+        self._patches = (out.shape[-2], out.shape[-1])
 
     def unpack(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `lse_core.Tokens`, on the grid of the last image."""
-        return self._fixed().unpack(x)
+        """As `lse_core.Tokens`, on the grid of the last image; ShapeError where it does not fit."""
+        grid = self.grid
+        if grid is None:
+            raise ShapeError("the token grid is unknown before the model has seen an image")
+        for _ in range(self.halvings):
+            if x.ndim != 3 or x.shape[1] == self.prefix + grid[0] * grid[1]:
+                break
+            grid = _halved(grid, 1)
+        return Tokens(grid, self.prefix).unpack(x)
 
     def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
         """Undo `unpack`."""
-        return self._fixed().pack(spatial, rest)
+        return Tokens((spatial.shape[1], spatial.shape[2]), self.prefix).pack(spatial, rest)
 
 
-class TokenStages:
-    """Every block of `model.blocks` is a stage; families say which models are theirs."""
-
-    def image(self, model: Any) -> Stage:
-        """The image, as the patch embedding takes it; what the model gives, if dense, are its tokens."""
-        layout, _, watch = _layout(model)
-        size = None if watch else model.patch_embed.img_size
-        channels = first_convolution(model).in_channels
-        return Stage(IMAGE, channels, NCHW(), layout, size and tuple(size), watch)
-
-    def stages(self, model: Any) -> list[Stage]:
-        """`blocks.0` to the last."""
-        layout, grid, watch = _layout(model)
-        return [
-            Stage(f"blocks.{i}", model.embed_dim, layout, layout, grid, watch)
-            for i in range(len(model.blocks))
-        ]
-
-
-def _layout(model: Any) -> tuple[Layout, tuple[int, int] | None, Any]:
-    prefix = int(getattr(model, "num_prefix_tokens", 1))
-    grid = model.patch_embed.grid_size
-    if grid is None or getattr(model, "dynamic_img_size", False):
-        varying = VaryingTokens(prefix)
-        return varying, None, varying.watch
-    return Tokens((grid[0], grid[1]), prefix), (grid[0], grid[1]), None
+def _halved(grid: tuple[int, int], times: int) -> tuple[int, int]:
+    for _ in range(times):
+        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+    return grid

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from lse_core.errors import LSEError, unknown_name
+from pydantic import Field, field_validator
 
-__all__ = ["FORMAT", "NAME", "VERSION", "CheckpointError", "Config"]
+from lse_core.errors import LSEError
+from lse_core.preprocess import Preprocess
+from lse_core.settings import Settings
+
+__all__ = [
+    "FORMAT",
+    "NAME",
+    "VERSION",
+    "Adapt",
+    "CheckpointError",
+    "Config",
+    "Source",
+    "Weights",
+]
 
 FORMAT = "lse-dec"
-VERSION = 1
+VERSION = 2
 NAME = "config.json"
 
 
@@ -20,87 +32,80 @@ class CheckpointError(LSEError, ValueError):
     """A checkpoint folder is incomplete, damaged, from a newer version, or needs what is not here."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Source(Settings):
+    """How to make the base model again, with random weights.
+
+    Attributes:
+        source: "timm"; "plugin", a function that an installed plugin provides (hook `lse_models`);
+            "factory", any function, which `load` calls only if it is told to trust the folder; or
+            "given", a model that `load` must be given.
+        name: timm's name, the plugin's, "module:function", or the class of a model given.
+        kwargs: keywords that it is made with.
+    """
+
+    source: Literal["timm", "plugin", "factory", "given"]
+    name: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class Adapt(Settings):
+    """What `lse_dec.adapt` was asked for.
+
+    Attributes:
+        sites: names of the adapted stages, in order.
+        mode: "invariant" or "equivariant".
+        settings: `adapt`'s other keywords; a plugin with settings of its own is {"name", "settings"}.
+        plugins: the distribution behind each named plugin, {"solver:anderson": "lse-dec"}.
+    """
+
+    sites: Annotated[tuple[str, ...], Field(min_length=1)]
+    mode: str
+    settings: dict[str, Any]
+    plugins: dict[str, str]
+
+
+class Weights(Settings):
+    """Which file belongs to the config.
+
+    Attributes:
+        file: its name, in the folder itself.
+        sha256: its checksum; None in folders of an older version that did not tell.
+    """
+
+    file: str
+    sha256: str | None
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        if Path(name).name != name:
+            raise ValueError("the weights' file must lie in the folder itself")
+        return name
+
+
+class Config(Settings):
     """Everything but the weights.
 
     Attributes:
         lse_dec: version of lse-dec that wrote it, for people.
-        model: {"source": "timm", "name": ..., "kwargs": {...}}, or {"source": "given", "class": ...} for
-            a model that `load` must be given.
-        sites: names of the adapted stages, in order.
-        mode: "invariant" or "equivariant".
-        settings: `adapt`'s other keywords; a plugin with settings of its own is {"name", "settings"}.
+        model: how to make the base.
+        adapt: how it was adapted; None for a model without canonicalizers.
+        preprocess: how the model wants its pictures; None where nobody said.
+        class_names: of its outputs, in order; None where nobody said.
+        training: settings of the run that trained it, without what stands above; None for none.
         dtype: the weights' floating dtype, "float32" for instance.
-        weights: {"file", "sha256"}: which file belongs to this config.
-        plugins: the distribution behind each named plugin, {"solver:anderson": "lse-dec"}.
+        weights: which file belongs to this config.
     """
 
     lse_dec: str
-    model: dict[str, Any]
-    sites: list[str]
-    mode: str
-    settings: dict[str, Any]
+    model: Source
+    adapt: Adapt | None
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] | None = None
+    training: dict[str, Any] | None = None
     dtype: str
-    weights: dict[str, str]
-    plugins: dict[str, str]
+    weights: Weights
 
     def text(self) -> str:
         """The file's text."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2) + "\n"
-
-    @classmethod
-    def read(cls, folder: Path) -> Config:
-        """Read and check `folder`/config.json.
-
-        Raises:
-            CheckpointError: absent, no JSON, not this format, from a newer version, or malformed.
-        """
-        path = folder / NAME
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{folder} holds no {NAME}: not a folder written by lse_dec.save"
-            ) from error
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
-        if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{path} is no {FORMAT} config (its 'format' says otherwise)")
-        version = raw.pop("version", None)
-        if not isinstance(version, int) or version < 1:
-            raise CheckpointError(f"{path}: 'version' must be a whole number from 1; got {version!r}")
-        if version > VERSION:
-            raise CheckpointError(
-                f"{path} is of format version {version}, written by lse-dec {raw.get('lse_dec', '?')}; "
-                f"this one reads up to {VERSION}: pip install -U lse-dec"
-            )
-        return cls._checked(raw, path)
-
-    @classmethod
-    def _checked(cls, raw: dict[str, Any], path: Path) -> Config:
-        kinds: dict[str, type] = {f.name: _KINDS[str(f.type).partition("[")[0]] for f in fields(cls)}
-        for name in raw:
-            if name not in kinds:
-                raise CheckpointError(f"{path}: {unknown_name('entry', name, kinds)}")
-        for name, kind in kinds.items():
-            if not isinstance(raw.get(name), kind):
-                got = f"is {raw[name]!r}" if name in raw else "is missing"
-                raise CheckpointError(f"{path}: {name!r} must be {_WORDS[kind]}; it {got}")
-        config = cls(**raw)
-        if not config.sites or not all(isinstance(site, str) for site in config.sites):
-            raise CheckpointError(f"{path}: 'sites' must name at least one stage; it is {config.sites!r}")
-        needed = {"timm": ("name", "kwargs"), "given": ("class",)}.get(config.model.get("source", ""))
-        if needed is None or not all(key in config.model for key in needed):
-            raise CheckpointError(f"{path}: 'model' must tell a timm name and kwargs, or a class given")
-        if not all(isinstance(config.weights.get(key), str) for key in ("file", "sha256")):
-            raise CheckpointError(f"{path}: 'weights' must tell a file and its sha256")
-        if Path(config.weights["file"]).name != config.weights["file"]:
-            raise CheckpointError(f"{path}: the weights' file must lie in the folder itself")
-        return config
-
-
-_KINDS: dict[str, type] = {"str": str, "dict": dict, "list": list}
-_WORDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
+        return json.dumps({"format": FORMAT, "version": VERSION, **self.plain()}, indent=2) + "\n"

@@ -76,6 +76,9 @@ def _object(where: str, value: Any) -> Any:
             f"setting {where!r} must be plain or an object with name and settings: {value!r}"
         )
     kind = PLUGINS.get(where, where)
+    if kind not in (*PLUGINS.values(), "gradient"):
+        # the registry holds commands and loaders too, which a file has no business to call
+        raise CheckpointError(f"setting {where!r} names {value['name']!r}, but it takes plain values only")
     if kind == "gradient":
         if value["name"] not in GRADIENTS:
             raise CheckpointError(f"unknown gradient {value['name']!r}; known: {', '.join(GRADIENTS)}")

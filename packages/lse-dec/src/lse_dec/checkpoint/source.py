@@ -1,69 +1,237 @@
-"""Where a base model comes from: timm by name and keywords where that gives the same model again."""
+"""Where a base model comes from: described so that it can be made again, and made again safely."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from lse_core.errors import LSEError
+from lse_core.card import attach, card_of
+from lse_core.errors import LSEError, unknown_name
+from lse_core.plugins import registry
 from lse_dec.backbones.base import first_convolution
-from lse_dec.checkpoint.config import CheckpointError
+from lse_dec.checkpoint.config import CheckpointError, Source
 
-__all__ = ["describe", "rebuild", "same_architecture"]
+__all__ = ["KEYWORDS", "check_keywords", "describe", "make", "named", "same_architecture"]
+
+_ARCHITECTURE = """
+    act_layer attn_drop_rate base_width block_config block_reduce_first bottle_ratio cardinality
+    channels class_token depth depths down_kernel_size drop_block_rate drop_path_rate drop_rate
+    dynamic_img_pad dynamic_img_size embed_dim embed_dims expand_ratio fc_norm final_norm global_pool
+    growth_rate head_init_scale head_norm_first hidden_sizes img_size in_chans init_values kernel_size
+    kernel_sizes layers linear ls_init_value memory_efficient mlp_ratio mlp_ratios no_embed_class
+    norm_layer num_blocks num_classes num_features num_heads num_init_features num_reg_tokens
+    output_stride patch_drop_rate patch_norm patch_size pos_drop_rate pos_embed pre_norm proj_drop_rate
+    qk_norm qkv_bias reg_tokens replace_stem_pool sr_ratios stem_chs stem_stride stem_type stem_width
+    strict_img_size use_abs_pos_emb use_rel_pos_bias weight_init width widths window_ratio window_size
+    zero_init_last
+"""
+KEYWORDS = frozenset(_ARCHITECTURE.split())
+"""Keywords of timm's models that say what an architecture looks like, and nothing else."""
+
+FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
-def describe(
-    model: nn.Module, kwargs: Mapping[str, Any] | None = None, before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """How to make `model` again, as `Config.model` holds it.
+def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn.Module:
+    """The model that `source` describes; its card tells the source.
 
-    timm does not remember the keywords a model was made with. They are inferred and tried: the entry
-    says "timm" only if the model made from them is the same, module by module.
+    Args:
+        source: what a config or a person named.
+        trust: import and call a function that no installed plugin provides, and accept any keyword.
+        pretrained: with timm's own weights for the name, which may be fetched; else weights are random.
+
+    Raises:
+        CheckpointError: a function or a keyword that needs trust, one that would fetch weights, or a
+            model that cannot be made.
+        UnknownNameError: neither timm nor a plugin knows the name.
+    """
+    factory = _factory(source, trust, pretrained)
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in source.kwargs.items()}
+    try:
+        model = factory(**kwargs)
+    except LSEError:
+        raise
+    except Exception as error:  # whatever a constructor raises about its keywords
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        who = "timm" if source.source == "timm" else source.name
+        raise CheckpointError(f"{who} cannot make the model {source.name!r}: {reason}") from error
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{source.name} gives a {type(model).__name__}, not a torch module")
+    attach(model, source=source.plain())
+    return model
+
+
+def named(name: str, kwargs: Mapping[str, Any] | None = None) -> Source:
+    """The source that a person's or a run's name of a model stands for.
+
+    Args:
+        name: a timm model, a plugin's, or "module:function".
+        kwargs: keywords to make it with.
+
+    Raises:
+        UnknownNameError: a name with a scheme ("hf-hub:...") or one that neither timm nor a plugin knows.
+    """
+    plain: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in (kwargs or {}).items()}
+    plugins = dict(registry().items("model"))
+    if name in plugins:
+        return Source(source="plugin", name=name, kwargs=plain)
+    for known, factory in plugins.items():  # the same function, by its place
+        if name == f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}":
+            return Source(source="plugin", name=known, kwargs=plain)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        return Source(source="factory", name=name, kwargs=plain)
+    _check_timm_name(name)
+    return Source(source="timm", name=name, kwargs=plain)
+
+
+def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = ()) -> None:
+    """Refuse keywords that say more than what an architecture looks like.
+
+    Args:
+        name: the model, for messages.
+        kwargs: what is to be checked.
+        known: keywords allowed beside `KEYWORDS`.
+
+    Raises:
+        CheckpointError: a keyword that is not on the list, or a value that is no number, word or list.
+    """
+    allowed = KEYWORDS | set(known)
+    for key, value in kwargs.items():
+        if key not in allowed:
+            close = get_close_matches(key, sorted(allowed), n=1, cutoff=0.7)
+            raise CheckpointError(
+                f"the model {name!r} is given the keyword {key!r}, which is not among those that only "
+                f"describe an architecture{f' (did you mean {close[0]!r}?)' if close else ''}; if you trust "
+                "where it comes from, pass trust=True (--trust)"
+            )
+        if not _is_word(value):
+            raise CheckpointError(
+                f"the keyword {key!r} of the model {name!r} must be a number, a word or a list of these; "
+                "if you trust where it comes from, pass trust=True (--trust)"
+            )
+
+
+def _is_word(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_word(item) for item in value)
+    if isinstance(value, str):
+        return re.fullmatch(r"[\w.\-]*", value) is not None
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _check_timm_name(name: str) -> None:
+    import timm
+
+    registry().items("backbone")  # plugins register their models with timm when they are imported
+    if ":" in name or "/" in name:
+        raise unknown_name(
+            "model", name, [], "Names with a scheme or a path are not followed: name a timm model."
+        )
+    if not timm.is_model(name):
+        raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())
+
+
+def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any]:
+    for key in source.kwargs:
+        if key in FETCHING:
+            raise CheckpointError(
+                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere: drop it"
+            )
+    if pretrained and source.source != "timm":
+        raise CheckpointError(f"timm has no pretrained weights for {source.name!r}: leave pretrained out")
+    if source.source == "given":
+        raise CheckpointError(f"nothing tells how to make {source.name}")
+    if source.source == "timm":
+        import timm
+
+        _check_timm_name(source.name)
+        if not trust:
+            check_keywords(source.name, source.kwargs)
+        return lambda **kwargs: timm.create_model(source.name, pretrained=pretrained, **kwargs)
+    if source.source == "plugin":
+        factory: Callable[..., Any] = registry().get("model", source.name)
+        if not trust:
+            check_keywords(source.name, source.kwargs, inspect.signature(factory).parameters)
+        return factory
+    if not trust:
+        raise CheckpointError(
+            f"the model is made by the function {source.name!r}, which would be imported and called: if you "
+            "trust where it comes from, pass trust=True (--trust)"
+        )
+    return find(source.name, "model")
+
+
+def find(path: str, what: str) -> Any:
+    """The object "module:name", imported: only for what a person trusts.
+
+    Raises:
+        CheckpointError: there is no such module or name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise CheckpointError(f"{what} {path!r}: cannot import {module!r} ({error})") from error
+    if not name or not hasattr(found, name):
+        raise CheckpointError(f"{what} {path!r}: {module!r} has no {name!r}")
+    return getattr(found, name)
+
+
+def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Source:
+    """How to make `model` again.
+
+    What its card says, if that still gives the same model, module by module. Else timm's name and the
+    keywords that explain it, which timm does not remember: they are inferred and tried.
 
     Args:
         model: the base model.
         kwargs: the keywords of `timm.create_model`, where more than the number of classes, channels,
             image size and pooling was changed.
-        before: keywords that gave this model once, tried first.
 
     Raises:
         CheckpointError: `kwargs` were given and do not give this model.
     """
-    given = {"source": "given", "class": f"{type(model).__module__}.{type(model).__qualname__}"}
+    given = Source(source="given", name=f"{type(model).__module__}.{type(model).__qualname__}")
+    known = card_of(model).source
+    card = [Source(**known)] if known is not None and known.get("source") != "given" else []
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
-    if not name:
-        if kwargs is not None:
-            raise CheckpointError(f"{given['class']} was not made by timm.create_model: drop model_kwargs")
-        return given
-    guesses = _guesses(model)
-    if before is not None:  # and what may have been changed since, a new head for instance
-        guesses = [dict(before), *({**before, **guess} for guess in guesses), *guesses]
-    for guess in [dict(kwargs)] if kwargs is not None else guesses:
-        source = {"source": "timm", "name": name, "kwargs": guess}
+    if kwargs is not None:
+        if not name:
+            raise CheckpointError(f"{given.name} was not made by timm.create_model: drop model_kwargs")
+        source = named(name, kwargs)
+        if not _gives(source, model):
+            raise CheckpointError(
+                f"timm.create_model({name!r}, **{dict(kwargs)!r}) gives another model than this"
+            )
+        return source
+    guesses = [named(name, guess) for guess in _guesses(model)] if name else []
+    # and what may have been changed since, a new head for instance
+    mixed = [
+        s.model_copy(update={"kwargs": {**s.kwargs, **g.kwargs}})
+        for s in card
+        for g in guesses
+        if s.source == "timm"
+    ]
+    return next((source for source in (*card, *mixed, *guesses) if _gives(source, model)), given)
+
+
+def _gives(source: Source, model: nn.Module) -> bool:
+    """Whether `source` makes a model of the same architecture; it came from this very process."""
+    for device in ("meta", "cpu"):  # some functions cannot do without numbers
         try:
-            with torch.device("meta"):
-                again = rebuild(source)
+            with torch.device(device), torch.random.fork_rng(devices=[]):
+                again = make(source, trust=True)
         except Exception:  # whatever a constructor raises about keywords it does not take
             continue
-        if same_architecture(again, model):
-            return source
-    if kwargs is not None:
-        raise CheckpointError(
-            f"timm.create_model({name!r}, **{dict(kwargs)!r}) gives another model than this"
-        )
-    return given
-
-
-def rebuild(source: Mapping[str, Any]) -> nn.Module:
-    """The model, random weights, from a "timm" entry."""
-    import timm
-
-    model: nn.Module = timm.create_model(source["name"], pretrained=False, **source["kwargs"])
-    return model
+        return same_architecture(again, model)
+    return False
 
 
 def _guesses(model: Any) -> list[dict[str, Any]]:

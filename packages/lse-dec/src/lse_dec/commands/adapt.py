@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lse_core.errors import LSEError, unknown_name
+from lse_core.errors import OutputError
 
 __all__ = ["adapt", "create"]
 
@@ -37,6 +37,8 @@ __all__ = ["adapt", "create"]
 @click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
+@click.option("--force", is_flag=True, help="Replace the model that the folder holds.")
+@click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def adapt(
     model: str,
@@ -52,19 +54,28 @@ def adapt(
     model_set: tuple[str, ...],
     pretrained: bool,
     out: Path | None,
+    force: bool,
+    trust: bool,
     as_json: bool,
 ) -> None:
-    """Adapt the timm model MODEL, or list the stages where it can be.
+    """Adapt MODEL and write it to a folder, or list the stages where it can be adapted.
+
+    MODEL is the name of a timm model, a folder with a model that `lse train` trained without
+    canonicalizers, or "module:function" with --trust, where the function returns a torch module.
 
     \b
     Example:
       lse adapt --list resnet18
+      lse adapt my_models:classifier --trust --model-set width=64 --site image --out runs/mine
       lse adapt vit_tiny_patch16_224 --site image --site blocks.0 --rule compose --out runs/vit
     """
     if not only_list and out is None:
         raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
-    kwargs = _settings(model_set)
-    base = create(model, kwargs, pretrained)
+    if out is not None and not force and (out / "config.json").exists():
+        raise OutputError(
+            f"{out} holds a model already; choose another folder, or pass --force to replace it"
+        )
+    base = create(model, _settings(model_set), pretrained, trust)
     if only_list:
         _show_stages(model, base, everything, as_json)
         return
@@ -81,7 +92,7 @@ def adapt(
         mode=mode,
         **_settings(settings),
     )
-    lse_dec.save(adapted, out, model_kwargs=kwargs or None)
+    lse_dec.save(adapted, out)
     added = sum(p.numel() for p in adapted.canonicalizer_parameters())
     total = sum(p.numel() for p in adapted.parameters())
     summary = {
@@ -96,20 +107,47 @@ def adapt(
     else:
         click.echo(
             f"{model} adapted at {', '.join(adapted.names)}: {added:,} parameters on {total - added:,}; "
-            f"written to {out}. Next: lse_dec.load({str(out)!r})"
+            f"written to {out}. Next: lse export onnx {out} --out model.onnx"
         )
 
 
-def create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
-    """The timm model `name` in eval mode; LSEError for a name or keywords it does not know."""
-    import timm
+def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> Any:
+    """The model that the command line names, in eval mode.
 
-    if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models())
-    try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
-    except Exception as error:
-        raise LSEError(f"timm cannot make {name!r}: {' '.join(str(error).split())}") from error
+    Args:
+        name: a timm model, a folder with a trained model, or "module:function".
+        kwargs: keywords to make it with, typed by the user.
+        pretrained: with timm's weights.
+        trust: import and call a function.
+
+    Raises:
+        LSEError: a name or keywords that do not exist, or a function without trust.
+    """
+    from lse_core.card import attach
+    from lse_dec.checkpoint import load
+    from lse_dec.checkpoint.source import make, named
+
+    if Path(name).is_dir():
+        if kwargs or pretrained:
+            raise click.UsageError("--model-set and --pretrained are for models that are made anew")
+        return load(name, trust=trust)
+    source = named(name, kwargs)
+    # keywords on the command line are the user's own; what a function does is not
+    model = make(source, trust=trust or source.source != "factory", pretrained=pretrained).eval()
+    if pretrained:
+        attach(model, class_names=_imagenet_names(model))
+    return model
+
+
+def _imagenet_names(model: Any) -> tuple[str, ...] | None:
+    """What the classes of timm's ImageNet weights are called; None for other weights or another head."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model.pretrained_cfg)
+    if subset is None:
+        return None
+    names = tuple(ImageNetInfo(subset).label_descriptions())
+    return names if len(names) == model.num_classes else None
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ __all__ = ["evaluate", "print_metrics"]
               help="Bound on the slopes of InvE's warps, where images have no variants.")  # fmt: skip
 @click.option("--batch-size", default=200, show_default=True, type=click.IntRange(1), help="Images at once.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device, such as cuda.")
+@click.option("--trust", is_flag=True,
+              help="Call the function and read the data sets that FOLDER names; only for folders you made "
+                   "or know.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     folder: Path,
@@ -35,9 +39,10 @@ def evaluate(
     warp_ratio: float,
     batch_size: int,
     device: str,
+    trust: bool,
     as_json: bool,
 ) -> None:
-    """Measure the model in FOLDER, which `lse train` or lse_dec.save wrote.
+    """Measure the model in FOLDER, which `lse train`, `lse demo` or lse_dec.save wrote.
 
     Accuracy, InvE (Eq. 24), accuracy by range of scale, and for each canonicalizer how far its warps
     move points, its residual and the share of solves that did not converge.
@@ -45,32 +50,41 @@ def evaluate(
     \b
     Example:
       lse evaluate runs/dec
+      lse evaluate runs/dec --data image_folder --set root=photos/
       lse evaluate runs/dec --data digits --set count=250 --set split=test --bracket 0.4 0.8
     """
+    from lse_core.card import card_of
+    from lse_dec.checkpoint import load
     from lse_dec.training.config import Data
     from lse_dec.training.measure import evaluate as measure
-    from lse_dec.training.models import read_run
     from lse_dec.training.reading import parse, set_options
 
     options = set_options(pairs)
+    _check_device(device)
+    model = load(folder, trust=trust)
     found: dict[str, Any] = {}
     cases: dict[str, tuple[str, dict[str, Any]]] = {}
     if data is not None:
         cases[data] = (data, options)
     else:
-        run = read_run(folder)
-        if not run:
+        training = card_of(model).training
+        if not training or "data" not in training:
             raise LSEError(f"{folder} tells no data set of its own: name one with --data")
-        own = parse(Data, run["config"]["data"], "data.")
+        own = parse(Data, training["data"], "data.")
         names = [*(["val"] if own.val is not None else []), *own.tests]
         cases = {name: (own.name, {**own.split(name), **options}) for name in names}
         if not cases:
             raise LSEError(f"the run in {folder} names no validation or test set: name one with --data")
-    _check_device(device)
+        place = next((p for _, settings in cases.values() for p in _paths(settings, options)), None)
+        if place is not None and not trust:
+            raise LSEError(
+                f"{folder} says that its data are in {place!r}, which would be read: if you trust this "
+                "folder, pass --trust, or name the data yourself with --data and --set"
+            )
     for name, (plugin, settings) in cases.items():
         with _progress(name) as on_batch:
             found[name] = measure(
-                folder,
+                model,
                 plugin,
                 settings,
                 brackets=brackets,
@@ -83,6 +97,23 @@ def evaluate(
         click.echo(json.dumps(found))
     else:
         print_metrics(found)
+
+
+def _paths(settings: Any, given: Mapping[str, Any]) -> Iterator[str]:
+    """Texts in a data set's settings that name a place on disk, but for those `given` by the user."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name not in given:
+                yield from _paths(value, {})
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _paths(value, {})
+    elif isinstance(settings, str) and _is_place(settings):
+        yield settings
+
+
+def _is_place(text: str) -> bool:
+    return os.sep in text or "/" in text or Path(text).expanduser().exists()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,7 @@ from lse_core.atomic import replacing
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from lse_core.preprocess import Preprocess
     from lse_dec.adaptation import AdaptedModel
 
 __all__ = ["look"]
@@ -33,6 +32,7 @@ __all__ = ["look"]
 @click.option("--std", type=float, multiple=True, help="Per channel; default: the model's own.")
 @click.option("--site", "sites", multiple=True, help="For a timm name: stage to adapt, repeatable.")
 @click.option("--canonicalizer", default="variation", show_default=True, help="For a timm name.")
+@click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as numbers, one JSON object.")
 def look(
     model: str,
@@ -43,13 +43,14 @@ def look(
     std: tuple[float, ...],
     sites: tuple[str, ...],
     canonicalizer: str,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Draw what every site of MODEL does to IMAGES: warp, canonical picture and map, displacement, residual.
 
-    MODEL is a folder that lse_dec.save, `lse adapt` or `lse train` wrote, or the name of a timm model. That
-    one gets fresh canonicalizers (and random weights); only analytic ones, like the default, do anything
-    then.
+    MODEL is a folder that lse_dec.save, `lse adapt`, `lse train` or `lse demo` wrote, the name of a timm
+    model, or "module:function" with --trust. The last two get fresh canonicalizers and random weights; only
+    analytic canonicalizers, like the default, do anything then.
 
     \b
     Example:
@@ -58,20 +59,14 @@ def look(
     """
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise OutputError(f"{out} must end in .png, .svg or .pdf")
-    import torch
-
     from lse_dec.monitor import as_scalars, displacement_map
     from lse_dec.plot import plot_sites, view_sites
 
-    adapted, run = _model(model, sites, canonicalizer)
-    pictures = torch.cat([_read(path, *_shape(adapted, run, size)) for path in images])
-    channels = pictures.shape[1]
-    centre, deviation = (
-        torch.tensor(_numbers(name, given, run, adapted, channels)).view(1, -1, 1, 1)
-        for name, given in (("mean", mean), ("std", std))
-    )
-    like = next(adapted.parameters())
-    x = ((pictures - centre) / deviation).to(like.dtype)
+    adapted = _model(model, sites, canonicalizer, trust)
+    preprocess = _preprocess(adapted, size, mean, std)
+    prepared = preprocess.batch(images)
+    pictures = preprocess.denormalise(prepared)
+    x = prepared.to(next(adapted.parameters()).dtype)
     figure = plot_sites(adapted, x, pictures=pictures, names=[path.stem for path in images])
     _write(figure, out)
     views = view_sites(adapted, x)
@@ -85,67 +80,47 @@ def look(
     click.echo(f"wrote {out}")
 
 
-def _model(name: str, sites: Sequence[str], canonicalizer: str) -> tuple[AdaptedModel, dict[str, Any]]:
-    """The adapted model, and what a training run said of its images, {} where there was none."""
+def _model(name: str, sites: Sequence[str], canonicalizer: str, trust: bool) -> AdaptedModel:
     import lse_dec
 
     if Path(name).is_dir():
-        from lse_dec.training.models import load_run, read_run
-
-        found = load_run(name)
+        found = lse_dec.load(name, trust=trust)
         if not isinstance(found, lse_dec.AdaptedModel):
             raise LSEError(f"{name} holds a model without canonicalizers: there is nothing to look at")
-        return found, read_run(name)
+        return found
     from lse_dec.commands.adapt import create
 
-    return lse_dec.adapt(create(name, {}, False), list(sites) or None, canonicalizer=canonicalizer), {}
+    return lse_dec.adapt(create(name, {}, False, trust), list(sites) or None, canonicalizer=canonicalizer)
 
 
-def _shape(model: AdaptedModel, run: Mapping[str, Any], size: int | None) -> tuple[int, int, int]:
-    """Channels, height and width of the model's images."""
+def _preprocess(
+    model: AdaptedModel, size: int | None, mean: Sequence[float], std: Sequence[float]
+) -> Preprocess:
+    """How the model wants its pictures, with what the command line says otherwise."""
+    from lse_core.preprocess import Preprocess, preprocess_of
+    from lse_core.settings import validated
     from lse_dec.backbones import IMAGE, backbone_of
     from lse_dec.backbones.probe import image_sizes
 
+    known = preprocess_of(model)
     with model.without_sites() as base:
         where = backbone_of(base).image(base)
         own = where.size or image_sizes(base)[0]
     site = model.sites.get(IMAGE)
     channels = site.where.channels if site is not None else where.channels
-    if size is None and run.get("resolution"):
-        size = int(run["resolution"])
-    return (channels, size, size) if size is not None else (channels, *own)
-
-
-def _numbers(
-    name: str, given: Sequence[float], run: Mapping[str, Any], model: Any, channels: int
-) -> list[float]:
-    card = getattr(model, "pretrained_cfg", None) or {}
-    found = list(given) or list(run.get(name) or ()) or list(card.get(name) or ())
-    if given and len(given) not in (1, channels):
-        raise LSEError(f"--{name} takes 1 or {channels} numbers here; got {len(given)}")
-    if len(found) != channels:
-        # a card for three channels says nothing of a model made for another number
-        found = found[:1] * channels if len(found) == 1 else [0.5] * channels
-    return found
-
-
-def _read(path: Path, channels: int, height: int, width: int) -> Tensor:
-    """A picture as (1, channels, height, width) within [0, 1], cropped in the middle to the right form."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if channels not in (1, 3):
-        raise LSEError(f"the model takes images of {channels} channels; pictures have 1 or 3")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
-    except FileNotFoundError as error:
-        raise LSEError(f"there is no picture {path}") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise LSEError(f"{path} is not a picture that can be read") from error
-    array = np.array(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC))
-    return torch.from_numpy(array).float().div(255.0).view(height, width, channels).permute(2, 0, 1)[None]
+    values: dict[str, Any] = {"channels": channels, "size": own}
+    if known is not None:
+        values = known.plain() | ({} if known.size is not None else {"size": own})
+    else:
+        values |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+    if size is not None:
+        values["size"] = (size, size)
+    for name, given in (("mean", mean), ("std", std)):
+        if given and len(given) not in (1, channels):
+            raise LSEError(f"--{name} takes 1 or {channels} numbers here; got {len(given)}")
+        if given:
+            values[name] = tuple(given) * (channels if len(given) == 1 else 1)
+    return validated(Preprocess, values, "look")
 
 
 def _write(figure: Any, out: Path) -> None:

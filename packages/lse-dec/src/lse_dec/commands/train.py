@@ -30,6 +30,9 @@ __all__ = ["train"]
 @click.option("--reuse", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Recipes only: results of another recipe, whose runs of the same settings are copied "
                    "and not trained again. Repeatable.")  # fmt: skip
+@click.option("--trust", is_flag=True,
+              help="Import and call functions and classes that CONFIG names as module:name; only if you know "
+                   "where it comes from.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
     config: Path,
@@ -39,6 +42,7 @@ def train(
     scale: str | None,
     seeds: int | None,
     reuse: tuple[Path, ...],
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Train as the YAML file CONFIG says: one run, or a recipe (a file with the key `table`).
@@ -70,6 +74,7 @@ def train(
                 "seeds": seeds,
                 "reuse": reuse,
                 "json": as_json,
+                "trust": trust,
             },
         )
         return
@@ -81,7 +86,7 @@ def train(
     settings = RunConfig.read(config, options)
     try:
         with _progress() as watch:
-            result = fit(settings, place, resume, watch=watch)
+            result = fit(settings, place, resume, watch=watch, trust=trust)
     except RunInterruptedError as error:
         if not int(os.environ.get("RANK", "0")):
             click.echo(str(error), err=True)
@@ -96,7 +101,8 @@ def train(
 
     if result.metrics:
         print_metrics(result.metrics)
-    click.echo(f"{result.steps} steps, {result.seconds:.0f} s. Next: lse evaluate {result.folder}")
+    click.echo(f"{result.steps} steps, {result.seconds:.0f} s")
+    click.echo(f"next: lse export onnx {place} --out {place}.onnx")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lse_core.errors import LSEWarning, unknown_name
+from lse_core.pictures import SUFFIXES, PictureError, read_picture
+from lse_core.preprocess import Preprocess
+from lse_core.settings import validated
 from lse_dec.data.errors import DataError
 
 __all__ = [
@@ -28,10 +32,12 @@ __all__ = [
     "Picture",
     "build_image_folder",
     "build_scaled_folder",
+    "geometry",
     "open_folder",
+    "readable",
 ]
 
-EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
+OPTIONS = ("resolution", "channels", "crop", "crop_mode", "interpolation")
 _SCALE = re.compile(r"^(?P<stem>.+)_scale_(?P<factor>\d+(?:\.\d+)?)$")
 
 
@@ -66,24 +72,29 @@ class FolderConfig:
 class ImageFolder(Dataset[tuple[Tensor, int]]):
     """Pictures in class folders, read when asked for.
 
-    Item i is (image, label): float32 (3, R, R) in [0, 1], the shorter side resized to R (bicubic,
-    anti-aliased) and the middle cut out, and an int. Pictures are sorted by class and group, the version at
-    factor 1 before the others by factor, so equal folders give equal data sets.
+    Item i is (image, label): float32 (C, H, W) in [0, 1], prepared by `preprocess` but for mean and std,
+    and an int. Pictures are sorted by class and group, the version at factor 1 before the others by factor,
+    so equal folders give equal data sets.
 
     Attributes:
         pictures: what is where, in order.
+        classes: names of the class folders, in the order of the labels.
+        preprocess: how pictures are resized and cropped.
+        skipped: files left out because they cannot be read.
         levels: the factors, ascending.
         config: see `FolderConfig`.
 
     Args:
         root: folder with a subfolder for each class.
-        resolution: R in pixels.
+        preprocess: how pictures are resized and cropped; None is 224 px, three channels, the middle square.
         scales: factors to keep; None keeps all. Every picture must have each of them.
         classes: names of the class folders in the order of the model's outputs; None sorts those found.
             A name without a folder is allowed (a subset of ImageNet), a folder without a name is not.
         limit: keep at most so many pictures of a class, the first by name, with all their versions.
-        crop: share of the shorter side that is kept, as evaluation of timm's models has it (0.875).
         scaled: names must tell a factor; False takes them as they are and gives every file factor 1.
+        skip_bad: read every picture once, now, and leave out those that cannot be read.
+        options: what is to be otherwise than in `preprocess`, see `geometry`: resolution, channels, crop,
+            crop_mode, interpolation.
 
     Raises:
         DataError: no such folder, no pictures, names without a factor, or versions that are missing.
@@ -93,25 +104,23 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         self,
         root: str | os.PathLike[str],
         *,
-        resolution: int = 224,
+        preprocess: Preprocess | None = None,
         scales: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
         limit: int | None = None,
-        crop: float = 1.0,
         scaled: bool = True,
+        skip_bad: bool = False,
+        **options: Any,
     ) -> None:
         self.root = Path(root).expanduser()
-        if resolution < 8 or not 0.0 < crop <= 1.0 or (limit is not None and limit < 1):
-            raise DataError(
-                "resolution must be at least 8, crop within (0, 1], limit at least 1; "
-                f"got {resolution}, {crop}, {limit}"
-            )
-        self.resolution, self.crop = resolution, crop
+        if limit is not None and limit < 1:
+            raise DataError(f"limit must be at least 1; got {limit}")
+        self.preprocess = geometry(preprocess, **options)
         self.classes = _classes(self.root, classes)
         keep = None if scales is None else tuple(float(s) for s in scales)
-        self.pictures = [
-            p for p in _pictures(self.root, self.classes, scaled, limit) if not keep or p.factor in keep
-        ]
+        found = [p for p in _pictures(self.root, self.classes, scaled, limit) if not keep or p.factor in keep]
+        kept, self.skipped = readable([p.path for p in found], skip_bad)
+        self.pictures = [p for p in found if p.path in set(kept)]
         self.levels = tuple(sorted({p.factor for p in self.pictures}))
         _check_versions(self.root, self.pictures, keep or self.levels)
         self.config = FolderConfig(max(1, len(self.levels)))
@@ -149,26 +158,77 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             yield torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
 
     def _pixels(self, path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return self.preprocess.pixels(read_picture(path, self.preprocess.channels))
+
+
+def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess:
+    """How the pictures of a folder are resized and cropped; mean and std play no part here.
+
+    Args:
+        preprocess: what holds where the options say nothing; None: 224 px, three channels, the middle square,
+            bicubic.
+        options: "resolution" in pixels, one number or (height, width), at least 8; "channels", 1 or 3;
+            "crop", the share of the resized side that is kept, as timm's crop_pct; "crop_mode" and
+            "interpolation" as `Preprocess` has them.
+
+    Raises:
+        UnknownNameError: an option that does not exist.
+        DataError: one that is out of range.
+    """
+    values = {"channels": 3, "size": (224, 224)} if preprocess is None else preprocess.plain()
+    names = {"resolution": "size", "crop": "crop_pct"}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise unknown_name("setting of a folder of pictures", name, OPTIONS)
+        if name == "resolution" and not isinstance(value, list | tuple):
+            value = (value, value)
+        values[names.get(name, name)] = value
+    channels = values["channels"]
+    if channels not in (1, 3):
+        raise DataError(f"channels must be 1 or 3; got {channels!r}")
+    try:
+        made = validated(Preprocess, {**values, "mean": (0.0,) * channels, "std": (1.0,) * channels})
+    except ValueError as error:
+        raise DataError(f"preparing pictures: {error}") from error
+    if made.size is None:
+        raise DataError("the model takes pictures of any size: give resolution")
+    if min(made.size) < 8:
+        raise DataError(f"resolution must be at least 8 pixels a side; got {made.size}")
+    return made
+
+
+def readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], tuple[Path, ...]]:
+    """The files that are pictures, and those left out; with `skip_bad` off, all of them unread.
+
+    Warns with the number of files left out and the reason of the first.
+    """
+    if not skip_bad:
+        return list(paths), ()
+    kept, skipped, first = [], [], ""
+    for path in paths:
         try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{path} cannot be read as a picture: {error}") from error
-        side = min(image.size) * self.crop
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        size = (self.resolution, self.resolution)
-        box = (left, top, left + side, top + side)
-        return np.array(image.resize(size, Image.Resampling.BICUBIC, box=box), dtype=np.uint8)
+            read_picture(path)
+            kept.append(path)
+        except PictureError as error:
+            skipped.append(path)
+            first = first or str(error)
+    if skipped:
+        warnings.warn(f"left out {len(skipped)} of {len(paths)} pictures; {first}", LSEWarning, stacklevel=3)
+    return kept, tuple(skipped)
 
 
-def build_scaled_folder(**settings: Any) -> ImageFolder:
+def build_scaled_folder(
+    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
+) -> ImageFolder:
     """The data set "scaled_folder": an `ImageFolder` whose names tell factors, `root` being required."""
-    return _build(settings, scaled=True)
+    return _build(root, preprocess, settings, scaled=True)
 
 
-def build_image_folder(**settings: Any) -> ImageFolder:
+def build_image_folder(
+    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
+) -> ImageFolder:
     """The data set "image_folder": an `ImageFolder` of unchanged pictures, `root` being required."""
-    return _build(settings, scaled=False)
+    return _build(root, preprocess, settings, scaled=False)
 
 
 def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
@@ -178,13 +238,12 @@ def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
     return ImageFolder(folder, scaled=_SCALE.match(first.path.stem) is not None, **settings)
 
 
-def _build(settings: dict[str, Any], *, scaled: bool) -> ImageFolder:
-    from lse_dec.settings import build
-
-    settings = dict(settings)
-    if not settings.get("root"):
+def _build(
+    root: str, preprocess: Preprocess | None, settings: dict[str, Any], *, scaled: bool
+) -> ImageFolder:
+    if not root:
         raise DataError("root is missing: say which folder holds the pictures")
-    return build(ImageFolder, settings.pop("root"), scaled=scaled, **settings)
+    return ImageFolder(root, preprocess=preprocess, scaled=scaled, **settings)
 
 
 def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -209,7 +268,7 @@ def _pictures(root: Path, classes: Sequence[str], scaled: bool, limit: int | Non
         stems: dict[str, int] = {}
         found = []
         for path in files:
-            if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
                 continue
             match = _SCALE.match(path.stem)
             if scaled and match is None:
@@ -223,7 +282,7 @@ def _pictures(root: Path, classes: Sequence[str], scaled: bool, limit: int | Non
         groups += len(stems)
         pictures += sorted(found, key=lambda p: (p.group, p.factor != 1.0, p.factor))
     if not pictures:
-        raise DataError(f"{root} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+        raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return pictures
 
 

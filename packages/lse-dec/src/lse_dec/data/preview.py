@@ -91,7 +91,7 @@ def folder_preview(
         raise DataError(f"a grid needs at least 1 row and 1 column, not {rows} x {cols}")
     if not 0 <= start < len(dataset):
         raise DataError(f"start must lie in 0..{len(dataset) - 1}, not {start}")
-    r = dataset.resolution
+    r = max(dataset.preprocess.size or (224,))
     caption = _caption_height(r) if labels else 0
     size = (cols * (r + gap) + gap, rows * (r + caption + gap) + gap)
     grid = Image.new("RGB", size, (BACKGROUND,) * 3)

@@ -147,7 +147,7 @@ def build_scenes(cache_dir: str | os.PathLike[str] | None = None, **settings: An
             write_scenes(config, partial)
             with suppress(OSError):  # another process was first: its files are the same
                 os.replace(partial, folder)
-    return build_scaled_folder(root=folder, **others)
+    return build_scaled_folder(str(folder), **others)
 
 
 def _write(

@@ -26,10 +26,9 @@ from lse_dec.checkpoint import load, save
 from lse_dec.data import DigitsDataset
 from lse_dec.demo import figures
 from lse_dec.demo.evaluation import evaluate, nested, test_sets
-from lse_dec.demo.model import number_classifier
 from lse_dec.demo.report import render_report
 from lse_dec.demo.settings import DemoSettings
-from lse_dec.demo.training import INPUT_STATISTICS, Progress, normalise, train_models, training_set
+from lse_dec.demo.training import Progress, normalise, train_models, training_set
 from lse_dec.losses import warp_distance
 
 __all__ = ["FILES", "load_run", "run_demo"]
@@ -87,7 +86,7 @@ def load_run(folder: Path) -> tuple[DemoSettings, AdaptedModel]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise LSEError(f"{folder} is no folder of a finished lse demo: {RESULTS}: {why}") from error
-    return settings, load(folder / MODEL, number_classifier(settings.resolution))
+    return settings, load(folder / MODEL)
 
 
 def _work(
@@ -108,7 +107,8 @@ def _work(
 
     dec = models["dec"]
     assert isinstance(dec, AdaptedModel)
-    save(dec, partial / MODEL)
+    tests = {name: data.config.to_mapping() for name, data in sets.items()}
+    save(dec, partial / MODEL, training={"made by": "lse demo", "data": {"name": "digits", "tests": tests}})
     tick = progress("export and verify", 3)
     onnx = _export(dec, sets["all"], settings, partial / "model.onnx", export, tick)
     tick = progress("pictures", 5)
@@ -135,10 +135,7 @@ def _export(
 ) -> dict[str, Any]:
     model = copy.deepcopy(dec).cpu().eval()
     inputs = normalise(data.images[: 2 * max(settings.export_batches)])
-    mean, std = INPUT_STATISTICS
-    report = export.export_onnx(
-        model, inputs[:2], path, metadata={"lse.mean": f"[{mean}]", "lse.std": f"[{std}]"}
-    )
+    report = export.export_onnx(model, inputs[:2], path)
     tick()
     # a difference is a result like any other: the page shows it, the run goes on
     checked = export.verify(path, model, inputs, batch_sizes=settings.export_batches, throw=False)

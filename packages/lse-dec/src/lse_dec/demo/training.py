@@ -12,19 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lse_core.card import attach
+from lse_core.preprocess import Preprocess
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
 from lse_dec.adaptation import AdaptedModel, adapt
+from lse_dec.checkpoint.source import make, named
 from lse_dec.data import DigitsConfig, DigitsDataset, load_digits_dataset
-from lse_dec.demo.model import number_classifier
 from lse_dec.demo.settings import DemoSettings
 from lse_dec.losses import canonicalizer_equivariance_loss
 
 __all__ = [
-    "INPUT_STATISTICS",
     "Progress",
     "TrainingLog",
     "normalise",
+    "preprocess_for",
     "train",
     "train_models",
     "training_set",
@@ -33,14 +35,15 @@ __all__ = [
 Progress = Callable[[str, int], Callable[[], None]]
 """Starts a phase of so many steps; what it returns is called after each."""
 
-INPUT_STATISTICS = (0.1, 0.3)
-"""Mean and deviation that images in [0, 1] are normalised with."""
+
+def preprocess_for(resolution: int) -> Preprocess:
+    """How the demo's models want their pictures, white ink on black: ink becomes 3, paper -0.33."""
+    return Preprocess(channels=1, size=(resolution, resolution), mean=(0.1,), std=(0.3,))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (N, 1, R, R) to the network's input: float32, ink near 3, paper near -0.3."""
-    mean, deviation = INPUT_STATISTICS
-    return (images.float() / 255.0 - mean) / deviation
+    """uint8 (N, 1, R, R) to the network's input, float32."""
+    return preprocess_for(images.shape[-1]).normalise(images.float() / 255.0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def train_models(
     Returns:
         The three models in training mode, "dec" being an `AdaptedModel`, and their logs, by name.
     """
-    aug = number_classifier(settings.resolution).to(settings.device)
+    aug = make(named("demo_numbers", {"resolution": settings.resolution})).to(settings.device)
+    attach(
+        aug,
+        preprocess=preprocess_for(settings.resolution),
+        class_names=tuple(f"{number:03d}" for number in range(1000)),
+    )
     logs = {}
     logs["aug"] = train(
         aug, images, labels, settings,

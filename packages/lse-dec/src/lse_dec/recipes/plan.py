@@ -46,8 +46,13 @@ class Plan:
     cells: tuple[Cell, ...]
 
 
-def make_plan(recipe: Recipe, out: Path) -> Plan:
+def make_plan(recipe: Recipe, out: Path, *, trust: bool = False) -> Plan:
     """The runs of `recipe` in the folder `out`, checked before any begins.
+
+    Args:
+        recipe: what to run.
+        out: where.
+        trust: call a function that the recipe names as "module:function" to learn the model's stages.
 
     Raises:
         UnknownNameError: a setting or preset that does not exist, with the nearest name.
@@ -69,7 +74,7 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
                 name = "/".join([*shared.values(), f"seed{seed}"])
                 starts.setdefault(name, RunConfig.parse(begun))
                 settings = override(settings, {"model.initial": str(out / "starts" / name)})
-            config = RunConfig.parse(_with_sites(settings))
+            config = RunConfig.parse(_with_sites(settings, trust))
             # options that make no difference here share a run: Aug continued has no segments
             same = json.dumps(config.plain(), sort_keys=True)
             name = names.setdefault(same, "/".join([*options, f"seed{seed}"]))
@@ -100,12 +105,12 @@ def _seeded(value: Any, seed: int) -> Any:
     return seed if value == "$seed" else value
 
 
-def _with_sites(settings: dict[str, Any]) -> dict[str, Any]:
+def _with_sites(settings: dict[str, Any], trust: bool) -> dict[str, Any]:
     """Sites called "stage:N" by the name that the model at hand has for its N-th latent stage."""
     sites = (settings.get("adapt") or {}).get("sites")
     if not isinstance(sites, list) or not any(str(site).startswith("stage:") for site in sites):
         return settings
-    stages = _stages(json.dumps(settings["model"], sort_keys=True))
+    stages = _stages(json.dumps(settings["model"], sort_keys=True), trust)
     named = []
     for site in sites:
         kind, _, index = str(site).partition(":")
@@ -116,7 +121,7 @@ def _with_sites(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _stages(model: str) -> tuple[str, ...]:
+def _stages(model: str, trust: bool) -> tuple[str, ...]:
     from lse_dec.backbones import backbone_of
     from lse_dec.training.config import Model
     from lse_dec.training.models import base_model
@@ -124,5 +129,5 @@ def _stages(model: str) -> tuple[str, ...]:
 
     settings = json.loads(model)
     settings.pop("initial", None)
-    made = base_model(parse(Model, settings, "model."))
+    made = base_model(parse(Model, settings, "model."), trust=trust)
     return tuple(stage.name for stage in backbone_of(made).stages(made))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lse_core.atomic import staging
+from lse_dec.checkpoint.folder import retell
 from lse_dec.recipes.plan import Plan
 from lse_dec.training.config import ConfigError, RunConfig
-from lse_dec.training.models import RUN, read_run
+from lse_dec.training.running import told
 from lse_dec.training.state import CONFIG, FREE, MODEL, RESULT, write_json
 
 __all__ = ["take_over"]
@@ -51,7 +52,7 @@ def take_over(plan: Plan, out: Path, source: Path, theirs: Plan) -> int:
         with staging(folder) as fresh:
             shutil.copytree(other, fresh / "run", ignore=shutil.ignore_patterns("measures.json"))
             write_json(fresh / "run" / CONFIG, config.plain())
-            write_json(fresh / "run" / MODEL / RUN, {**read_run(other), "config": config.plain()})
+            retell(fresh / "run" / MODEL, told(config))
             write_json(fresh / "run" / RESULT, {**result, "metrics": metrics, "folder": MODEL})
             shutil.rmtree(folder, ignore_errors=True)  # an unfinished run of the same settings
             os.replace(fresh / "run", folder)

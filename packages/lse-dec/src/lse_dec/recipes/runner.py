@@ -50,7 +50,7 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
         options: "scale" (the recipe's first), "seeds" (the recipe's), "set" (values by dotted keys, of
             the recipe or its run), "out" (runs/TABLE-SCALE), "fresh" (remove earlier results), "reuse"
             (folders of other results, whose runs of the same settings are copied), "json" (print the
-            table as JSON).
+            table as JSON), "trust" (import and call functions and classes named as "module:name").
 
     Returns:
         What --json prints: folder, cells done and in all, and the table's lines.
@@ -67,7 +67,8 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     recipe = read_recipe(path, given.get("scale"), overrides)
     suffix = f"-{given['scale']}" if given.get("scale") else ""
     out = Path(given.get("out") or Path("runs") / f"{recipe.table}{suffix}")
-    plan = make_plan(recipe, out)
+    trust = bool(given.get("trust"))
+    plan = make_plan(recipe, out, trust=trust)
     sources = [Path(folder) for folder in given.get("reuse") or ()]
     offered = [_offered(source) for source in sources]
     with sole_writer(out):
@@ -75,7 +76,7 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
         for source, theirs in zip(sources, offered, strict=True):
             taken = take_over(plan, out, source, theirs)
             print(f"{taken} runs taken over from {source}", file=sys.stderr)
-        _run_all(recipe, plan, out)
+        _run_all(recipe, plan, out, trust)
     results = read_results(out, plan.cells, bool(recipe.measures))
     table = (out / TABLE).read_text(encoding="utf-8")
     said = {"folder": str(out), "cells": len(results), "of": len(plan.cells), "table": table.splitlines()}
@@ -111,24 +112,29 @@ def _offered(source: Path) -> Plan:
 
 
 def run_cell(
-    config: RunConfig, folder: Path, measures: Mapping[str, Mapping[str, Any]], watch: Watch | None = None
+    config: RunConfig,
+    folder: Path,
+    measures: Mapping[str, Mapping[str, Any]],
+    watch: Watch | None = None,
+    *,
+    trust: bool = False,
 ) -> None:
     """Train one run, or go on with it, and take the recipe's further measurements."""
     from lse_dec.training import fit
 
     if not (folder / "result.json").exists():
-        fit(config, folder, resume=True, watch=watch)
+        fit(config, folder, resume=True, watch=watch, trust=trust)
     if measures and not (folder / MEASURES).exists():
-        write_json(folder / MEASURES, {name: _measured(config, folder, s) for name, s in measures.items()})
+        write_json(folder / MEASURES, {n: _measured(config, folder, s, trust) for n, s in measures.items()})
 
 
-def _measured(config: RunConfig, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(config: RunConfig, folder: Path, settings: Mapping[str, Any], trust: bool) -> dict[str, Any]:
     """Numbers of every test set with attributes of the canonicalizers changed."""
     from lse_core.plugins import registry
-    from lse_dec.training import evaluate, load_run
-    from lse_dec.training.models import read_run
+    from lse_dec.checkpoint import load
+    from lse_dec.training import evaluate
 
-    model, run = load_run(folder), read_run(folder)
+    model = load(folder, trust=trust)
     for canonicalizer in getattr(model, "canonicalizers", {}).values():
         for name, value in settings.items():
             if not hasattr(canonicalizer, name):
@@ -137,7 +143,7 @@ def _measured(config: RunConfig, folder: Path, settings: Mapping[str, Any]) -> d
     return {
         test: evaluate(
             model, config.data.name, config.data.split(test),
-            mean=run.get("mean"), std=run.get("std"), seed=config.seed, device=_device(config),
+            seed=config.seed, device=_device(config),
         )
         for test in config.data.tests
     }  # fmt: skip
@@ -149,7 +155,7 @@ def _device(config: RunConfig) -> str:
     return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
+def _run_all(recipe: Recipe, plan: Plan, out: Path, trust: bool) -> None:
     waves = _waves(recipe, plan, out)
     measured = bool(recipe.measures)
 
@@ -165,9 +171,11 @@ def _run_all(recipe: Recipe, plan: Plan, out: Path) -> None:
             finish(None, len(works) - len(missing))
             finished: Iterator[str]
             if recipe.jobs > 1:
-                finished = (str(folder.relative_to(out)) for folder in _side_by_side(missing, recipe.jobs))
+                finished = (
+                    str(folder.relative_to(out)) for folder in _side_by_side(missing, recipe.jobs, trust)
+                )
             else:
-                finished = _one_by_one(missing, out, begin)
+                finished = _one_by_one(missing, out, begin, trust)
             for name in finished:
                 finish(name, 1)
                 table()
@@ -189,15 +197,17 @@ def _done(work: _Work) -> bool:
     return (folder / "result.json").exists() and (not measures or (folder / MEASURES).exists())
 
 
-def _one_by_one(works: Sequence[_Work], out: Path, begin: Callable[[str], Watch]) -> Iterator[str]:
+def _one_by_one(
+    works: Sequence[_Work], out: Path, begin: Callable[[str], Watch], trust: bool
+) -> Iterator[str]:
     """Run each in this process; yields its name when it is done."""
     for folder, config, measures in works:
         name = str(folder.relative_to(out))
-        run_cell(config, folder, measures, begin(name))
+        run_cell(config, folder, measures, begin(name), trust=trust)
         yield name
 
 
-def _side_by_side(works: Sequence[_Work], jobs: int) -> Iterator[Path]:
+def _side_by_side(works: Sequence[_Work], jobs: int, trust: bool) -> Iterator[Path]:
     """Run each in a process of its own, `jobs` at a time; yields their folders as they are done.
 
     The first that fails ends all, and so does the end of this process.
@@ -208,7 +218,7 @@ def _side_by_side(works: Sequence[_Work], jobs: int) -> Iterator[Path]:
         while waiting or running:
             while waiting and len(running) < jobs:
                 work = waiting.pop(0)
-                running[_started(work, {**os.environ, "OMP_NUM_THREADS": threads})] = work[0]
+                running[_started(work, trust, {**os.environ, "OMP_NUM_THREADS": threads})] = work[0]
             time.sleep(0.1)
             for process in [p for p in running if p.poll() is not None]:
                 folder = running.pop(process)
@@ -223,10 +233,10 @@ def _side_by_side(works: Sequence[_Work], jobs: int) -> Iterator[Path]:
             process.kill()
 
 
-def _started(work: _Work, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _started(work: _Work, trust: bool, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     folder, config, measures = work
     folder.mkdir(parents=True, exist_ok=True)
-    task = {"config": config.plain(), "folder": str(folder), "measures": measures}
+    task = {"config": config.plain(), "folder": str(folder), "measures": measures, "trust": trust}
     with (folder / "errors.txt").open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "lse_dec.recipes.worker"],

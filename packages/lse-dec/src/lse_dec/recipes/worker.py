@@ -26,7 +26,7 @@ def main() -> None:
     from lse_dec.training.config import RunConfig
 
     try:
-        run_cell(RunConfig.parse(task["config"]), Path(task["folder"]), task["measures"])
+        run_cell(RunConfig.parse(task["config"]), Path(task["folder"]), task["measures"], trust=task["trust"])
     except LSEError as error:
         sys.exit(str(error))
 

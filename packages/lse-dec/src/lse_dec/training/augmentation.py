@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
+from lse_core.preprocess import Preprocess
 from lse_core.random import random_log_slopes
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
@@ -16,13 +15,7 @@ from lse_dec.training.batch import Batch
 from lse_dec.training.config import Augment
 from lse_dec.training.seeding import generator, global_draws
 
-__all__ = ["Augmentation", "normalise"]
-
-
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(image - mean) / std by channel, (B, C, H, W)."""
-    shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+__all__ = ["Augmentation"]
 
 
 class Augmentation:
@@ -30,8 +23,7 @@ class Augmentation:
 
     Args:
         settings: what happens to them.
-        mean: per channel.
-        std: per channel.
+        preprocess: how the model wants its images normalised.
         classes: number of classes, for mixed and smoothed labels.
         seed: the run's.
         dtype: of the images.
@@ -40,13 +32,12 @@ class Augmentation:
     def __init__(
         self,
         settings: Augment,
-        mean: Sequence[float],
-        std: Sequence[float],
+        preprocess: Preprocess,
         classes: int,
         seed: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.settings, self.mean, self.std = settings, mean, std
+        self.settings, self.preprocess = settings, preprocess
         self.classes, self.seed, self.dtype = classes, seed, dtype
         self.mixup = (
             Mixup(
@@ -66,7 +57,7 @@ class Augmentation:
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, total: int, step: int) -> Batch:
         """The batch of `rows`, from the images (in [0, 1]) and labels of `self.rows(rows, total)`."""
-        plain = normalise(images.to(self.dtype), self.mean, self.std)
+        plain = self.preprocess.normalise(images.to(self.dtype))
         x = self._erased(self._warped(plain, self.rows(rows, total), total, step), rows, total, step)
         b, targets = len(rows), labels
         if self.mixup is not None:

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lse_core.card import card_of
 from lse_core.errors import LSEError
 from lse_core.metrics import accuracy_per_scale, invariance_error
+from lse_core.preprocess import Preprocess
 from lse_core.random import random_log_slopes
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 from lse_dec.adaptation import AdaptedModel, observe
 from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.checkpoint import load
 from lse_dec.monitor import summarise
-from lse_dec.training.augmentation import normalise
 from lse_dec.training.config import ConfigError
-from lse_dec.training.models import load_run, read_run
 from lse_dec.training.seeding import generator
-from lse_dec.training.sources import Source, build_data, normalisation
+from lse_dec.training.sources import Source, build_data, preprocess_for
 
 __all__ = ["evaluate", "first_image", "probe"]
 
@@ -45,6 +46,7 @@ def evaluate(
     batch_size: int = 200,
     workers: int = 0,
     device: torch.device | str = "cpu",
+    trust: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Numbers:
     """Measure a classifier.
@@ -53,7 +55,7 @@ def evaluate(
         model: a module, left in eval mode on `device`; or the folder of a run or of `lse_dec.save`.
         data: name of a data set plugin, or a data set (see `lse_dec.training.config.Data`).
         options: keywords of the plugin.
-        mean: normalisation by channel; None for either: what the folder's run used, else as in training.
+        mean: normalisation by channel; None for either: what the model's card says, else as in training.
         std: see `mean`.
         brackets: ranges of scale (low, high) for accuracies of their own. A data set that knows one
             scale an image is split by them; one that is generated is generated anew within each.
@@ -64,6 +66,7 @@ def evaluate(
         batch_size: images at once.
         workers: processes that read a map-style data set.
         device: where to compute.
+        trust: of a folder, see `lse_dec.load`.
         on_batch: called with (batches done, batches in all).
 
     Returns:
@@ -78,18 +81,16 @@ def evaluate(
         LSEError: nothing of that name, images that the model cannot take, or an empty data set.
     """
     what = repr(data) if isinstance(data, str) else type(data).__name__
-    built = build_data(data, dict(options or {})) if isinstance(data, str) else data
+    module: nn.Module = model if isinstance(model, nn.Module) else load(model, trust=trust)
+    known = card_of(module).preprocess
+    built = build_data(data, dict(options or {}), known) if isinstance(data, str) else data
     source = Source(built, f"data set {what}", workers=workers)
     if source.endless:
         raise ConfigError(f"data set {what} is endless; measure on one that has a length")
-    if not isinstance(model, nn.Module):
-        run = read_run(model)
-        mean, std = mean if mean is not None else run.get("mean"), std if std is not None else run.get("std")
-        model = load_run(model)
-    model = model.to(device).eval()
+    model = module.to(device).eval()
     parameter = next(model.parameters(), torch.empty(0))
-    channels = first_image(source, torch.device(device))[0].shape[1]
-    made = normalisation(mean, std, built, model, channels)
+    image = first_image(source, torch.device(device))[0]
+    made = preprocess_for(image, built, model, mean, std)
     probe(model, source, made, f"data set {what}", parameter.dtype, torch.device(device))
     runner = _Runner(
         model, made, warp_ratio, seed, batch_size, torch.device(device), parameter.dtype, on_batch
@@ -154,7 +155,7 @@ class _Runner:
     def __init__(
         self,
         model: nn.Module,
-        normal: tuple[Sequence[float], Sequence[float]],
+        normal: Preprocess,
         warp_ratio: float,
         seed: int,
         batch_size: int,
@@ -174,7 +175,7 @@ class _Runner:
         picks = list(torch.arange(len(source)).split(size))
         right, errors, seen, sites = [], [], [], _Sites(self.model)
         for number, (images, labels) in enumerate(source.read(picks, self.device)):
-            x = normalise(images.to(self.dtype), *self.normal)
+            x = self.normal.normalise(images.to(self.dtype))
             with sites.watching(x):
                 probabilities = self.model(x).softmax(-1)
             kept = torch.ones_like(labels, dtype=torch.bool)
@@ -261,7 +262,7 @@ def first_image(source: Source, device: torch.device) -> tuple[Tensor, int]:
 def probe(
     model: nn.Module,
     source: Source,
-    normal: tuple[Sequence[float], Sequence[float]],
+    normal: Preprocess,
     what: str,
     dtype: torch.dtype,
     device: torch.device,
@@ -275,7 +276,7 @@ def probe(
     was = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            out = model.eval()(normalise(image.to(dtype), *normal))
+            out = model.eval()(normal.normalise(image.to(dtype)))
     except (AssertionError, RuntimeError, LSEError) as error:
         raise ConfigError(
             f"the model cannot take images of {what}, {tuple(image.shape[1:])}: "

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lse_core.errors import unknown_name
+from lse_core.plugins import registry
+from lse_dec.checkpoint.config import CheckpointError
+from lse_dec.checkpoint.source import find
 from lse_dec.settings import build
 from lse_dec.training.batch import Batch
 from lse_dec.training.config import ConfigError
 from lse_dec.training.config import Method as MethodConfig
 
-__all__ = ["Equivariance", "Plain", "find", "make_method"]
+__all__ = ["Equivariance", "Plain", "make_method"]
 
 
 @dataclass(frozen=True)
@@ -37,37 +39,34 @@ class Equivariance:
         return {}
 
 
-def make_method(settings: MethodConfig) -> Any:
+def make_method(settings: MethodConfig, *, trust: bool = False) -> Any:
     """The method that `settings` name.
+
+    Args:
+        settings: name and options.
+        trust: import the class that a name of the form "module:Class" tells.
 
     Raises:
         UnknownNameError: no such method, or an option that it does not have.
-        ConfigError: "module:Class" cannot be imported.
+        ConfigError: "module:Class" is not trusted, or cannot be imported.
     """
     built_in = {"plain": Plain, "equivariance": Equivariance}
     if settings.name in built_in:
         return build(built_in[settings.name], **settings.options)
-    if ":" in settings.name:
-        return build(find(settings.name, "method"), **settings.options)
     from lse_dec.recipes.methods import METHODS
 
-    known: dict[str, Any] = {**built_in, **METHODS}
+    # plugins come last: a name of ours means what it always did
+    known: dict[str, Any] = {**dict(registry().items("method")), **built_in, **METHODS}
+    if ":" in settings.name:
+        if not trust:
+            raise ConfigError(
+                f"the method is the class {settings.name!r}, which would be imported and called: if you "
+                "trust where the settings come from, pass trust=True (--trust)"
+            )
+        try:
+            return build(find(settings.name, "method"), **settings.options)
+        except CheckpointError as error:
+            raise ConfigError(str(error)) from error
     if settings.name not in known:
         raise unknown_name("method", settings.name, known, 'Or give "module:Class".')
     return build(known[settings.name], **settings.options)
-
-
-def find(path: str, what: str) -> Any:
-    """The object "module:name".
-
-    Raises:
-        ConfigError: there is no such module or name.
-    """
-    module, _, name = path.partition(":")
-    try:
-        found = import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"{what} {path!r}: cannot import {module!r} ({error})") from error
-    if not name or not hasattr(found, name):
-        raise ConfigError(f"{what} {path!r}: {module!r} has no {name!r}")
-    return getattr(found, name)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lse_core.random import random_log_slopes
-from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel
+from lse_dec.adaptation import AdaptedModel, without_gradient
 from lse_dec.backbones import IMAGE
-from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
+from lse_dec.equivariance import Entered, entering, equivariance_by_site
 from lse_dec.monitor import as_scalars
-from lse_dec.settings import takes
 from lse_dec.training.batch import Batch
 from lse_dec.training.config import Canonicalizer, ConfigError, Optim, Phase
 from lse_dec.training.methods import Equivariance
@@ -96,17 +93,18 @@ class Objective(nn.Module):
     def forward(self, task: Task) -> dict[str, Tensor]:
         """Named losses, already weighted, and under "log/" what is only to be looked at."""
         batch, sites = task.batch, self._sites()
-        seen: dict[str, Tensor] = {}
+        seen: dict[str, Entered] = {}
         losses: dict[str, Tensor] = {}
         canonical = CANONICALIZER in task.parts
         needs_model = BACKBONE in task.parts or (self.task_gradient and not self.label_free)
         if not needs_model and set(sites) == {IMAGE}:
-            seen[IMAGE] = batch.images  # Eq. 5 at the image needs nothing behind it
+            seen[IMAGE] = Entered(batch.images, False)  # Eq. 5 at the image needs nothing behind it
         else:
             resting = [] if BACKBONE in task.parts else self.members[BACKBONE]
             held = [] if self.task_gradient and canonical else self.members[CANONICALIZER]
-            with _features(sites, seen), _without_gradient([*resting, *held]):
+            with self._entering() as entered, without_gradient([*resting, *held]):
                 losses.update(self._task(batch))
+            seen.update(entered)
         if canonical and self.motion:
             losses.update(self._equivariance(batch, seen))
         if task.watched:
@@ -122,6 +120,9 @@ class Objective(nn.Module):
     def _sites(self) -> Mapping[str, Any]:
         return self.model.sites if isinstance(self.model, AdaptedModel) else {}
 
+    def _entering(self) -> AbstractContextManager[dict[str, Entered]]:
+        return entering(self.model) if isinstance(self.model, AdaptedModel) else nullcontext({})
+
     def _task(self, batch: Batch) -> dict[str, Tensor]:
         if self.label_free:
             with torch.no_grad():
@@ -129,75 +130,28 @@ class Objective(nn.Module):
             return {}
         return dict(self.method.loss(self.model, batch, generator(self.seed, "method", batch.step)))
 
-    def _equivariance(self, batch: Batch, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _equivariance(self, batch: Batch, seen: Mapping[str, Entered]) -> dict[str, Tensor]:
         """Eq. 5 at every site on what entered it, with one warp an image and one number of steps."""
         s = self.settings
-        source = generator(self.seed, "equivariance", batch.step)
-        steps = (
-            None if s.steps is None else int(torch.randint(s.steps[0], s.steps[1] + 1, (), generator=source))
+        n = len(batch.images)  # a method may have shown the model more, behind these
+        found = equivariance_by_site(
+            self.model,
+            entered={name: each._replace(features=each.features[:n]) for name, each in seen.items()},
+            generator=generator(self.seed, "equivariance", batch.step),
+            ratio=s.ratio,
+            segments=s.segments,
+            distribution=s.distribution,
+            steps=s.steps,
+            centre=s.centre,
+            rows=batch.rows,
+            total=batch.total,
         )
-        drawn = random_log_slopes(
-            batch.total, s.segments, s.ratio, distribution=s.distribution, generator=source
-        )
-        losses = {}
-        for name, site in self._sites().items():
-            if not any(True for _ in site.canonicalizer.parameters()):
-                continue
-            features = seen[name][: len(batch.images)].detach()
-            precise = torch.promote_types(features.dtype, torch.float32)
-            g = SeparableWarp.from_log_slopes(batch.share(drawn).to(precise))
-            options: dict[str, Any] = (
-                {"steps": steps} if steps and takes(site.canonicalizer.forward, "steps") else {}
-            )
-            last = site.where.layout.channels_last
-            error = canonicalizer_equivariance_loss(
-                site.canonicalizer, features, g, channels_last=last, centre=s.centre, **options
-            )
-            if len(features) < batch.total:
-                # Eq. 5 is relative to the mean size of its warps: of the whole step's, wherever an image is
-                error = error * (_size(g) / _size(SeparableWarp.from_log_slopes(drawn.to(g.x.knots))))
-            losses[f"equivariance/{name}"] = s.weight * error
-        return losses
+        return {f"equivariance/{name}": s.weight * loss for name, loss in found.items()}
 
     @torch.no_grad()
-    def _watched(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _watched(self, seen: Mapping[str, Entered]) -> dict[str, Tensor]:
         record = {}
         for name, site in self._sites().items():
-            last = site.where.layout.channels_last
-            record[name] = site.canonicalizer(seen[name].detach(), channels_last=last)
+            features, last = seen[name]
+            record[name] = site.canonicalizer(features.detach(), channels_last=last)
         return {f"log/{k}": torch.tensor(v) for k, v in as_scalars(record, "").items()}
-
-
-def _size(g: SeparableWarp) -> Tensor:
-    return warp_distance(g, SeparableWarp.identity(g.batch, device=g.device, dtype=g.dtype)).mean()
-
-
-@contextmanager
-def _features(sites: Mapping[str, Any], seen: dict[str, Tensor]) -> Iterator[None]:
-    """Collect what enters each canonicalizer at its first call while the block runs."""
-
-    def keeping(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.setdefault(name, args[0])
-
-        return hook
-
-    handles = [site.canonicalizer.register_forward_pre_hook(keeping(name)) for name, site in sites.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """No gradient for these while the block runs."""
-    wanted = [p for p in parameters if p.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lse_core.card import card_of
 from lse_core.errors import NotFiniteError
+from lse_core.preprocess import Preprocess
+from lse_dec.checkpoint import save
 from lse_dec.training.augmentation import Augmentation
 from lse_dec.training.batch import Batch
 from lse_dec.training.config import ConfigError, RunConfig
@@ -25,11 +28,11 @@ from lse_dec.training.lock import sole_writer
 from lse_dec.training.log import RunLog
 from lse_dec.training.measure import evaluate, first_image, probe
 from lse_dec.training.methods import make_method
-from lse_dec.training.models import make_model, save_run
+from lse_dec.training.models import make_model
 from lse_dec.training.objective import Objective, Task, parts_at
 from lse_dec.training.optimiser import Schedule, clip, make_optimiser
 from lse_dec.training.seeding import number
-from lse_dec.training.sources import normalisation, open_source
+from lse_dec.training.sources import open_source, preprocess_for
 from lse_dec.training.state import MODEL, RESULT, STATE, claim, read_state, write_json, write_state
 
 __all__ = ["FitResult", "RunInterruptedError", "fit"]
@@ -43,7 +46,7 @@ class FitResult:
 
     Attributes:
         metrics: what `evaluate` says of the validation set ("val") and of each test set by its name.
-        folder: where the model lies, for `load_run`, and for `lse_dec.load` and `lse export` if adapted.
+        folder: where the model lies, for `lse_dec.load` and every command that takes a model.
         seconds: time spent in training, over all resumptions.
         steps: optimiser steps.
     """
@@ -54,7 +57,14 @@ class FitResult:
     steps: int
 
 
-def fit(config: RunConfig, out: str | Path, resume: bool = True, watch: Watch | None = None) -> FitResult:
+def fit(
+    config: RunConfig,
+    out: str | Path,
+    resume: bool = True,
+    watch: Watch | None = None,
+    *,
+    trust: bool = False,
+) -> FitResult:
     """Train as `config` says, and measure.
 
     Everything drawn follows from the seed and the step, so a run that was killed and started again ends
@@ -69,6 +79,7 @@ def fit(config: RunConfig, out: str | Path, resume: bool = True, watch: Watch | 
         out: its folder.
         resume: go on where an earlier call stopped; else start over, removing what it left.
         watch: called after every step with (steps done, steps in all, the last row of the log).
+        trust: import and call functions and classes that the settings name as "module:name".
 
     Returns:
         Metrics, folder, seconds, steps; the same in every process but for the metrics, which only the
@@ -94,7 +105,7 @@ def fit(config: RunConfig, out: str | Path, resume: bool = True, watch: Watch | 
         # dropout and its like draw from torch's global generators: they are given back as they were
         devices = [fabric.device] if fabric.device.type == "cuda" else []
         held.enter_context(torch.random.fork_rng(devices=devices))
-        run = _Run(config, folder, fabric)
+        run = _Run(config, folder, fabric, trust)
         with Signals() as signals:
             run.train(signals, watch)
         return run.finish()
@@ -114,7 +125,7 @@ def _finished(folder: Path) -> FitResult | None:
 class _Run:
     """A run in progress, in this process."""
 
-    def __init__(self, config: RunConfig, folder: Path, fabric: Any) -> None:
+    def __init__(self, config: RunConfig, folder: Path, fabric: Any, trust: bool) -> None:
         self.config, self.folder, self.fabric = config, folder, fabric
         world = processes(fabric)
         if config.batch_size % (world * config.accumulation):
@@ -122,16 +133,16 @@ class _Run:
                 f"batch_size {config.batch_size} must be a multiple of processes times accumulation, "
                 f"{world} x {config.accumulation}"
             )
-        method = make_method(config.method)
+        method = make_method(config.method, trust=trust)
         self.source = open_source(config.data, "train", config.seed)
-        self.model = make_model(config)
+        self.model = make_model(config, trust=trust)
         self.objective = Objective(self.model, method, config.canonicalizer, config.seed)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.model.to(device=fabric.device, dtype=self.dtype)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.normal, self.resolution, classes = self._look()
-        augment = Augmentation(config.augment, *self.normal, classes, config.seed, self.dtype)
+        self.preprocess, self.classes = self._look()
+        augment = Augmentation(config.augment, self.preprocess, self.classes, config.seed, self.dtype)
         self.feed = Feed(config, self.source, augment, fabric.global_rank, world, fabric.device)
         self.steps = config.steps or max(
             1, round((config.epochs or 0.0) * len(self.source) / config.batch_size)
@@ -148,18 +159,18 @@ class _Run:
         self.wrapped, self.stepper = fabric.setup(self.objective, self.optimiser)
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
 
-    def _look(self) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int], int]:
-        """Normalisation, resolution and number of classes, from one image put through the model."""
+    def _look(self) -> tuple[Preprocess, int]:
+        """Preprocessing and number of classes, from one image put through the model."""
         data, device = self.config.data, self.fabric.device
         image, label = first_image(self.source, device)
         if label < 0 and not self.objective.label_free:
             raise ConfigError(
                 f"data set {data.name!r} has no labels: only method equivariance (Eq. 5) goes without"
             )
-        normal = normalisation(data.mean, data.std, self.source.data, self.model, image.shape[1])
+        made = preprocess_for(image, self.source.data, self.model, data.mean, data.std)
         what = f"data set {data.name!r}"
-        classes = probe(self.model, self.source, normal, what, self.dtype, device)
-        return normal, (image.shape[2], image.shape[3]), classes
+        classes = probe(self.model, self.source, made, what, self.dtype, device)
+        return made, classes
 
     def _resume(self) -> None:
         state = read_state(self.folder)
@@ -290,21 +301,32 @@ class _Run:
     def _measured(self, split: str) -> dict[str, Any]:
         was = {module: module.training for module in self.model.modules()}
         source = open_source(self.config.data, split, self.config.seed)
-        mean, std = self.normal
+        mean, std = self.preprocess.mean, self.preprocess.std
         device = self.fabric.device
         found = evaluate(self.model, source.data, mean=mean, std=std, device=device, seed=self.config.seed)
         for module, training in was.items():
             module.training = training
         return found
 
+    def _write(self, place: Path) -> None:
+        """Save the model with all that later steps need to know."""
+        names = getattr(self.source.data, "classes", None) or card_of(self.model).class_names
+        if names is not None and len(names) != self.classes:  # of the task that the weights came from
+            names = None
+        save(
+            self.model.eval(),
+            place,
+            preprocess=self.preprocess,
+            class_names=None if names is None else [str(name) for name in names],
+            training=told(self.config),
+        )
+
     def finish(self) -> FitResult:
         """Measure, write the model, and last the result; the state to resume from is no longer needed."""
         metrics: dict[str, dict[str, Any]] = {}
         place = self.folder / MODEL
         if self.fabric.is_global_zero:
-            mean, std = self.normal
-            run = {"config": self.config.plain(), "mean": mean, "std": std, "resolution": self.resolution}
-            save_run(self.model.eval(), place, run)
+            self._write(place)
             splits = [*(["val"] if self.config.data.val is not None else []), *self.config.data.tests]
             metrics = {split: self._measured(split) for split in splits}
             result = FitResult(metrics, place, round(self.seconds, 2), self.steps)
@@ -312,3 +334,10 @@ class _Run:
             (self.folder / STATE).unlink(missing_ok=True)
         self.fabric.barrier()
         return FitResult(metrics, place, round(self.seconds, 2), self.steps)
+
+
+def told(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint says of the run that made it: its settings, but for what stands there already."""
+    plain = {name: value for name, value in config.plain().items() if name not in ("model", "adapt")}
+    plain["data"] = {name: value for name, value in plain["data"].items() if name not in ("mean", "std")}
+    return plain

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lse_core.card import card_of
 from lse_core.errors import LSEError
 from lse_core.plugins import registry
+from lse_core.preprocess import Preprocess
+from lse_core.settings import validated
 from lse_dec.data.errors import DataError
 from lse_dec.training.config import ConfigError, Data
 from lse_dec.training.seeding import generator
 
-__all__ = ["Order", "Source", "build_data", "normalisation", "open_source"]
+__all__ = ["Order", "Source", "build_data", "open_source", "preprocess_for"]
 
 RESIDENT = 2**31
 """Bytes of images up to which a data set is kept on a GPU."""
@@ -91,9 +94,14 @@ def _scaled(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float() / 255
 
 
-def build_data(name: str, options: dict[str, Any]) -> Any:
-    """Call the data set plugin `name`; a keyword it does not take is a ConfigError."""
+def build_data(name: str, options: dict[str, Any], preprocess: Preprocess | None = None) -> Any:
+    """Call the data set plugin `name`; a keyword it does not take is a ConfigError.
+
+    One that reads pictures by a `preprocess` gets the one given, unless the options have another.
+    """
     factory = registry().get("dataset", name)
+    if preprocess is not None and "preprocess" in inspect.signature(factory).parameters:
+        options = {"preprocess": preprocess, **options}
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
@@ -139,20 +147,41 @@ class Order:
         return self._round[1]
 
 
-def normalisation(
-    mean: Sequence[float] | None, std: Sequence[float] | None, data: Any, model: Any, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation a channel: as given, else the data set's, else the model's, else 0.5."""
-    card = getattr(model, "pretrained_cfg", None) or {}
-    found = []
+def preprocess_for(
+    image: Tensor,
+    data: Any,
+    model: nn.Module,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Preprocess:
+    """How images of a data set become a model's input.
+
+    Args:
+        image: (1, C, H, W), one of them.
+        data: the data set; what it says of its pictures' geometry (`preprocess`) is taken over, and its
+            `mean` and `std` where neither the caller nor the model's card has any.
+        model: whose card says how it was trained; else timm's data config, where the channels agree,
+            comes after the data set's numbers, and 0.5 last.
+        mean: by channel, of values in [0, 1], over all of these; one number stands for all channels.
+        std: as `mean`.
+
+    Raises:
+        LSEError: numbers for another number of channels.
+    """
+    channels = image.shape[1]
+    card = card_of(model).preprocess
+    known = [card, *([Preprocess.from_timm(c)] if (c := getattr(model, "pretrained_cfg", None)) else [])]
+    numbers: dict[str, tuple[float, ...]] = {}
     for name, given in (("mean", mean), ("std", std)):
-        value = given if given is not None else getattr(data, name, None)
-        if value is None or callable(value):
-            value = card.get(name)
-            value = value if value is not None and len(value) == channels else 0.5
-        numbers = (value,) if isinstance(value, int | float) else tuple(float(v) for v in value)
-        numbers = numbers * channels if len(numbers) == 1 else numbers
-        if len(numbers) != channels:
-            raise LSEError(f"data.{name} has {len(numbers)} numbers for images of {channels} channels")
-        found.append(numbers)
-    return found[0], found[1]
+        told = getattr(data, name, None)
+        offers = [getattr(k, name) if k is not None and k.channels == channels else None for k in known]
+        told = None if callable(told) else told
+        value = next((v for v in (given, offers[0], told, *offers[1:]) if v is not None), 0.5)
+        found = (float(value),) if isinstance(value, int | float) else tuple(float(v) for v in value)
+        numbers[name] = found * channels if len(found) == 1 else found
+        if len(numbers[name]) != channels:
+            raise LSEError(f"data.{name} has {len(found)} numbers for images of {channels} channels")
+    geometry = getattr(data, "preprocess", None) or card
+    values = geometry.plain() if isinstance(geometry, Preprocess) else {}
+    size = (image.shape[2], image.shape[3])
+    return validated(Preprocess, {**values, "channels": channels, "size": size, **numbers}, "data")

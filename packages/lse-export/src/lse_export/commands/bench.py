@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lse_export.commands.common import images_for, json_option, load_model, size_option, working
+from lse_export.commands.common import json_option, size_option, trust_option, working
 from lse_export.commands.providers import tensorrt_options
 from lse_export.errors import ExportError
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Measurements of each.")
 @click.option("--device", default="cpu", show_default=True, help="Device of eager and compiled.")
 @size_option
+@trust_option
 @tensorrt_options
 @json_option
 def bench(
@@ -42,10 +43,13 @@ def bench(
     rounds: int,
     device: str,
     size: tuple[int, int] | None,
+    trust: bool,
     tensorrt: TensorrtOptions | None,
     as_json: bool,
 ) -> None:
-    """Time the adapted MODEL, a folder that lse_dec.save wrote, beside the same model without adaptation.
+    """Time the adapted MODEL beside the same model without its canonicalizers.
+
+    MODEL is a folder that `lse train`, `lse demo` or lse_dec.save wrote.
 
     The two take turns, in all ways, so that other load on the machine falls on all. Times are medians with
     quartiles; "to plain" and the last column are medians of ratios within a turn.
@@ -55,11 +59,14 @@ def bench(
       lse bench runs/model --ways eager --ways ort-cpu --batch 8
     """
     from lse_export.bench import bench as measure
+    from lse_export.loading import images_for, load_model
 
     with working(f"loading {model}"):
-        adapted = load_model(model).to(device)
+        adapted = load_model(model, trust=trust).to(device)
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
         models = {"plain": _plain(adapted), "adapted": adapted}
+        if not hasattr(adapted, "canonicalizers"):
+            models = {"plain": adapted}
     with working("measuring"):
         rows = measure(models, example, ways=ways, rounds=rounds, tensorrt=tensorrt)
     if as_json:

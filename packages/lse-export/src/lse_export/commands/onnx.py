@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lse_export.commands.common import (
-    images_for,
     images_option,
     json_option,
-    load_model,
     size_option,
+    trust_option,
     working,
 )
 
@@ -84,6 +83,7 @@ class StepsOrAuto(click.ParamType):
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @size_option
 @images_option
+@trust_option
 @json_option
 def onnx(
     model: Path,
@@ -103,12 +103,14 @@ def onnx(
     force: bool,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
+    trust: bool,
     as_json: bool,
 ) -> None:
-    """Write the adapted MODEL, a folder that lse_dec.save wrote, as an ONNX file.
+    """Write MODEL, a folder that `lse train`, `lse demo` or lse_dec.save wrote, as an ONNX file.
 
-    The solver is unrolled into everyday operators. The residuals in the file's metadata, and with
-    --steps auto the choice of steps, are measured on the images given.
+    The solver is unrolled into everyday operators. How pictures are prepared and what the classes are
+    called goes into the file's metadata, so that `lse predict` and other readers know it. The residuals in
+    the metadata, and with --steps auto the choice of steps, are measured on the images given.
 
     \b
     Example:
@@ -118,12 +120,13 @@ def onnx(
       lse export onnx runs/resnet --out any.onnx --dynamic-size
     """
     from lse_core.atomic import check_target
+    from lse_export.loading import images_for, load_model
     from lse_export.steps import choose_steps
     from lse_export.to_onnx import export_onnx
 
     check_target(out, force)  # before the work, not after
     with working(f"loading {model}"):
-        adapted = load_model(model)
+        adapted = load_model(model, trust=trust)
         example = images_for(adapted, size, images)
         ranges = images_for(adapted, size, calibration, limit=256) if calibration else None
     facts: dict[str, str] = {}
@@ -152,6 +155,7 @@ def onnx(
             preprocess=preprocess,
             picture_layout=picture_layout,
             external_data=external_data,
+            allow_plain=True,
         )
     report_drop = _drop(report.path, adapted, ranges) if ranges is not None else None
     if as_json:

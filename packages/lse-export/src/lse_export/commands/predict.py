@@ -2,58 +2,131 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lse_export.commands.common import json_option, working
+from lse_export.commands.common import json_option, trust_option
 from lse_export.commands.providers import tensorrt_options
 
 if TYPE_CHECKING:
+    from lse_export.predict import Prediction
     from lse_export.runtime import TensorrtOptions
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name.")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
-@click.option("--mean", multiple=True, type=float, help="Once a channel.  [default: the file's]")
-@click.option("--std", multiple=True, type=float, help="Once a channel.  [default: the file's]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write, a row a picture."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them.")
+@click.option("--force", is_flag=True, help="Replace an existing CSV file.")
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    help="Of ONNX files: cpu, cuda or tensorrt.",
+)
+@click.option(
+    "--mean", multiple=True, type=float, help="One number, or one a channel.  [default: the model's]"
+)
+@click.option(
+    "--std", multiple=True, type=float, help="One number, or one a channel.  [default: the model's]"
+)
+@trust_option
 @tensorrt_options
 @json_option
 def predict(
-    file: Path,
+    model: Path,
     images: tuple[Path, ...],
     top: int,
+    out: Path | None,
+    skip_bad: bool,
+    force: bool,
     provider: str,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    trust: bool,
     tensorrt: TensorrtOptions | None,
     as_json: bool,
 ) -> None:
-    """Classify pictures with an exported ONNX FILE.
+    """Classify pictures with MODEL: an exported ONNX file, or a folder with a trained or saved model.
 
-    IMAGES are pictures or folders of them.
+    IMAGES are pictures or folders of them. How they are prepared and what the classes are called, MODEL says
+    itself. The CSV file has the columns file, class, probability, then class_2, probability_2 and so on, and
+    error, which says why a picture was left out.
 
     \b
     Example:
       lse predict model.onnx photo.jpg
-      lse predict model.onnx photos/ --top 1 --json
+      lse predict model.onnx photos/ --top 1 --out results.csv --skip-bad
+      lse predict runs/mine photos/ --json
     """
-    from lse_export.images import picture_files
+    from lse_core.atomic import check_target
+    from lse_core.pictures import picture_files
     from lse_export.predict import predict as classify
 
+    if out is not None:
+        check_target(out, force)
     files = picture_files(images)
-    with working(f"classifying {len(files)} pictures"):
+    with _progress() as on_picture:
         found = classify(
-            file, files, top=top, provider=provider, tensorrt=tensorrt, mean=mean or None, std=std or None
+            model,
+            files,
+            top=top,
+            provider=provider,
+            tensorrt=tensorrt,
+            mean=mean or None,
+            std=std or None,
+            skip_bad=skip_bad,
+            trust=trust,
+            on_picture=on_picture,
         )
+    if out is not None:
+        _write(found, out, top, force)
     if as_json:
         click.echo(json.dumps([{**vars(p), "file": str(p.file)} for p in found]))
-        return
-    for p in found:
-        best = ", ".join(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True))
-        click.echo(f"{p.file}: {best}")
+    else:
+        for p in found if out is None else ():
+            best = ", ".join(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True))
+            click.echo(f"{p.file}: {best or 'left out'}")
+    bad = [p for p in found if p.error]
+    if out is not None and not as_json:
+        click.echo(f"wrote {out}: {len(found) - len(bad)} pictures")
+    if bad:
+        click.echo(f"left out {len(bad)} of {len(found)} pictures that cannot be read:", err=True)
+        for p in bad:
+            click.echo(f"  {p.error}", err=True)
+
+
+def _write(found: Sequence[Prediction], out: Path, top: int, force: bool) -> None:
+    from lse_core.atomic import replacing
+
+    most = max((len(p.classes) for p in found), default=1)
+    ranks = range(1, min(top, max(most, 1)) + 1)
+    head = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("class", "probability")]
+    with replacing(out, overwrite=force) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", *head, "error"])
+        for p in found:
+            cells = [cell for pair in zip(p.classes, p.probabilities, strict=True) for cell in pair]
+            writer.writerow([p.file, *(cells or [""] * len(head)), p.error])
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, so that stdout stays readable by scripts; nothing where it cannot be redrawn."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("classifying", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

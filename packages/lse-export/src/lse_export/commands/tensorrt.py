@@ -20,6 +20,19 @@ from lse_export.commands.common import json_option
     metavar="NAME=MIN:OPT:MAX",
     help="Sizes of an axis that varies; repeat for several.  [default: 1:8:32 for the batch]",
 )
+@click.option(
+    "--flavour",
+    default="tensorrt",
+    show_default=True,
+    help="tensorrt, for the GPU at hand, or rtx, for GeForce and RTX GPUs, built without one.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    multiple=True,
+    metavar="N.N",
+    help="With rtx: build for these, such as 8.6; repeat for several.  [default: all known from 8.0 on]",
+)
 @click.option("--workspace", type=float, metavar="GIB", help="Scratch memory a layer may take.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most.")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="File of kernel timings to reuse.")
@@ -34,6 +47,8 @@ def tensorrt(
     model: Path,
     out: Path,
     axes: tuple[str, ...],
+    flavour: str,
+    capabilities: tuple[str, ...],
     workspace: float | None,
     optimization_level: int | None,
     timing_cache: Path | None,
@@ -45,17 +60,21 @@ def tensorrt(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Build a TensorRT engine of the ONNX file MODEL, for the GPU and the TensorRT at hand.
+    """Build a TensorRT engine of the ONNX file MODEL.
 
-    Needs TensorRT 10 or 11 (pip install 'lse-export[tensorrt]') and an NVIDIA GPU. The engine has the
+    Flavour tensorrt is TensorRT 10 or 11 (pip install 'lse-export[tensorrt]'): it needs an NVIDIA GPU and
+    builds for that. Flavour rtx is TensorRT for RTX (pip install 'lse-export[rtx]'): it needs no GPU and
+    builds for GeForce and RTX GPUs, which finish the kernels when they load the engine. The engine has the
     types of the file: export in half precision for an engine in half precision. What the engine was built
     from and for lies beside it in OUT.json, and is checked when it is loaded.
 
     \b
     Example:
       lse export tensorrt model.onnx --out model.plan --axis batch=1:8:64 --timing-cache kernels.cache
+      lse export tensorrt model.onnx --out model.plan --flavour rtx --compute-capability 8.6
     """
     from lse_export.tensorrt.build import build_engine
+    from lse_export.tensorrt.library import flavour_of
     from lse_export.tensorrt.options import BuildOptions
     from lse_export.tensorrt.profile import parse_axis
     from lse_export.tensorrt.progress import BuildProgress
@@ -79,14 +98,34 @@ def tensorrt(
             device=device,
             overwrite=force,
             progress=progress,
+            flavour=flavour,
+            compute_capabilities=capabilities,
         )
     if as_json:
-        click.echo(json.dumps({"path": str(built.path), "seconds": built.seconds, **built.facts.as_dict()}))
+        click.echo(
+            json.dumps(
+                {
+                    "path": str(built.path),
+                    "seconds": built.seconds,
+                    "layers": built.layer_count,
+                    **built.facts.as_dict(),
+                }
+            )
+        )
         return
     facts = built.facts
-    click.echo(f"wrote {built.path}: TensorRT {facts.tensorrt}, {facts.gpu}, {built.seconds:.1f} s")
+    title = flavour_of(facts.flavour).title
+    click.echo(
+        f"wrote {built.path}: {title} {facts.tensorrt}, {facts.gpu or 'no GPU'}, {built.seconds:.1f} s"
+    )
+    if facts.compute_capabilities:
+        click.echo(f"  for compute capabilities {', '.join(facts.compute_capabilities)}")
     click.echo(f"  precision {facts.precision}")
     for name, (least, usual, largest) in facts.profile.items():
         click.echo(f"  {name} {least} to {largest}, tuned for {usual}")
-    click.echo(f"  layers in {built.layers.name}, facts in {built.sidecar.name}")
-    click.echo(f"next: lse export triton {model} models/ --plan {built.path}")
+    size, count = built.path.stat().st_size / 2**20, built.layer_count
+    click.echo(f"  {size:.1f} MiB, {count} layers in {built.layers.name}, facts in {built.sidecar.name}")
+    if facts.flavour == "tensorrt":
+        click.echo(f"next: lse export triton {model} models/ --plan {built.path}")
+    else:
+        click.echo(f"next: lse_export.Engine('{built.path}') runs it, where the GPU is")

@@ -8,11 +8,10 @@ from pathlib import Path
 import click
 
 from lse_export.commands.common import (
-    images_for,
     images_option,
     json_option,
-    load_model,
     size_option,
+    trust_option,
     working,
 )
 
@@ -28,6 +27,7 @@ from lse_export.commands.common import (
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @size_option
 @images_option
+@trust_option
 @json_option
 @click.pass_context
 def verify(
@@ -39,9 +39,11 @@ def verify(
     provider: str,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
+    trust: bool,
     as_json: bool,
 ) -> None:
-    """Compare the ONNX FILE with the MODEL it was exported from, a folder that lse_dec.save wrote.
+    """Compare the ONNX FILE with the MODEL it was exported from, a folder that `lse train`,
+    `lse demo` or lse_dec.save wrote.
 
     Compares on the images given and on edge cases, at every batch size. Ends with exit status 1
     where the two differ.
@@ -50,10 +52,12 @@ def verify(
     Example:
       lse export verify model.onnx runs/model --images photos/ --batch-sizes 1 --batch-sizes 7
     """
+    from lse_export.loading import check_preprocess, images_for, load_model
     from lse_export.verification import verify as compare
 
     with working(f"loading {model}"):
-        adapted = load_model(model)
+        adapted = load_model(model, trust=trust)
+        check_preprocess(adapted, file)
         inputs = images_for(adapted, size, images, file=file)
     with working(f"comparing {file}"):
         report = compare(

@@ -26,6 +26,8 @@ class GateReport:
         opset: the file's opset.
         nodes: how many nodes were looked at.
         problems: what was found, in the order of the rules.
+        parser: the target's own parser that was asked beside the rules, such as "TensorRT for RTX 1.7.1.116";
+            "" where none was.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class GateReport:
     opset: int
     nodes: int
     problems: list[Problem]
+    parser: str = ""
 
     @property
     def ok(self) -> bool:
@@ -54,7 +57,7 @@ def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
 
     Args:
         path: an ONNX file.
-        target: "tensorrt10", "tensorrt11", "onnxruntime" or "web".
+        target: "tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime" or "web".
 
     Raises:
         ExportError: the file is absent, truncated or no ONNX model.

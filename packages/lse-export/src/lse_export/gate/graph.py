@@ -23,6 +23,7 @@ class Model:
         nodes: all nodes in order, those of subgraphs and local functions too.
         types: type names ("float32", "int64", ...) by tensor name, where known.
         ranks: how many axes a tensor has, by its name, where known.
+        shapes: sizes of a tensor's axes, by its name, where its rank is known; None where a size varies.
         constants: names of initializers and of outputs of Constant nodes.
     """
 
@@ -30,6 +31,7 @@ class Model:
         self.path, self.proto = path, proto
         self.types: dict[str, str] = {}
         self.ranks: dict[str, int] = {}
+        self.shapes: dict[str, list[int | None]] = {}
         self.constants: set[str] = set()
         self.tensors: dict[str, onnx.TensorProto] = {}
         self.initializers: list[onnx.TensorProto] = []
@@ -47,7 +49,11 @@ class Model:
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = type_name(value.type.tensor_type.elem_type)
                 if value.type.tensor_type.HasField("shape"):
-                    self.ranks[value.name] = len(value.type.tensor_type.shape.dim)
+                    sizes = value.type.tensor_type.shape.dim
+                    self.ranks[value.name] = len(sizes)
+                    self.shapes[value.name] = [
+                        dim.dim_value if dim.HasField("dim_value") else None for dim in sizes
+                    ]
         for tensor in graph.initializer:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
+from onnx import helper
 
-from lse_export.gate.graph import Model, attribute
+from lse_export.gate.graph import Model
+from lse_export.gate.limits import LIMITS
 from lse_export.gate.problem import Problem, Rule, at
 from lse_export.gate.tables import Table
-from lse_export.gate.traps import TRAPS
+from lse_export.gate.traps import SHARED_TRAPS, TRAPS
+from lse_export.saturation import overflowing
 
 __all__ = ["RULES", "rules_for"]
 
@@ -83,25 +87,10 @@ _UNIFORM = {"Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose
 def mixed(model: Model, table: Table) -> Iterator[Problem]:
     """Inputs of an arithmetic operator must have one type; strongly typed builds do not convert."""
     for node in model.nodes:
-        if node.op_type in _UNIFORM and node.domain in ("", "ai.onnx"):
+        if node.op_type in (*_UNIFORM, *table.uniform) and node.domain in ("", "ai.onnx"):
             kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
             if len(kinds) > 1:
                 yield at("mixed", node, f"inputs of {' and '.join(kinds)}", "cast them to one type")
-
-
-def attributes(model: Model, table: Table) -> Iterator[Problem]:
-    """Attributes must have values that the target takes: the `limit` entries of its table."""
-    for limit in table.limits:
-        for node in model.nodes:
-            if node.op_type in limit.operators and node.domain in ("", "ai.onnx"):
-                value = attribute(node, limit.attribute, None)
-                if value is not None and value not in limit.values:
-                    yield at(
-                        "attribute",
-                        node,
-                        f"{limit.attribute} = {value!r}, unknown to {table.name}",
-                        limit.fix,
-                    )
 
 
 def control_flow(model: Model, table: Table) -> Iterator[Problem]:
@@ -116,20 +105,47 @@ def control_flow(model: Model, table: Table) -> Iterator[Problem]:
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there; browsers must be told of them."""
-    missing = set()
-    outside = set()
+    missing, short, outside = set(), set(), set()
     for tensor in model.initializers:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = next((e.value for e in tensor.external_data if e.key == "location"), "")
             outside.add(place)
-            if not (model.path.parent / place).is_file():
+            file = model.path.parent / place
+            if not file.is_file():
                 missing.add(place)
+            elif file.stat().st_size < _end(tensor):
+                short.add(place)
     for place in sorted(missing):
         yield Problem("external-data", place, "", "weights lie in a file that is missing", "copy it along")
+    for place in sorted(short):
+        yield Problem("external-data", place, "", "weights lie in a file that was cut short", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
             "pass them in the session option externalData", "warning",
+        )  # fmt: skip
+
+
+def _end(tensor: onnx.TensorProto) -> int:
+    """Where a tensor's bytes end in the file they are kept in."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    length = entries.get("length")
+    if length is None:
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        length = str(size * int(np.prod(tensor.dims)))
+    return int(entries.get("offset", "0")) + int(length)
+
+
+def saturation(model: Model, table: Table) -> Iterator[Problem]:
+    """Eight-bit weights that overflow in ONNX Runtime's kernels on some CPUs: one warning for the file."""
+    if table.target != "onnxruntime":
+        return
+    layers = overflowing(model.proto)
+    if layers:
+        yield Problem(
+            "saturation", layers[0], "",
+            f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions",
+            "quantize with 7-bit weights (reduce_range), as lse export onnx does", "warning",
         )  # fmt: skip
 
 
@@ -140,12 +156,14 @@ RULES: tuple[Rule, ...] = (
     operators,
     types,
     mixed,
-    attributes,
     control_flow,
+    saturation,
 )
-"""Rules for every target in the order in which they are reported; TensorRT's own come after them."""
+"""Rules for every target in the order in which they are reported; limits and TensorRT's traps come after."""
 
 
 def rules_for(table: Table) -> tuple[Rule, ...]:
     """All rules that a target is checked by."""
-    return RULES + TRAPS if table.is_tensorrt else RULES
+    if not table.is_tensorrt:
+        return RULES + LIMITS
+    return RULES + LIMITS + (SHARED_TRAPS if table.is_rtx else TRAPS)

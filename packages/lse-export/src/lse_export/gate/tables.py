@@ -12,7 +12,7 @@ from lse_core.errors import unknown_name
 
 __all__ = ["TARGETS", "Table", "load_table"]
 
-TARGETS = ("tensorrt10", "tensorrt11", "onnxruntime", "web")
+TARGETS = ("tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime", "web")
 """Targets a file can be checked for."""
 
 
@@ -34,6 +34,48 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What numbers written in the file a target takes as an input of an operator.
+
+    Attributes:
+        operators: of the standard domain.
+        input: which of the node's inputs, from 0. One that is computed is not looked at.
+        fix: what to do about other numbers.
+        index: looks at this entry alone; None at all of them.
+        values: the numbers it may hold; () any.
+        above: all must be greater; None any.
+        largest: none may be greater; None any.
+        same_as_input: the entry must equal this size of the node's first input, where that is known.
+        modes: looks only at nodes whose attribute "mode" is one of these; () at all.
+    """
+
+    operators: tuple[str, ...]
+    input: int
+    fix: str
+    index: int | None = None
+    values: tuple[float, ...] = ()
+    above: float | None = None
+    largest: float | None = None
+    same_as_input: bool = False
+    modes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Operators that a target reads, or says it does, and then cannot build.
+
+    Attributes:
+        operators: of the standard domain.
+        what: what is wrong with them.
+        fix: what to do.
+    """
+
+    operators: tuple[str, ...]
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class Table:
     """What a target takes.
 
@@ -46,6 +88,10 @@ class Table:
         domains: operator domains it knows.
         types: types of an operator's data, by operator of the standard domain.
         limits: on attributes.
+        bounds: on numbers among the inputs.
+        refused: operators that cannot be built although the target knows their names.
+        uniform: operators whose inputs must agree in type, beside those of every target.
+        inputs: types that the graph's own inputs may have; () any.
     """
 
     target: str
@@ -56,11 +102,20 @@ class Table:
     domains: tuple[str, ...]
     types: dict[str, frozenset[str]]
     limits: tuple[Limit, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    uniform: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     @property
     def is_tensorrt(self) -> bool:
-        """Whether TensorRT's own traps apply."""
+        """Whether TensorRT's own traps apply, whatever the flavour."""
         return self.target.startswith("tensorrt")
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether the target is TensorRT for RTX, whose parser reads more than that of TensorRT 10 and 11."""
+        return self.target == "tensorrt-rtx"
 
 
 @cache
@@ -73,6 +128,7 @@ def load_table(target: str) -> Table:
         operator: frozenset(group["types"]) for group in data["support"] for operator in group["operators"]
     }
     first, last = data["opsets"]
+    more = _read(data["limits"]) if "limits" in data else {}
     return Table(
         target=target,
         name=data["name"],
@@ -81,13 +137,16 @@ def load_table(target: str) -> Table:
         opsets=(first, last),
         domains=tuple(data["domains"]),
         types=types,
-        limits=tuple(
-            Limit(tuple(entry["operators"]), entry["attribute"], tuple(entry["values"]), entry["fix"])
-            for entry in _read(data["limits"])["limit"]
-        )
-        if "limits" in data
-        else (),
+        limits=tuple(Limit(**_tuples(entry)) for entry in more.get("limit", ())),
+        bounds=tuple(Bound(**_tuples(entry)) for entry in more.get("bound", ())),
+        refused=tuple(Refused(**_tuples(entry)) for entry in more.get("refused", ())),
+        uniform=tuple(more.get("uniform", ())),
+        inputs=tuple(data.get("inputs", ())),
     )
+
+
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from lse_export.gate.graph import Model, attribute
 from lse_export.gate.problem import Problem, Rule, at, nodes_of
 from lse_export.gate.tables import Table
 
-__all__ = ["TRAPS"]
+__all__ = ["SHARED_TRAPS", "TRAPS"]
 
 
 def doubles(model: Model, table: Table) -> Iterator[Problem]:
@@ -99,13 +99,8 @@ def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
             )
 
 
-TRAPS: tuple[Rule, ...] = (
-    doubles,
-    grid_sample,
-    half_grid_sample,
-    volumes,
-    zero_points,
-    constant_axes,
-    extra_outputs,
-)
-"""All rules of TensorRT in the order in which they are reported."""
+SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_outputs)
+"""Rules of every flavour of TensorRT; its parser for RTX was asked about each of them."""
+
+TRAPS: tuple[Rule, ...] = (grid_sample, half_grid_sample, volumes, *SHARED_TRAPS)
+"""Rules of TensorRT 10 and 11, in the order in which they are reported."""

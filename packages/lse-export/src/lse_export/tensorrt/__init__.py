@@ -1,6 +1,6 @@
-"""ONNX files to TensorRT engines, and engines run on torch's CUDA tensors; TensorRT 10 and 11 alike.
+"""ONNX files to TensorRT engines, and engines run on torch's CUDA tensors: TensorRT 10, 11 and for RTX.
 
-Only `builder.py` and `runner.py` import TensorRT; everything else works, and is tested, without it.
+TensorRT is imported in `bindings.py` alone, when it is asked for; what can be done without it is.
 """
 
 from __future__ import annotations

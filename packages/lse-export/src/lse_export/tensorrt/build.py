@@ -1,24 +1,31 @@
-"""ONNX to a TensorRT engine: checked first, built for this GPU, described beside."""
+"""ONNX to a TensorRT engine: checked first, built for this GPU or for RTX GPUs, described beside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from lse_core.atomic import check_target, replacing
+from lse_core.errors import LSEError
 from lse_export.errors import ExportError
 from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model
-from lse_export.tensorrt.library import major_of, require_gpu, require_tensorrt
+from lse_export.gate.tables import load_table
+from lse_export.metadata import CARRIED, read_metadata
+from lse_export.tensorrt.builder import serialize
+from lse_export.tensorrt.library import flavour_of, major_of, require_gpu, require_tensorrt
 from lse_export.tensorrt.options import BuildOptions
 from lse_export.tensorrt.profile import Range, profile_shapes
 from lse_export.tensorrt.progress import BuildProgress
+from lse_export.tensorrt.rtx import capabilities, refuse_options
+from lse_export.tensorrt.rtx import serialize as rtx_serialize
 from lse_export.tensorrt.sidecar import EngineFacts, model_hash, sidecar_of
 
 __all__ = ["EngineBuild", "build_engine", "pass_gate"]
@@ -31,9 +38,10 @@ class EngineBuild:
     Attributes:
         path: the engine.
         sidecar: its facts, JSON, see `EngineFacts`; the engine is not loaded without them.
-        layers: what TensorRT's inspector tells of every layer, JSON.
+        layers: what TensorRT tells of every layer, JSON: its inspector's words, or those of its log.
         facts: contents of the sidecar.
         seconds: what the build took.
+        layer_count: how many layers the engine has, after TensorRT fused those of the network.
     """
 
     path: Path
@@ -41,6 +49,7 @@ class EngineBuild:
     layers: Path
     facts: EngineFacts
     seconds: float
+    layer_count: int
 
 
 def build_engine(
@@ -53,8 +62,13 @@ def build_engine(
     device: torch.device | str | None = None,
     overwrite: bool = False,
     progress: BuildProgress | None = None,
+    flavour: str = "tensorrt",
+    compute_capabilities: Sequence[str] = (),
 ) -> EngineBuild:
-    """Build a TensorRT engine of an ONNX file for the GPU at hand, with TensorRT 10 or 11.
+    """Build a TensorRT engine of an ONNX file.
+
+    TensorRT 10 and 11 build for the GPU at hand. TensorRT for RTX (`flavour="rtx"`) needs none: it builds
+    for compute capabilities of RTX GPUs, and the GPU that runs the engine finishes its kernels.
 
     The network is strongly typed: every tensor has the type it has in the file, so export the model in
     half precision to get an engine in half precision.
@@ -70,9 +84,14 @@ def build_engine(
         device: CUDA device to build on and for; None takes torch's current one.
         overwrite: replace an existing engine.
         progress: bars to fill; None shows nothing.
+        flavour: "tensorrt" for TensorRT 10 or 11, or "rtx" for TensorRT for RTX, which takes no
+            `timing_cache`, no `device`, and no option that makes engines compatible or refittable.
+        compute_capabilities: with "rtx", those to build for, such as "8.6"; () takes all that it knows from
+            8.0 on.
 
     Raises:
-        ExportError: no TensorRT 10 or 11, no GPU, a file that the gate or TensorRT refuses.
+        ExportError: TensorRT of this flavour is not installed, no GPU where it needs one, a file that the
+            gate or TensorRT refuses.
         OutputError: the engine exists or cannot be written. Nothing is left half-written.
         LSEError, UnknownNameError: an option, or an axis of the profile, that cannot be.
     """
@@ -80,20 +99,29 @@ def build_engine(
     source, path, options = Path(onnx_path), Path(engine_path), options or BuildOptions()
     check_target(path, overwrite)
     cache = Path(timing_cache) if timing_cache is not None else None
+    rtx = flavour_of(flavour).name == "rtx"
+    if rtx:
+        refuse_options(options, timing_cache, device)
+    elif compute_capabilities:
+        raise LSEError("TensorRT 10 and 11 build for the GPU at hand; only flavour rtx takes capabilities")
     known = _timings(cache)
     model = open_model(source)
-    shapes = profile_shapes(model, axes)
-    version = require_tensorrt()
-    pass_gate(source, major_of(version))
-    chosen = require_gpu(device)
-    from lse_export.tensorrt.builder import serialize
-
-    with torch.cuda.device(chosen), replacing(path, overwrite) as target:
-        built = serialize(source, shapes, options, known, progress or BuildProgress())
+    shapes, told = profile_shapes(model, axes), read_metadata(model.proto)
+    version = require_tensorrt(flavour)
+    targets = capabilities(compute_capabilities) if rtx else []
+    pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(version)}")
+    chosen = None if rtx else require_gpu(device)
+    progress = progress or BuildProgress()
+    on_device = torch.cuda.device(chosen) if chosen is not None else nullcontext()
+    with on_device, replacing(path, overwrite) as target:
+        if rtx:
+            built = rtx_serialize(source, shapes, options, targets, progress)
+        else:
+            built = serialize(source, shapes, options, known, progress)
         facts = EngineFacts(
             tensorrt=version,
-            gpu=torch.cuda.get_device_name(chosen),
-            compute_capability=torch.cuda.get_device_capability(chosen),
+            gpu=torch.cuda.get_device_name(chosen) if chosen is not None else "",
+            compute_capability=torch.cuda.get_device_capability(chosen) if chosen is not None else (0, 0),
             precision=precision_of(model),
             profile=shapes,
             inputs={name: model.types.get(name, "unknown") for name in shapes},
@@ -108,6 +136,9 @@ def build_engine(
             refit=options.refit,
             tf32=options.tf32,
             optimization_level=options.optimization_level,
+            flavour=flavour,
+            compute_capabilities=tuple(targets),
+            metadata={key: told[key] for key in CARRIED if key in told},
         )
         target.write_bytes(built.plan)
         sidecar_of(target).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", "utf-8")
@@ -116,7 +147,8 @@ def build_engine(
         with replacing(cache, overwrite=True) as target:
             target.write_bytes(built.timing_cache)
     layers = path.with_name(f"{path.name}.layers.json")
-    return EngineBuild(path, sidecar_of(path), layers, facts, time.perf_counter() - began)
+    count = len(json.loads(built.layers).get("Layers", []))
+    return EngineBuild(path, sidecar_of(path), layers, facts, time.perf_counter() - began, count)
 
 
 def _timings(cache: Path | None) -> bytes:
@@ -130,15 +162,20 @@ def _timings(cache: Path | None) -> bytes:
         raise ExportError(f"cannot read {cache}: {error.strerror or error}") from error
 
 
-def pass_gate(path: Path, major: int) -> None:
-    """Refuse a file that TensorRT of this major will not take: ExportError with the first reason."""
-    report = check(path, f"tensorrt{major}")
+def pass_gate(path: Path, target: str) -> None:
+    """Refuse a file that a flavour of TensorRT will not take: ExportError with the first reason.
+
+    Args:
+        path: an ONNX file.
+        target: "tensorrt10", "tensorrt11" or "tensorrt-rtx".
+    """
+    report = check(path, target)
     errors = [problem for problem in report.problems if problem.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ExportError(
-            f"{path} is not for TensorRT {major}: {errors[0]}{more}; "
-            f"see lse export check --target tensorrt{major}"
+            f"{path} is not for {load_table(target).name}: {errors[0]}{more}; "
+            f"see lse export check --target {target}"
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError
+from lse_export.preprocess import pictures_for
 from lse_export.tensorrt.library import require_gpu, require_tensorrt
 from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
 
 if TYPE_CHECKING:
-    from lse_export.tensorrt.runner import Captured
+    from lse_export.tensorrt.runner import Captured, Runner
 
 __all__ = ["Engine", "check_inputs"]
 
@@ -27,7 +29,7 @@ class Engine:
     """A TensorRT engine that takes and returns torch CUDA tensors without copies, on the caller's stream.
 
         engine = Engine("engine.plan")
-        logits = engine(images)["logits"]
+        logits = engine(engine.read(["a.jpg", "b.jpg"]))["logits"]
 
     Calls return as soon as the work is queued on torch's current stream, like torch's own. One stream at a
     time: threads and streams that run side by side need an engine each.
@@ -38,10 +40,16 @@ class Engine:
         device: CUDA device to run on; None takes torch's current one.
         cuda_graphs: capture a CUDA graph for each set of shapes and replay it, which saves the launches
             of small batches and costs a copy of inputs and outputs, and memory for each set of shapes.
+            Engines of TensorRT for RTX use its own CUDA graphs instead.
+        runtime_cache: for engines of TensorRT for RTX, which finish their kernels on the GPU when they first
+            run: file of finished kernels to begin from, where it exists; `save_runtime_cache` writes it.
+
+    Engines of TensorRT for RTX were built, but never run so far: nobody has had an RTX GPU at hand.
 
     Raises:
-        ExportError: no TensorRT 10 or 11, no GPU, files that are missing, changed or built from another
-            model, for another GPU or by another TensorRT.
+        LSEError: a runtime cache for an engine of TensorRT 10 or 11.
+        ExportError: no TensorRT of the flavour that built the engine, no GPU, files that are missing, changed
+            or built from another model, for another GPU or by another TensorRT.
     """
 
     def __init__(
@@ -51,18 +59,30 @@ class Engine:
         model: str | Path | None = None,
         device: torch.device | str | None = None,
         cuda_graphs: bool = False,
+        runtime_cache: str | Path | None = None,
     ) -> None:
         path = Path(path)
         self.facts: EngineFacts = read_facts(path)
         check_files(self.facts, path, Path(model) if model is not None else None)
-        version = require_tensorrt()
+        rtx = self.facts.flavour == "rtx"
+        if runtime_cache is not None and not rtx:
+            raise LSEError("only engines of TensorRT for RTX have a runtime cache; leave runtime_cache out")
+        version = require_tensorrt(self.facts.flavour)
         self.device = require_gpu(device)
         name = torch.cuda.get_device_name(self.device)
         check_machine(self.facts, version, torch.cuda.get_device_capability(self.device), name)
-        from lse_export.tensorrt.runner import Runner
+        self._graphs: dict[tuple[tuple[int, ...], ...], Captured] | None = None
+        if rtx:
+            from lse_export.tensorrt.rtx_runner import RtxRunner
 
-        self._runner = Runner(path, self.device, self.facts.version_compatible)
-        self._graphs: dict[tuple[tuple[int, ...], ...], Captured] | None = {} if cuda_graphs else None
+            cache = Path(runtime_cache) if runtime_cache is not None else None
+            self._runner: Runner = RtxRunner(path, self.device, cache, cuda_graphs)
+        else:
+            from lse_export.tensorrt.bindings import load
+            from lse_export.tensorrt.runner import Runner
+
+            self._runner = Runner(load(), path, self.device, self.facts.version_compatible)
+            self._graphs = {} if cuda_graphs else None
 
     def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run once.
@@ -86,6 +106,25 @@ class Engine:
             if self._graphs is None:
                 return self._runner.run(ready)
             return self._captured(ready).run(ready)
+
+    def read(self, pictures: Sequence[str | Path]) -> Tensor:
+        """Files of pictures as the engine takes them, one batch on its device.
+
+        They are prepared as the model says, which its ONNX file and the engine's sidecar carry along.
+
+        Raises:
+            ExportError: the ONNX file said nothing of how pictures are prepared.
+            PictureError: a file is no picture.
+        """
+        images = pictures_for(self.facts.metadata, pictures, self.facts.model)
+        kind = next(iter(self.facts.inputs.values()))
+        return images.to(self.device, getattr(torch, kind))
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in order; empty where the ONNX file did not tell any."""
+        names: list[str] = json.loads(self.facts.metadata.get("lse.class_names", "[]"))
+        return names
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:
         from lse_export.tensorrt.runner import Captured
@@ -114,6 +153,20 @@ class Engine:
             self._graphs.clear()
         self._runner.refit(path)
         self.facts = EngineFacts(**{**vars(self.facts), "model": path.name, "model_hash": digest})
+
+    def save_runtime_cache(self, path: str | Path) -> None:
+        """Write the kernels that TensorRT for RTX has finished so far to a file for `runtime_cache`.
+
+        Raises:
+            LSEError: an engine of TensorRT 10 or 11, whose kernels are finished when it is built.
+            OutputError: the file cannot be written.
+        """
+        if self.facts.flavour != "rtx":
+            raise LSEError("only engines of TensorRT for RTX have a runtime cache to save")
+        from lse_export.tensorrt.rtx_runner import RtxRunner
+
+        assert isinstance(self._runner, RtxRunner)
+        self._runner.save_cache(Path(path))
 
 
 def check_inputs(facts: EngineFacts, inputs: Mapping[str, Tensor], device: torch.device) -> None:

@@ -1,35 +1,73 @@
-"""Is TensorRT here, which release, and on which GPU?"""
+"""Is TensorRT here, which flavour and release, and on which GPU?"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 
+from lse_core.errors import unknown_name
 from lse_export.errors import ExportError
 
-__all__ = ["MAJORS", "major_of", "require_gpu", "require_tensorrt"]
-
-MAJORS = (10, 11)
-"""Major releases that the code is written for."""
+__all__ = ["FLAVOURS", "Flavour", "flavour_of", "major_of", "require_gpu", "require_tensorrt"]
 
 
-def require_tensorrt() -> str:
-    """Import TensorRT; returns its version, such as "10.16.1.11".
+@dataclass(frozen=True)
+class Flavour:
+    """A product line of TensorRT.
+
+    Attributes:
+        name: a key of `FLAVOURS`, and the extra of lse-export that installs it.
+        title: its name for people.
+        module: its Python module.
+        majors: major releases that the code is written for.
+    """
+
+    name: str
+    title: str
+    module: str
+    majors: tuple[int, ...]
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'lse-export[{self.name}]'"
+
+
+FLAVOURS = {
+    "tensorrt": Flavour("tensorrt", "TensorRT", "tensorrt", (10, 11)),
+    "rtx": Flavour("rtx", "TensorRT for RTX", "tensorrt_rtx", (1,)),
+}
+"""By name. Engines of one are nothing to the other."""
+
+
+def flavour_of(name: str) -> Flavour:
+    """The flavour called `name`; UnknownNameError for any other."""
+    if name not in FLAVOURS:
+        raise unknown_name("flavour of TensorRT", name, FLAVOURS)
+    return FLAVOURS[name]
+
+
+def require_tensorrt(flavour: str = "tensorrt") -> str:
+    """Import TensorRT; returns its version, such as "10.16.1.11", or "1.7.1.116" of TensorRT for RTX.
 
     Raises:
         ExportError: it is not installed, does not load, or is of another major release.
+        UnknownNameError: no such flavour.
     """
-    if find_spec("tensorrt") is None:
-        raise ExportError("TensorRT is not installed: pip install 'lse-export[tensorrt]'")
+    wanted = flavour_of(flavour)
+    if find_spec(wanted.module) is None:
+        raise ExportError(f"{wanted.title} is not installed: {wanted.install}")
     try:
-        version = str(import_module("tensorrt").__version__)
+        version = str(import_module(wanted.module).__version__)
     except (ImportError, OSError, AttributeError) as error:  # its libraries are missing or do not match
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"TensorRT is installed but does not load ({text[:200]})") from error
-    if major_of(version) not in MAJORS:
-        raise ExportError(f"TensorRT {version} is here, but {' or '.join(map(str, MAJORS))} is needed")
+        raise ExportError(f"{wanted.title} is installed but does not load ({text[:200]})") from error
+    if major_of(version) not in wanted.majors:
+        majors = " or ".join(map(str, wanted.majors))
+        raise ExportError(f"{wanted.title} {version} is here, but {majors} is needed")
     return version
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -36,6 +40,26 @@ class BuildProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Around a build: Ctrl-C sets `stopped`, and the builder ends at its next step.
+
+        No KeyboardInterrupt is raised meanwhile: it could come up in code that C++ called. Python lets only
+        its main thread see signals; a build in another one goes on.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: object) -> None:
+            self.stopped = True
+
+        earlier = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, earlier)
 
     @property
     def phases(self) -> list[str]:

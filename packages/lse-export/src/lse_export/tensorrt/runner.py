@@ -1,37 +1,41 @@
-"""The part of running an engine that calls TensorRT; import it only after `require_tensorrt`.
-
-Variables that hold TensorRT objects are annotated, so that a test can look up every name used here.
-"""
+"""The part of running an engine that calls TensorRT, any flavour."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import tensorrt as trt
 import torch
 from torch import Tensor
 
 from lse_export.errors import ExportError
-from lse_export.tensorrt.builder import Log, new_runtime
+from lse_export.tensorrt.bindings import Bindings, new_runtime
 
-__all__ = ["Captured", "Runner"]
+if TYPE_CHECKING:
+    import tensorrt
 
-_TYPES = {
-    trt.DataType.FLOAT: torch.float32,
-    trt.DataType.HALF: torch.float16,
-    trt.DataType.BF16: torch.bfloat16,
-    trt.DataType.INT64: torch.int64,
-    trt.DataType.INT32: torch.int32,
-    trt.DataType.INT8: torch.int8,
-    trt.DataType.UINT8: torch.uint8,
-    trt.DataType.BOOL: torch.bool,
-}
+__all__ = ["Captured", "Runner", "torch_types"]
+
+
+def torch_types(trt: Any) -> dict[Any, torch.dtype]:
+    """torch's types by TensorRT's."""
+    return {
+        trt.DataType.FLOAT: torch.float32,
+        trt.DataType.HALF: torch.float16,
+        trt.DataType.BF16: torch.bfloat16,
+        trt.DataType.INT64: torch.int64,
+        trt.DataType.INT32: torch.int32,
+        trt.DataType.INT8: torch.int8,
+        trt.DataType.UINT8: torch.uint8,
+        trt.DataType.BOOL: torch.bool,
+    }
 
 
 class Runner:
     """A loaded engine with one execution context: one call at a time.
 
     Args:
+        found: the flavour that built it.
         path: the engine.
         device: CUDA device it runs on.
         version_compatible: whether it carries its own runtime, which is then allowed to run.
@@ -40,34 +44,47 @@ class Runner:
         ExportError: TensorRT cannot load it, or it has tensors that torch cannot hold.
     """
 
-    def __init__(self, path: Path, device: torch.device, version_compatible: bool) -> None:
-        self.device, self.log = device, Log()
-        self.runtime: trt.Runtime = new_runtime(self.log, version_compatible)
+    def __init__(
+        self, found: Bindings, path: Path, device: torch.device, version_compatible: bool = False
+    ) -> None:
+        trt = found.trt
+        self.device, self.found, self.log = device, found, found.Log()
+        self.runtime: tensorrt.Runtime = new_runtime(found, self.log, version_compatible)
         with torch.cuda.device(device):
-            engine: trt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(path.read_bytes())
+            self.check(path)
+            engine: tensorrt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is None:
-                raise ExportError(f"TensorRT {trt.__version__} cannot load {path}{self.log.last()}")
-            self.engine: trt.ICudaEngine = engine
-            self.context: trt.IExecutionContext = self.new_context()
+                raise ExportError(f"{found.title} cannot load {path}{self.log.last()}")
+            self.engine: tensorrt.ICudaEngine = engine
+            self.context: tensorrt.IExecutionContext = self.new_context()
         self.inputs: list[str] = []
         self.types: dict[str, torch.dtype] = {}
+        known = torch_types(trt)
         for k in range(engine.num_io_tensors):
             name = engine.get_tensor_name(k)
             kind = engine.get_tensor_dtype(name)
-            if kind not in _TYPES:
+            if kind not in known:
                 raise ExportError(f"{path}: torch has no type for {name!r}, which is {kind}")
-            self.types[name] = _TYPES[kind]
+            self.types[name] = known[kind]
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 self.inputs.append(name)
 
-    def new_context(self) -> trt.IExecutionContext:
+    def check(self, path: Path) -> None:
+        """Refuse an engine before it is loaded; a flavour that can tell does so here."""
+
+    def make_context(self) -> tensorrt.IExecutionContext | None:
+        """An execution context as this flavour makes them; None where TensorRT cannot."""
+        context: tensorrt.IExecutionContext | None = self.engine.create_execution_context()
+        return context
+
+    def new_context(self) -> tensorrt.IExecutionContext:
         """An execution context of its own, with scratch memory of its own."""
-        context: trt.IExecutionContext | None = self.engine.create_execution_context()
+        context: tensorrt.IExecutionContext | None = self.make_context()
         if context is None:
             raise ExportError(f"TensorRT has no memory for the engine's activations{self.log.last()}")
         return context
 
-    def bind(self, context: trt.IExecutionContext, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def bind(self, context: tensorrt.IExecutionContext, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give the context the addresses of the inputs and of new outputs, which are returned."""
         for name, tensor in inputs.items():
             if not context.set_input_shape(name, tuple(tensor.shape)):
@@ -86,11 +103,11 @@ class Runner:
             self._address(context, name, outputs[name])
         return outputs
 
-    def _address(self, context: trt.IExecutionContext, name: str, tensor: Tensor) -> None:
+    def _address(self, context: tensorrt.IExecutionContext, name: str, tensor: Tensor) -> None:
         if not context.set_tensor_address(name, tensor.data_ptr()):
             raise ExportError(f"TensorRT refuses the memory of {name!r}{self.log.last()}")
 
-    def enqueue(self, context: trt.IExecutionContext) -> None:
+    def enqueue(self, context: tensorrt.IExecutionContext) -> None:
         """Start the work on torch's current stream; returns at once."""
         if not context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream):
             raise ExportError(f"the engine failed to run{self.log.last()}")
@@ -103,8 +120,9 @@ class Runner:
 
     def refit(self, model: Path) -> None:
         """Replace the weights by those of an ONNX file of the same graph."""
-        refitter: trt.Refitter = trt.Refitter(self.engine, self.log)
-        parser: trt.OnnxParserRefitter = trt.OnnxParserRefitter(refitter, self.log)
+        trt = self.found.trt
+        refitter: tensorrt.Refitter = trt.Refitter(self.engine, self.log)
+        parser: tensorrt.OnnxParserRefitter = trt.OnnxParserRefitter(refitter, self.log)
         if not parser.refit_from_file(str(model)) or not refitter.refit_cuda_engine():
             raise ExportError(f"the engine does not take the weights of {model}{self.log.last()}")
 
@@ -120,7 +138,7 @@ class Captured:
     def __init__(self, runner: Runner, inputs: dict[str, Tensor]) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         # a context of its own: setting other shapes on a shared one would change what the graph reads
-        self.context: trt.IExecutionContext = runner.new_context()
+        self.context: tensorrt.IExecutionContext = runner.new_context()
         self.outputs = runner.bind(self.context, self.inputs)
         self.graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream(runner.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnx
 
 from lse_export.errors import ExportError
 from lse_export.gate.graph import weight_files
-from lse_export.tensorrt.library import major_of
+from lse_export.tensorrt.library import flavour_of, major_of
 from lse_export.tensorrt.profile import Shapes
 
 __all__ = ["EngineFacts", "check_files", "check_machine", "model_hash", "read_facts", "sidecar_of"]
@@ -24,9 +24,9 @@ class EngineFacts:
     """Contents of the sidecar.
 
     Attributes:
-        tensorrt: version that built the engine, such as "10.16.1.11".
-        gpu: name of the GPU it was built on.
-        compute_capability: of that GPU, (major, minor).
+        tensorrt: version that built the engine, such as "10.16.1.11", or "1.7.1.116" of TensorRT for RTX.
+        gpu: name of the GPU it was built on; "" where it was built without one.
+        compute_capability: of that GPU, (major, minor); (0, 0) where it was built without one.
         precision: floating and quantized types that the model computes in, such as "float16, float32".
         profile: least, usual and largest shape of every input.
         inputs: type names ("float32", ...) of the inputs, by name.
@@ -39,6 +39,9 @@ class EngineFacts:
         refit: whether its weights can be replaced.
         tf32: whether float32 products may be computed with TF32's 10 bits of mantissa.
         optimization_level: the builder's, 0 to 5; None for its default.
+        flavour: the product line that built it, a key of `lse_export.tensorrt.library.FLAVOURS`.
+        compute_capabilities: those it was built for, such as "8.6", where it was built without a GPU.
+        metadata: what a client needs of the ONNX file's metadata, see `lse_export.metadata.CARRIED`.
     """
 
     tensorrt: str
@@ -56,6 +59,9 @@ class EngineFacts:
     refit: bool = False
     tf32: bool = False
     optimization_level: int | None = None
+    flavour: str = "tensorrt"
+    compute_capabilities: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -80,13 +86,22 @@ def read_facts(path: str | Path) -> EngineFacts:
             raise ExportError(f"{file}: no such file; build the engine with lse export tensorrt")
     try:
         values = json.loads(beside.read_text("utf-8"))
-        known = {field.name for field in fields(EngineFacts)}
+        known = {each.name for each in fields(EngineFacts)}
         facts = EngineFacts(**{k: v for k, v in values.items() if k in known})
         major, minor = (int(n) for n in facts.compute_capability)
+        targets = tuple(str(capability) for capability in facts.compute_capabilities)
+        flavour_of(facts.flavour)
+        metadata = {str(key): str(value) for key, value in facts.metadata.items()}
         shapes = {name: (list(a), list(b), list(c)) for name, (a, b, c) in facts.profile.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ExportError(f"{beside} does not describe an engine ({error}); build it again") from error
-    return EngineFacts(**{**vars(facts), "compute_capability": (major, minor), "profile": shapes})
+    return replace(
+        facts,
+        compute_capability=(major, minor),
+        profile=shapes,
+        compute_capabilities=targets,
+        metadata=metadata,
+    )
 
 
 def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> None:
@@ -107,6 +122,9 @@ def check_machine(facts: EngineFacts, tensorrt: str, capability: tuple[int, int]
     """
     built, here = facts.tensorrt, tensorrt
     again = "build it again here"
+    if facts.flavour == "rtx":
+        _check_rtx(facts, tensorrt, capability, gpu)
+        return
     if major_of(built) != major_of(here):
         raise ExportError(
             f"the engine was built by TensorRT {built} and this is {here}: another major; {again}"
@@ -132,6 +150,19 @@ def check_machine(facts: EngineFacts, tensorrt: str, capability: tuple[int, int]
         )
     elif facts.gpu != gpu:
         warnings.warn(f"the engine was tuned on {facts.gpu} and may run slower on {gpu}", stacklevel=3)
+
+
+def _check_rtx(facts: EngineFacts, here: str, capability: tuple[int, int], gpu: str) -> None:
+    if facts.tensorrt != here:
+        raise ExportError(
+            f"the engine was built by TensorRT for RTX {facts.tensorrt} and this is {here}; build it again"
+        )
+    if _dotted(capability) not in facts.compute_capabilities:
+        raise ExportError(
+            f"the engine was built for compute capabilities {', '.join(facts.compute_capabilities)} and "
+            f"this is {gpu} ({_dotted(capability)}); build it again for that where TensorRT for RTX knows "
+            "it, or with TensorRT 10 or 11"
+        )
 
 
 def model_hash(path: Path) -> str:

@@ -1,0 +1,112 @@
+"""Pictures off files, read in one way: upright, eight bits a channel, grey or RGB."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lse_core.errors import LSEError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SUFFIXES", "PictureError", "picture_files", "read_picture"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+"""Endings, in lower case, of the files that count as pictures where a folder is searched."""
+
+
+class PictureError(LSEError, ValueError):
+    """A file is no picture, is damaged, or holds what cannot be shown in eight bits without a guess."""
+
+
+def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
+    """Read a picture as people see it.
+
+    Pixels are turned upright as the EXIF orientation says. 16-bit pictures are scaled to eight bits, not
+    clipped. Palettes and CMYK become RGB, transparency is laid on white, and RGB becomes grey by the
+    ITU-R 601 weights where one channel is asked for. Of an animation the first frame is read.
+
+    Args:
+        path: a file in any format that Pillow reads.
+        channels: 3 for an RGB image, 1 for a grey one (Pillow's modes "RGB" and "L").
+
+    Returns:
+        A Pillow image, loaded, of eight bits a channel.
+
+    Raises:
+        PictureError: no such file, no picture, a truncated one, one of more pixels than Pillow's limit
+            against decompression bombs, or one whose numbers have no known range (32-bit or float).
+        LSEError: a number of channels that pictures do not have.
+    """
+    from PIL import Image, ImageOps
+
+    if channels not in (1, 3):
+        raise LSEError(f"pictures have 1 or 3 channels, but {channels} channels were asked for")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at half of the size that it refuses; large photographs are no fault
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                picture = ImageOps.exif_transpose(file)
+                picture.load()
+    except FileNotFoundError as error:
+        raise PictureError(f"there is no picture {path}") from error
+    except IsADirectoryError as error:
+        raise PictureError(f"{path} is a folder, not a picture") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise PictureError(
+            f"{path} has more than {limit // 1_000_000} million pixels, the most that are read (a small file "
+            "of that many can exhaust the memory): save it at a smaller size"
+        ) from error
+    except Exception as error:  # damaged files raise whatever the decoder stumbles over
+        reason = " ".join(str(error).replace(repr(str(path)), "it").split()) or type(error).__name__
+        raise PictureError(f"{path} cannot be read as a picture: {reason[:200]}") from error
+    return _eight_bits(path, picture).convert("L" if channels == 1 else "RGB")
+
+
+def _eight_bits(path: str | Path, picture: Image.Image) -> Image.Image:
+    """The picture with eight bits a channel and no transparency."""
+    import numpy as np
+    from PIL import Image
+
+    mode = picture.mode
+    if mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError(
+                f"{path} holds whole numbers from {values.min()} to {values.max()}, which are not 16 bits; "
+                "save it with 8 or 16 bits a channel"
+            )
+        return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if mode == "F":
+        raise PictureError(
+            f"{path} holds floating-point numbers of unknown range; save it with 8 or 16 bits a channel"
+        )
+    if mode == "PA" or "transparency" in picture.info or picture.has_transparency_data:
+        overlay = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+    return picture
+
+
+def picture_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The pictures that `paths` name: files as they are, of each folder those directly in it, by name.
+
+    Raises:
+        PictureError: a path does not exist, or there is no picture at all.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = (f for f in path.iterdir() if not f.name.startswith("."))
+            files += sorted(f for f in inside if f.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise PictureError(f"{path}: no such file or folder")
+    if not files:
+        raise PictureError(f"no pictures found; files count that end in {', '.join(sorted(SUFFIXES))}")
+    return files

@@ -1,0 +1,75 @@
+"""Frozen, validated settings: what does not fit is refused in one line that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lse_core.errors import LSEError, unknown_name
+
+__all__ = ["Settings", "SettingsError", "validated"]
+
+S = TypeVar("S", bound="Settings")
+
+
+class SettingsError(LSEError, ValueError):
+    """A setting is missing, of the wrong type or out of range; the text names it."""
+
+
+class Settings(BaseModel):
+    """Base of settings that are read from files: frozen, and closed to names it does not know.
+
+    Build one from plain values of unknown origin by `validated`, which answers with an `LSEError`;
+    the constructor raises pydantic's own ValidationError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON values; `validated` takes them back."""
+        return self.model_dump(mode="json")
+
+
+def validated(cls: type[S], values: Mapping[str, Any], where: str = "") -> S:
+    """An instance of `cls` from plain values, such as JSON or YAML gives them.
+
+    Args:
+        cls: a subclass of `Settings`.
+        values: its fields; lists stand for tuples.
+        where: what the values belong to, put before each message ("runs/a/config.json").
+
+    Raises:
+        UnknownNameError: a name that is no field, with the nearest one.
+        SettingsError: a value that is missing, of the wrong type or out of range.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(cls, error, f"{where}: " if where else "") from error
+
+
+def _one_line(cls: type[BaseModel], error: ValidationError, where: str) -> LSEError:
+    fault = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parents, name = (str(part) for part in fault["loc"])
+        told = unknown_name("setting", name, _fields(cls, parents))
+        return type(told)(f"{where}{'.'.join(parents)}{': ' if parents else ''}{told}")
+    if fault["type"] == "missing":
+        return SettingsError(f"{where}{path!r} is missing")
+    reason = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    got = fault.get("input")
+    shown = "" if isinstance(got, Mapping | BaseModel) else f"; got {got!r}"
+    place = f"{path!r}: " if path else ""
+    return SettingsError(f"{where}{place}{reason[:1].lower()}{reason[1:]}{shown[:200]}")
+
+
+def _fields(cls: Any, parents: list[str]) -> list[str]:
+    """Names of the fields where an unknown one was found."""
+    for parent in parents:
+        kind = cls.model_fields[parent].annotation if parent in cls.model_fields else None
+        kinds = [kind, *getattr(kind, "__args__", ())]
+        cls = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), cls)
+    return list(cls.model_fields)

@@ -1,0 +1,65 @@
+"""Which argument of a call holds the features: the first one, given by position or by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError
+
+__all__ = ["call_with", "first_parameter", "given_features"]
+
+
+def first_parameter(module: nn.Module) -> str | None:
+    """The name under which `module`'s forward takes its features; None where it does not tell (`*args`)."""
+    found = _first(module)
+    return None if found is None else found.name
+
+
+def given_features(
+    what: str, entry: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, str | None]:
+    """What a call gives as features, and the keyword it gives them by (None: the first positional argument).
+
+    Args:
+        what: the called module, for the error's text.
+        entry: the keyword that its forward knows, see `first_parameter`; None takes the only tensor.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+
+    Raises:
+        LSEError: no features are given.
+    """
+    if args:
+        return args[0], None
+    name = entry
+    if entry is None:
+        tensors = [key for key, value in kwargs.items() if isinstance(value, Tensor)]
+        name = tensors[0] if len(tensors) == 1 else None
+    if name is None or kwargs.get(name) is None:
+        by = f"as the first argument or as {entry}=" if entry else "as the first argument"
+        raise LSEError(
+            f"{what} got no features: pass the tensor {by}; "
+            f"got {', '.join(f'{key}=' for key in kwargs) or 'no arguments'}"
+        )
+    return kwargs[name], name
+
+
+def call_with(module: nn.Module, features: Tensor) -> Any:
+    """`module` on features alone, by keyword where its forward takes them in no other way."""
+    found = _first(module)
+    if found is not None and found.kind is inspect.Parameter.KEYWORD_ONLY:
+        return module(**{found.name: features})
+    return module(features)
+
+
+def _first(module: nn.Module) -> inspect.Parameter | None:
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):  # compiled to TorchScript, for instance
+        return None
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameters[0] if parameters and parameters[0].kind not in variadic else None

@@ -1,0 +1,100 @@
+"""Trained models for the commands, and images for them: by the loaders of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lse_core.errors import LSEError
+from lse_core.pictures import picture_files
+from lse_core.plugins import registry
+from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
+from lse_export.errors import ExportError
+from lse_export.preprocess import facts_of, prepared_in, raw_in, raw_pictures
+
+__all__ = ["check_preprocess", "dtype_of", "images_for", "load_model"]
+
+
+def load_model(path: Path, *, trust: bool = False) -> nn.Module:
+    """The trained model at `path`, in eval mode, by the first plugin that takes it for its own.
+
+    Args:
+        path: a folder that `lse_dec.save`, `lse train` or `lse demo` wrote, or what another plugin knows.
+        trust: let the loader import and call what the files name.
+
+    Raises:
+        ExportError: no such path, or no plugin's.
+        LSEError: what the loader says of a damaged model, or of one that needs trust.
+    """
+    for _, loader in registry().items("loader"):
+        found: nn.Module | None = loader(path, trust=trust)
+        if found is not None:
+            return found.eval()
+    if not path.exists():
+        raise ExportError(f"{path}: no such file or folder; give the folder of a trained or saved model")
+    known = ", ".join(registry().names("loader")) or "none; pip install lse-dec"
+    raise ExportError(f"{path} holds no model that an installed package can load (loaders: {known})")
+
+
+def images_for(
+    model: nn.Module,
+    size: tuple[int, int] | None = None,
+    images: Sequence[Path] = (),
+    limit: int = 64,
+    file: Path | None = None,
+) -> Tensor:
+    """A batch as `model` takes it: the pictures given (at most `limit`), or two made-up images.
+
+    Given an ONNX `file` that prepares pictures itself, what that takes: raw ones.
+
+    Raises:
+        ExportError: the model does not say what size it takes or, with pictures, how they are prepared.
+        PictureError: a file is no picture.
+    """
+    raw = raw_in(facts_of(file), str(file)) if file is not None else None
+    if raw is not None:
+        return raw_pictures(picture_files(images)[:limit] if images else [], raw)
+    preprocess = preprocess_of(model, size)
+    if preprocess is None:
+        if images:
+            raise ExportError(
+                f"{type(model).__name__} does not say how its pictures are prepared: save it with "
+                "lse_dec.save(..., preprocess=...)"
+            )
+        channels, own = channels_and_size(model)
+        side = size or own
+        if channels is None or side is None:
+            raise ExportError(
+                f"{type(model).__name__} does not say what images it takes; give a size, or save it with "
+                "lse_dec.save(..., preprocess=...)"
+            )
+        preprocess = Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+    if not images:
+        return preprocess.sample()
+    return preprocess.batch(picture_files(images)[:limit])
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating dtype of the model's parameters, float32 for one without."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def check_preprocess(model: nn.Module, file: Path) -> None:
+    """Refuse a file that says other than its model how pictures are prepared; their size may differ.
+
+    Raises:
+        LSEError: names what differs.
+    """
+    told, own = prepared_in(facts_of(file), str(file)), preprocess_of(model)
+    if told is None or own is None:
+        return
+    for name, value in own.plain().items():
+        other = told.plain()[name]
+        if name != "size" and other != value:
+            raise LSEError(
+                f"{file} says that pictures are prepared with {name} {other}, the model says {value}: "
+                "the two do not belong together, or one was changed; export the model again"
+            )
