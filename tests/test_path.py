@@ -208,6 +208,24 @@ def test_the_demos_model_goes_the_same_path(tmp_path: Path, monkeypatch: pytest.
     )
 
 
+def test_a_run_without_canonicalizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(Path("photos"))
+    text = RUN.format(name="resnet10t", kwargs=json.dumps(SMALL), channels=3)
+    Path("run.yaml").write_text(re.sub(r"^(adapt|canonicalizer):.*\n", "", text, flags=re.MULTILINE))
+    lse("train", "run.yaml", "--out", "runs/plain")
+    by_torch = answers(Path("runs/plain"), Path("torch.csv"))
+    lse("export", "onnx", "runs/plain", "--out", "model.onnx")
+    check_same(by_torch, answers(Path("model.onnx"), Path("onnx.csv")))
+    # a fresh canonicalizer changes nothing, and the folder to adapt from stays as it is
+    done = lse("adapt", "runs/plain", "--site", "image", "--set", "segments=3", "--out", "runs/adapted")
+    assert "next: lse export onnx runs/adapted" in done.stdout.lower()
+    check_same(by_torch, answers(Path("runs/adapted"), Path("adapted.csv")))
+    assert json.loads(Path("runs/plain/model/config.json").read_text())["adapt"] is None
+    refused = lse("look", "runs/plain", "photos/across/0.jpg", "--out", "look.png", status=1)
+    assert "runs/plain holds a model without canonicalizers" in refused.stderr
+
+
 def test_the_readmes_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (settings,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import lse_dec
+from lse_core import Preprocess, card_of
 from lse_core.errors import LSEError, OutputError
 from lse_core.plugins import hookimpl, registry
 from lse_dec.checkpoint.config import CheckpointError
@@ -317,3 +318,30 @@ def test_what_cannot_be_named_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(LSEError, match="register its class as a plugin"):
         lse_dec.save(adapted, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_files_have_the_permissions_of_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        lse_dec.save(resnet(), tmp_path / "model")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o640, path.name
+
+
+def test_a_model_without_canonicalizers(tmp_path: Path) -> None:
+    model = resnet()
+    prepare = Preprocess(channels=3, size=(48, 64), mean=(0.1,) * 3, std=(0.2,) * 3)
+    lse_dec.save(model, tmp_path, preprocess=prepare, class_names="abcdefg", training={"by": "hand"})
+    again = lse_dec.load(tmp_path)
+    assert not isinstance(again, lse_dec.AdaptedModel)
+    assert torch.equal(again(images()), model(images()))
+    card = card_of(again)
+    assert (card.preprocess, card.class_names) == (prepare, tuple("abcdefg"))
+    assert card.training == {"by": "hand"}
+    # adapted, saved and unadapted it is still known
+    adapted = lse_dec.adapt(again, "layer1")
+    lse_dec.save(adapted, tmp_path / "adapted")
+    assert card_of(lse_dec.load(tmp_path / "adapted")).preprocess == prepare
+    assert card_of(lse_dec.unadapt(adapted)).class_names == tuple("abcdefg")
