@@ -159,6 +159,10 @@ def test_growth_is_the_logarithmic_mean():
     assert error > kappa * (math.e - 1)
     assert 0.9 * kappa * growth(x, x) < error <= kappa * growth(x, x)
     assert growth(x) == pytest.approx(math.e - 1)
+    # where both sides stretch by different amounts it is reached exactly
+    x, y = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 0.8, dtype=torch.float64)
+    assert 0.2 * growth(x, y) == pytest.approx(math.e - math.exp(0.8))
+    assert growth(y, x) == pytest.approx(growth(x, y))
     assert growth(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()] * 2) == pytest.approx(1.0)
     with pytest.raises(LSEError, match="square"):
         growth(torch.zeros(2, 3))

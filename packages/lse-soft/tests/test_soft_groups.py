@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lse_core import hookimpl, registry
 from lse_core.errors import LSEError, UnknownNameError
+from lse_core.monotone import MonotoneMap
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 from lse_soft.bounds import error_bound
@@ -211,6 +212,28 @@ def test_local_scale_on_filters():
         spectrum = LocalScale(method=method).array((6, 5))
         assert spectrum.kappa(torch.ones(30)) < 1e-7
         assert spectrum.kappa(torch.arange(30.0) - 14.5) > 0.3
+
+
+def test_local_scale_on_filters_says_what_warps_do_to_them():
+    """Against `lse_core`'s own warps that are affine across the filter: kappa is the root mean square."""
+    side, size, half = 25, 5, 0.2
+    spectrum = LocalScale(ratio=2.0, samples=256).filter((size, size), (1, 1))
+    w = spectrum.filter(hard(float(spectrum.values()[15])))(draw(2, 25, seed=4))
+    big = torch.zeros(2, side, side, dtype=torch.float64)
+    big[:, 10:15, 10:15] = w.view(2, size, size)
+    logs = math.log(2) * (2 * torch.rand(80, 2, generator=torch.Generator().manual_seed(5)).double() - 1)
+    knots = torch.tensor([0, 0.5 - half, 0.5 + half, 1], dtype=torch.float64).expand(80, 4)
+    axes = []
+    for k in (0, 1):
+        reach = half * torch.exp(-logs[:, k : k + 1])
+        ends = torch.zeros(80, 1, dtype=torch.float64)
+        axes.append(MonotoneMap(knots, torch.cat([ends, 0.5 - reach, 0.5 + reach, ends + 1], 1)))
+    warps = ~SeparableWarp(*axes)  # scale(x, ~l) reads x(l(p)), and the slope of l at the centre is exp(-log)
+    one, errors = torch.eye(side**2, dtype=torch.float64), []
+    for matrix, log in zip(warp_matrices(warps, (side, side)), logs, strict=True):
+        errors.append(float((big.flatten(1) @ (matrix - one)).norm() / w.norm()) / float(log.norm()))
+    rms = math.sqrt(sum(e * e for e in errors) / len(errors))
+    assert rms == pytest.approx(spectrum.kappa(w), rel=0.1)
 
 
 def test_translation_leaves_stride_one_alone_and_blurs_the_rest():
