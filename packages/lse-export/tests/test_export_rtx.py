@@ -23,6 +23,7 @@ import lse_export
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import check
+from lse_export.gate.tables import load_table
 from lse_export.tensorrt import read_facts
 from lse_export.tensorrt.judge import parsed_reports
 from lse_export.tensorrt.options import BuildOptions
@@ -289,6 +290,21 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(odd: ModuleType, tmp_path: Path)
     assert names(tmp_path) == ["m.onnx"]
 
 
+def test_ctrl_c_while_a_file_is_read(source: Path) -> None:
+    """The interrupt comes up in code that NVIDIA's parser called: it must not pass through it."""
+    found = load("rtx")
+
+    class Impatient(found.Log):
+        def log(self, severity: object, message: str) -> None:
+            if message.startswith("Parsing node"):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        read(replace(found, Log=Impatient), source)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not read(found, source).refusals
+
+
 def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -298,6 +314,17 @@ def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
     assert text.strip() == f"error: cannot write {tmp_path / 'e.plan'}: File too large"
     assert running.returncode == 1
     assert names(tmp_path) == ["m.onnx"]
+
+
+def test_the_table_is_that_of_the_parser_installed() -> None:
+    table, found = load_table("tensorrt-rtx"), load("rtx")
+    if found.trt.__version__ not in table.source:
+        pytest.skip(f"{found.title} is here, the table is of {table.source}")
+    builder = found.trt.Builder(found.Log())
+    network = builder.create_network(1 << int(found.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = found.trt.OnnxParser(network, found.Log())
+    ever = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    assert set(table.types) == {name for name in ever if parser.supports_operator(name)}
 
 
 def test_layers_that_cannot_be_read_are_left_out() -> None:
