@@ -150,6 +150,15 @@ def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path:
         read_facts(out)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
+def test_another_flavour_needs_a_gpu(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lse_export.tensorrt.build.require_tensorrt", lambda flavour: "10.16.1.11")
+    words = "needs an NVIDIA GPU, and torch finds none here; flavour rtx builds for GeForce and RTX cards"
+    with pytest.raises(lse_export.ExportError, match=words):
+        lse_export.build_engine(source, tmp_path / "e.plan")
+    assert names(tmp_path) == ["m.onnx"]
+
+
 def test_compute_capabilities(source: Path, tmp_path: Path) -> None:
     made = lse_export.build_engine(
         source, tmp_path / "e.plan", flavour="rtx", compute_capabilities=["12.0", "8.6", "8.6"]
@@ -214,6 +223,23 @@ def test_nvidias_words_and_the_name_of_the_node(odd: ModuleType, tmp_path: Path)
     # the gate speaks first
     with pytest.raises(lse_export.ExportError, match=r"is not for TensorRT for RTX: .*my_AveragePool"):
         lse_export.build_engine(path, tmp_path / "e.plan", flavour="rtx")
+
+
+@pytest.mark.parametrize(
+    ("mode", "read_as"), [("linear", "LINEAR"), ("cubic", "CUBIC"), ("nearest", "NEAREST")]
+)
+def test_grid_samples_of_opset_20_are_read_as_they_are(
+    mode: str, read_as: str, odd: ModuleType, tmp_path: Path
+) -> None:
+    """The gate refuses them for TensorRT 10 and 11, whose parser is said to take the nearest point."""
+    inputs = {"x": (odd.F32, [1, 3, 8, 8]), "g": (odd.F32, [1, 4, 4, 2])}
+    path = odd.build(tmp_path / "m.onnx", [odd.node("GridSample", "x g", mode=mode)], opset=20, inputs=inputs)
+    found = load("rtx")
+    parsed = parse(found, path)
+    layers = [parsed.network.get_layer(k) for k in range(parsed.network.num_layers)]
+    (layer,) = (layer for layer in layers if layer.type.name == "GRID_SAMPLE")
+    layer.__class__ = found.trt.IGridSampleLayer
+    assert layer.interpolation_mode.name == read_as
 
 
 def test_the_parser_as_a_judge(odd: ModuleType, tmp_path: Path) -> None:
