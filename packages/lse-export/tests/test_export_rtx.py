@@ -185,7 +185,7 @@ def test_compute_capabilities(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"options": BuildOptions(refit=True)}, "takes no refit: it cannot replace weights"),
+        ({"options": BuildOptions(refit=True)}, "takes no refit: without a GPU it cannot build"),
         ({"options": BuildOptions(version_compatible=True)}, "takes no version-compatible: the library"),
         ({"options": BuildOptions(hardware_compatible=True)}, "takes no hardware-compatible: .*capabilities"),
         ({"timing_cache": "kernels.cache"}, "takes no timing-cache: it times no kernels"),
