@@ -66,5 +66,10 @@ def lse_loaders() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
+def lse_methods() -> Mapping[str, Any]:
+    """Training methods by name, as `method: {name: NAME}` of a run takes them: classes with a `loss`."""
+
+
+@hookspec
 def lse_models() -> Mapping[str, Callable[..., Any]]:
     """Functions by name that make a model from plain keywords; any checkpoint may have them called."""
