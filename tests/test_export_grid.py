@@ -127,7 +127,7 @@ def test_vit_tiny_as_it_is(tmp_path: Path, nvidia: ModuleType | None) -> None:
 
 
 @pytest.mark.slow
-def test_half_precision_in_logits_of_a_few_units(tmp_path: Path) -> None:
+def test_half_precision_in_logits_of_a_few_units(tmp_path: Path, nvidia: ModuleType | None) -> None:
     model, size = small("swin_tiny")
     adapted = adapt(model, rule="absolute", steps=3, resolution=8, segments=4).eval()
     stir(adapted)
@@ -136,3 +136,6 @@ def test_half_precision_in_logits_of_a_few_units(tmp_path: Path) -> None:
     checked = lse_export.verify(path, adapted, images, batch_sizes=(8,), edges=False)
     assert 1e-4 < checked.max_abs_diff <= 5e-3  # of the logits themselves, not of their range
     assert checked.argmax_agreement >= 0.99
+    if nvidia is not None:
+        with torch.no_grad():
+            nvidia.check_reading(path, images, adapted(images), tolerance=5e-3)

@@ -173,7 +173,7 @@ def test_from_a_folder_of_pictures_to_a_deployed_answer(
     assert "next: lse export onnx runs/mine --out runs/mine.onnx" in trained.stdout
     # the run's own data are read with trust alone; data that one names oneself are prepared as in training
     refused = lse("evaluate", "runs/mine", status=1)
-    assert "'photos', which would be read: if you trust this folder, pass --trust" in refused.stderr
+    assert "'photos', which would be used: if you trust this folder, pass --trust" in refused.stderr
     own = json.loads(lse("evaluate", "runs/mine", "--trust", "--json").stdout)["val"]
     named = lse("evaluate", "runs/mine", "--data", "image_folder", "--set", "root=photos",
                 "--set", "skip_bad=true", "--json")  # fmt: skip

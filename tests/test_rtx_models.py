@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, dict[str, Any]]] = {
     "convolutions in eight bits": (convolutions, 32, {"precision": "int8"}),
     "raw pictures": (convolutions, 32, {"preprocess": (48, 40)}),
     "any size": (convolutions, 64, {"dynamic_size": True}),
-    "pyramid": (pyramid, 64, {}),
+    "pyramid, weights beside the graph": (pyramid, 64, {"external_data": True}),
     "segmentor": (segmentor, 64, {}),
     "segmentor in half": (segmentor, 64, {"precision": "float16"}),
 }

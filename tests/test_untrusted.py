@@ -304,10 +304,15 @@ def test_data_that_a_folder_names_are_not_read() -> None:
     folder = saved("evil")
     Path("private").mkdir()
     shutil.copy("a.png", "private")
-    for options in ({"root": "private"}, {"root": str(Path("private").resolve())}, {"deep": ["x", "~"]}):
+    for options in (
+        {"root": "private"},
+        {"root": str(Path("private").resolve())},
+        {"deep": ["x", "~"]},
+        {"cache_dir": "new"},
+    ):
         data = {"name": "pictures", "options": options, "tests": {"all": {}}}
         edited(folder, lambda c, data=data: c.update(training={"data": data}))  # type: ignore[misc]
-        refused(["evaluate", "evil"], "which would be read: if you trust this folder, pass --trust, or name")
+        refused(["evaluate", "evil"], "which would be used: if you trust this folder, pass --trust, or name")
 
 
 def test_a_config_of_mmengine_is_refused_by_every_command() -> None:

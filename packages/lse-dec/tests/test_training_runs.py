@@ -225,7 +225,7 @@ class Spoiled:
 def test_nan_stops_the_run_and_keeps_the_last_good_state(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lse_dec.training.methods.Plain", Spoiled)
+    monkeypatch.setattr("lse_dec.training.running.make_method", lambda *_, **__: Spoiled())
     with pytest.raises(NotFiniteError) as caught:
         fit(RunConfig.parse({**settings, "adapt": None}), tmp_path)
     assert "step 8 of 12: the loss 'own' is nan; the last good state is in" in str(caught.value)

@@ -26,6 +26,7 @@ from lse_core import Preprocess, attach
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import check
+from lse_export.gate.tables import load_table
 from lse_export.tensorrt import Engine, read_facts
 from lse_export.tensorrt.judge import parsed_reports
 from lse_export.tensorrt.options import BuildOptions
@@ -152,6 +153,15 @@ def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path:
         read_facts(out)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
+def test_another_flavour_needs_a_gpu(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lse_export.tensorrt.build.require_tensorrt", lambda flavour: "10.16.1.11")
+    words = "needs an NVIDIA GPU, and torch finds none here; flavour rtx builds for GeForce and RTX cards"
+    with pytest.raises(lse_export.ExportError, match=words):
+        lse_export.build_engine(source, tmp_path / "e.plan")
+    assert names(tmp_path) == ["m.onnx"]
+
+
 def test_compute_capabilities(source: Path, tmp_path: Path) -> None:
     made = lse_export.build_engine(
         source, tmp_path / "e.plan", flavour="rtx", compute_capabilities=["12.0", "8.6", "8.6"]
@@ -178,7 +188,7 @@ def test_compute_capabilities(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"options": BuildOptions(refit=True)}, "takes no refit: it cannot replace weights"),
+        ({"options": BuildOptions(refit=True)}, "takes no refit: without a GPU it cannot build"),
         ({"options": BuildOptions(version_compatible=True)}, "takes no version-compatible: the library"),
         ({"options": BuildOptions(hardware_compatible=True)}, "takes no hardware-compatible: .*capabilities"),
         ({"timing_cache": "kernels.cache"}, "takes no timing-cache: it times no kernels"),
@@ -216,6 +226,23 @@ def test_nvidias_words_and_the_name_of_the_node(odd: ModuleType, tmp_path: Path)
     # the gate speaks first
     with pytest.raises(lse_export.ExportError, match=r"is not for TensorRT for RTX: .*my_AveragePool"):
         lse_export.build_engine(path, tmp_path / "e.plan", flavour="rtx")
+
+
+@pytest.mark.parametrize(
+    ("mode", "read_as"), [("linear", "LINEAR"), ("cubic", "CUBIC"), ("nearest", "NEAREST")]
+)
+def test_grid_samples_of_opset_20_are_read_as_they_are(
+    mode: str, read_as: str, odd: ModuleType, tmp_path: Path
+) -> None:
+    """The gate refuses them for TensorRT 10 and 11, whose parser is said to take the nearest point."""
+    inputs = {"x": (odd.F32, [1, 3, 8, 8]), "g": (odd.F32, [1, 4, 4, 2])}
+    path = odd.build(tmp_path / "m.onnx", [odd.node("GridSample", "x g", mode=mode)], opset=20, inputs=inputs)
+    found = load("rtx")
+    parsed = parse(found, path)
+    layers = [parsed.network.get_layer(k) for k in range(parsed.network.num_layers)]
+    (layer,) = (layer for layer in layers if layer.type.name == "GRID_SAMPLE")
+    layer.__class__ = found.trt.IGridSampleLayer
+    assert layer.interpolation_mode.name == read_as
 
 
 def test_the_parser_as_a_judge(odd: ModuleType, tmp_path: Path) -> None:
@@ -292,6 +319,21 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(odd: ModuleType, tmp_path: Path)
     assert names(tmp_path) == ["m.onnx"]
 
 
+def test_ctrl_c_while_a_file_is_read(source: Path) -> None:
+    """The interrupt comes up in code that NVIDIA's parser called: it must not pass through it."""
+    found = load("rtx")
+
+    class Impatient(found.Log):
+        def log(self, severity: object, message: str) -> None:
+            if message.startswith("Parsing node"):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        read(replace(found, Log=Impatient), source)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not read(found, source).refusals
+
+
 def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -301,6 +343,17 @@ def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
     assert text.strip() == f"error: cannot write {tmp_path / 'e.plan'}: File too large"
     assert running.returncode == 1
     assert names(tmp_path) == ["m.onnx"]
+
+
+def test_the_table_is_that_of_the_parser_installed() -> None:
+    table, found = load_table("tensorrt-rtx"), load("rtx")
+    if found.trt.__version__ not in table.source:
+        pytest.skip(f"{found.title} is here, the table is of {table.source}")
+    builder = found.trt.Builder(found.Log())
+    network = builder.create_network(1 << int(found.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = found.trt.OnnxParser(network, found.Log())
+    ever = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    assert set(table.types) == {name for name in ever if parser.supports_operator(name)}
 
 
 def test_layers_that_cannot_be_read_are_left_out() -> None:

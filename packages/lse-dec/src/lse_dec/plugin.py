@@ -85,6 +85,15 @@ def lse_datasets() -> Mapping[str, Any]:
 
 
 @hookimpl
+def lse_methods() -> Mapping[str, Any]:
+    """Give the task alone, Eq. 5 alone, and the paper's methods."""
+    from lse_dec.recipes.methods import METHODS
+    from lse_dec.training.methods import Equivariance, Plain
+
+    return {"plain": Plain, "equivariance": Equivariance, **METHODS}
+
+
+@hookimpl
 def lse_models() -> Mapping[str, Any]:
     """Give the classifiers of numbers that the recipes and the demo train."""
     from lse_dec.demo.model import number_classifier

@@ -46,11 +46,6 @@ def lse_datasets() -> Mapping[str, Any]:
 
 
 @hookspec
-def lse_methods() -> Mapping[str, Any]:
-    """Training methods by name, as a run's `method` names them: see `lse_dec.training.batch.Method`."""
-
-
-@hookspec
 def lse_groups() -> Mapping[str, Any]:
     """Groups for soft equivariance by name: classes like `lse_soft.groups.Rotation`."""
 
@@ -73,6 +68,11 @@ def lse_checks() -> Mapping[str, Callable[[], str]]:
 @hookspec
 def lse_loaders() -> Mapping[str, Callable[..., Any]]:
     """Loaders of trained models by name: `loader(path, trust=...)` gives a module, or None for another's."""
+
+
+@hookspec
+def lse_methods() -> Mapping[str, Any]:
+    """Training methods by name, as `method: {name: NAME}` of a run takes them: classes with a `loss`."""
 
 
 @hookspec

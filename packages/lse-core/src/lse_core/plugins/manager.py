@@ -19,7 +19,7 @@ from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_lin
 
 KINDS = (
     *("warp", "solver", "update", "canonicalizer", "backbone"),
-    *("dataset", "method", "group", "exporter", "command", "check", "loader", "model"),
+    *("dataset", "group", "exporter", "command", "check", "loader", "method", "model"),
 )
 """What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
 

@@ -15,6 +15,9 @@ from lse_core.errors import LSEError
 
 __all__ = ["evaluate", "print_metrics"]
 
+PLACES = ("cache_dir", "dir", "file", "folder", "path", "root", "source")
+"""Settings of data sets that name places; the source "sklearn" is none, it comes with a library."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -75,10 +78,10 @@ def evaluate(
         cases = {name: (own.name, {**own.split(name), **options}) for name in names}
         if not cases:
             raise LSEError(f"the run in {folder} names no validation or test set: name one with --data")
-        place = next((p for _, settings in cases.values() for p in _paths(settings, options)), None)
+        place = next((p for _, settings in cases.values() for p in _places(settings, options)), None)
         if place is not None and not trust:
             raise LSEError(
-                f"{folder} says that its data are in {place!r}, which would be read: if you trust this "
+                f"{folder} says that its data are in {place!r}, which would be used: if you trust this "
                 "folder, pass --trust, or name the data yourself with --data and --set"
             )
     for name, (plugin, settings) in cases.items():
@@ -99,21 +102,26 @@ def evaluate(
         print_metrics(found)
 
 
-def _paths(settings: Any, given: Mapping[str, Any]) -> Iterator[str]:
-    """Texts in a data set's settings that name a place on disk, but for those `given` by the user."""
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            if name not in given:
-                yield from _paths(value, {})
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            yield from _paths(value, {})
-    elif isinstance(settings, str) and _is_place(settings):
-        yield settings
+def _places(settings: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """Texts in a data set's settings that may name a place on disk, but for those `given` by the user.
 
-
-def _is_place(text: str) -> bool:
-    return os.sep in text or "/" in text or Path(text).expanduser().exists()
+    Whatever looks like a path, names something that exists, or stands where data sets have a path.
+    """
+    for name, value in settings.items():
+        if name in given:
+            continue
+        if isinstance(value, Mapping):
+            yield from _places(value, {})
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, Mapping):
+                yield from _places(text, {})
+            elif isinstance(text, str) and (
+                (name in PLACES and text != "sklearn")
+                or os.sep in text
+                or "/" in text
+                or Path(text).expanduser().exists()
+            ):
+                yield text
 
 
 @contextmanager

@@ -102,7 +102,8 @@ class Method:
 
     Attributes:
         name: "plain" (the task alone), "equivariance" (nothing but Eq. 5: no labels, the backbone stays
-            as it is), one of `lse_dec.recipes.methods`, or "module:Class".
+            as it is), one of `lse_dec.recipes.methods`, another plugin's, or "module:Class", which is
+            imported with trust alone.
         options: keywords of the method's class.
     """
 

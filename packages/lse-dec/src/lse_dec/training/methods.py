@@ -44,29 +44,24 @@ def make_method(settings: MethodConfig, *, trust: bool = False) -> Any:
 
     Args:
         settings: name and options.
-        trust: import the class that a name of the form "module:Class" tells.
+        trust: import the class that a name of the form "module:Class" tells, where no plugin provides it.
 
     Raises:
         UnknownNameError: no such method, or an option that it does not have.
         ConfigError: "module:Class" is not trusted, or cannot be imported.
     """
-    built_in = {"plain": Plain, "equivariance": Equivariance}
-    if settings.name in built_in:
-        return build(built_in[settings.name], **settings.options)
-    from lse_dec.recipes.methods import METHODS
-
-    # plugins come last: a name of ours means what it always did
-    known: dict[str, Any] = {**dict(registry().items("method")), **built_in, **METHODS}
-    if ":" in settings.name:
-        if not trust:
-            raise ConfigError(
-                f"the method is the class {settings.name!r}, which would be imported and called: if you "
-                "trust where the settings come from, pass trust=True (--trust)"
-            )
-        try:
-            return build(find(settings.name, "method"), **settings.options)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
-    if settings.name not in known:
-        raise unknown_name("method", settings.name, known, 'Or give "module:Class".')
-    return build(known[settings.name], **settings.options)
+    known = registry().items("method")
+    for name, method in known:  # by its name, or the same class by its place
+        if settings.name in (name, f"{method.__module__}:{method.__qualname__}"):
+            return build(method, **settings.options)
+    if ":" not in settings.name:
+        raise unknown_name("method", settings.name, [name for name, _ in known], 'Or give "module:Class".')
+    if not trust:
+        raise ConfigError(
+            f"the method is the class {settings.name!r}, which would be imported and called: if you "
+            "trust where the settings come from, pass trust=True (--trust)"
+        )
+    try:
+        return build(find(settings.name, "method"), **settings.options)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error

@@ -110,7 +110,7 @@ def build_engine(
     version = require_tensorrt(flavour)
     targets = capabilities(compute_capabilities) if rtx else []
     pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(version)}")
-    chosen = None if rtx else require_gpu(device)
+    chosen = None if rtx else _gpu(device)
     progress = progress or BuildProgress()
     on_device = torch.cuda.device(chosen) if chosen is not None else nullcontext()
     with on_device, replacing(path, overwrite) as target:
@@ -149,6 +149,14 @@ def build_engine(
     layers = path.with_name(f"{path.name}.layers.json")
     count = len(json.loads(built.layers).get("Layers", []))
     return EngineBuild(path, sidecar_of(path), layers, facts, time.perf_counter() - began, count)
+
+
+def _gpu(device: torch.device | str | None) -> torch.device:
+    """The GPU to build on and for; where there is none, the error names the flavour that needs none."""
+    try:
+        return require_gpu(device)
+    except ExportError as error:
+        raise ExportError(f"{error}; flavour rtx builds for GeForce and RTX cards without one") from error
 
 
 def _timings(cache: Path | None) -> bytes:

@@ -15,7 +15,7 @@ from lse_export.tensorrt.bindings import Bindings, load, new_runtime
 from lse_export.tensorrt.options import BuildOptions
 from lse_export.tensorrt.parser import Parsed, parse
 from lse_export.tensorrt.profile import Shapes
-from lse_export.tensorrt.progress import BuildProgress
+from lse_export.tensorrt.progress import BuildProgress, interrupts
 
 if TYPE_CHECKING:
     import tensorrt
@@ -109,7 +109,7 @@ def make_plan(
     """
     builder: tensorrt.Builder = parsed.builder
     config.progress_monitor = found.Monitor(progress)
-    with progress.interruptible():
+    with interrupts(progress.stop):
         plan: tensorrt.IHostMemory | None = builder.build_serialized_network(parsed.network, config)
     if progress.stopped:
         raise KeyboardInterrupt

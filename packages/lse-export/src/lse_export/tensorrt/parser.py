@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lse_export.errors import ExportError
 from lse_export.tensorrt.bindings import Bindings
+from lse_export.tensorrt.progress import interrupts
 
 if TYPE_CHECKING:
     import tensorrt
@@ -60,6 +61,7 @@ def read(found: Bindings, path: Path) -> Parsed:
 
     Raises:
         ExportError: TensorRT cannot start.
+        KeyboardInterrupt: the user stopped it; raised once the file is read, which takes about a second.
     """
     trt = found.trt
     log = found.Log()
@@ -71,7 +73,12 @@ def read(found: Bindings, path: Path) -> Parsed:
     strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: tensorrt.INetworkDefinition = builder.create_network(strongly_typed)
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log)
-    if parser.parse_from_file(str(path)):
+    stopped: list[bool] = []
+    with interrupts(lambda: stopped.append(True)):
+        taken = parser.parse_from_file(str(path))
+    if stopped:
+        raise KeyboardInterrupt
+    if taken:
         return Parsed(builder, network, parser, log, [])
     return Parsed(builder, network, parser, log, _refusals(parser) or [Refusal("", "", "it says not why")])
 

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-__all__ = ["BuildProgress"]
+__all__ = ["BuildProgress", "interrupts"]
+
+
+@contextmanager
+def interrupts(note: Callable[[], None]) -> Iterator[None]:
+    """Around a call of TensorRT: Ctrl-C calls `note`, and no KeyboardInterrupt is raised meanwhile.
+
+    It could come up in our logger, which C++ calls and through which no exception may pass. Python lets only
+    its main thread see signals, so in another one nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: note())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 class BuildProgress:
     """Bars on stderr, one for each phase that is under way; a context manager.
 
     The builder calls it from its own code, through which no exception may pass: an interrupt is kept in
-    `stopped`, and the builder is asked to end.
+    `stopped`, and the builder is asked to end, which it does at its next step.
 
     Attributes:
         stopped: whether the user interrupted.
@@ -41,30 +58,14 @@ class BuildProgress:
     ) -> None:
         self._bars.stop()
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Around a build: Ctrl-C sets `stopped`, and the builder ends at its next step.
-
-        No KeyboardInterrupt is raised meanwhile: it could come up in code that C++ called. Python lets only
-        its main thread see signals; a build in another one goes on.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: object) -> None:
-            self.stopped = True
-
-        earlier = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, earlier)
-
     @property
     def phases(self) -> list[str]:
         """Phases under way, the outermost first."""
         return list(self._tasks)
+
+    def stop(self) -> None:
+        """Ask the builder to end."""
+        self.stopped = True
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         """A phase of `steps` steps begins within `parent`."""

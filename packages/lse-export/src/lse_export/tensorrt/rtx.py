@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 REFUSED = {
-    "refit": "it cannot replace weights of engines built without a GPU",
+    "refit": "without a GPU it cannot build engines whose weights can be replaced",
     "version_compatible": "the library that such engines need is not part of it",
     "hardware_compatible": "its engines are built for compute capabilities; name these instead",
 }
