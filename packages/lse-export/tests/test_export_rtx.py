@@ -340,7 +340,7 @@ def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
 
     running = command(source, "--out", tmp_path / "e.plan", preexec_fn=little_room)
     _, text = running.communicate(timeout=120)
-    assert text.strip() == f"error: cannot write {tmp_path / 'e.plan'}: File too large"
+    assert text == f"error: cannot write {tmp_path / 'e.plan'}: File too large\n"
     assert running.returncode == 1
     assert names(tmp_path) == ["m.onnx"]
 

@@ -32,7 +32,7 @@ def interrupts(note: Callable[[], None]) -> Iterator[None]:
 
 
 class BuildProgress:
-    """Bars on stderr, one for each phase that is under way; a context manager.
+    """Bars on stderr where that is a terminal, one for each phase that is under way; a context manager.
 
     The builder calls it from its own code, through which no exception may pass: an interrupt is kept in
     `stopped`, and the builder is asked to end, which it does at its next step.
@@ -43,9 +43,10 @@ class BuildProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.stopped = False
+        console = console or Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console or Console(stderr=True), transient=True,
+            console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._depths: dict[str, int] = {}
