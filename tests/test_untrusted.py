@@ -101,7 +101,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "a hub behind a plugin": (
         model(source="plugin", name="numbers", kwargs={"name": "hf-hub:evil/model"}),
-        "must be a number, a word or a list",
+        "must be a number to 100,000, a word or a list",
     ),
     "weights behind a plugin": (
         model(source="plugin", name="numbers", kwargs={"name": "resnet18", "checkpoint_path": "x.pth"}),
@@ -116,7 +116,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "a cache": (kwargs(cache_dir="/tmp"), "would read weights from elsewhere"),
     "an unknown keyword": (kwargs(block_fn="canary:make"), "the keyword 'block_fn', which is not among"),
-    "a path in a keyword": (kwargs(global_pool="/etc/passwd"), "must be a number, a word or a list"),
+    "a path in a keyword": (
+        kwargs(global_pool="/etc/passwd"),
+        "must be a number to 100,000, a word or a list",
+    ),
     "a command as a setting": (
         setting(command={"name": "demo", "settings": {"args": ["--quick", "--out", "executed"]}}),
         "setting 'command' names 'demo'",
@@ -329,7 +332,8 @@ def test_a_config_of_mmengine_is_refused_by_every_command() -> None:
 def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
     refused(["adapt", "canary:make", "--list"], "which would be imported and called")
     assert not Path("executed").exists()
-    run = ["adapt", "canary:make", "--trust", "--site", "image", "--set", "segments=3", "--out", "mine"]
+    run = ["adapt", "canary:make", "--trust", "--site", "image", "--set", "segments=3", "--size", "40", "40",
+           "--mean", "0.5", "--std", "0.2", "--out", "mine"]  # fmt: skip
     done = CliRunner().invoke(main, run, standalone_mode=True)
     assert done.exit_code == 0, done.output
     assert Path("executed").read_text() == "called"
@@ -337,7 +341,7 @@ def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
     assert told == {"source": "factory", "name": "canary:make", "kwargs": {}}
     again = CliRunner().invoke(main, run, standalone_mode=True)
     assert again.stderr == (
-        "error: mine holds a model already; choose another folder, or pass --force to replace it\n"
+        "error: mine holds a model already; choose another folder, or --force to replace it\n"
     )
     assert CliRunner().invoke(main, [*run, "--force"], standalone_mode=True).exit_code == 0
     Path("executed").unlink()
@@ -349,3 +353,55 @@ def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
     assert isinstance(load_model(Path("mine"), trust=True), lse_dec.AdaptedModel)
     assert isinstance(lse_dec.load("mine", trust=True), lse_dec.AdaptedModel)
     Path("executed").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (setting(solver=0), "setting 'solver' must name a plugin; got 0"),
+        (setting(rule=[]), "setting 'rule' must name a plugin"),
+        (setting(segments=1e308), "must be a number within 10000"),
+        (setting(steps=10**9), "must be a number within 10000"),
+        (setting(steps=2.5), "setting 'steps' must be a whole number of at least 1; got 2.5"),
+        (setting(widths=[-1]), "setting 'widths' must be a whole number of at least 1; got -1"),
+        (setting(projection=-1), "does not fit"),
+        (kwargs(depth=10**7), "must be a number to 100,000"),
+        (lambda c: c.update(dtype="complex64"), "unknown dtype 'complex64'"),
+        (lambda c: c["weights"].update(file="a\0b"), "in the folder itself"),
+        (lambda c: c["weights"].update(file=".."), "in the folder itself"),
+        (lambda c: c["preprocess"].update(std=[1e-320] * 3), "greater than or equal to 0.000001"),
+        (lambda c: c["preprocess"].update(crop_pct=1e-9), "greater than or equal to 0.01"),
+        (
+            lambda c: c["adapt"]["plugins"].update({"solver:zzz": "evil --index-url http://evil/"}),
+            "It says that it comes from 'evil --index-url http://evil/': install that if you know it",
+        ),
+        (lambda c: c["adapt"]["plugins"].update({"nokind:q": "z"}), "is no plugin that a model can need"),
+    ],
+)
+def test_odd_values_are_refused_in_one_line(change: Change, words: str) -> None:
+    edited(saved("evil"), change)
+    refused(["predict", "evil", "a.png"], words)
+
+
+def test_a_pipe_for_weights_is_refused() -> None:
+    import os
+
+    folder = saved("evil")
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    refused(["predict", "evil", "a.png"], "model.safetensors is no file")
+
+
+def test_adapt_leaves_runs_alone() -> None:
+    args = ["adapt", "resnet10t", "--site", "image", "--out", "run", "--force"]
+    for name in ("settings.json", "results.json", "model/config.json", "dec/config.json"):
+        path = Path("run", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        refused(args, f"run is the folder of a run, which holds {name}: choose another folder")
+        path.unlink()
+    refused([*args[:-1], "--set", "segments=x"], "a setting of the canonicalizer 'dec' does not fit")
+    refused([*args[:-1], "--set", "segments=-3"], "segments must be at least 2")
+    done = CliRunner().invoke(main, [*args, "--set", "rule=compose"], standalone_mode=True)
+    assert done.exit_code == 2
+    assert "rule has an option of its own: --rule" in done.stderr

@@ -43,7 +43,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     assert np.asarray(read_picture(tmp_path / "a.png", 1)).tolist() == [[0, 1, 1, 1, 128, 255]]
     assert np.asarray(read_picture(tmp_path / "a.png"))[0, 4].tolist() == [128] * 3
-    Image.fromarray(values.astype(np.int32)).save(tmp_path / "a.tif")  # Pillow's mode "I"
+    Image.fromarray(values).save(tmp_path / "a.tif")
     assert np.asarray(read_picture(tmp_path / "a.tif", 1)).tolist() == [[0, 1, 1, 1, 128, 255]]
 
 
@@ -115,8 +115,8 @@ def huge_png(side: int) -> bytes:
     ("name", "content", "words"),
     [
         ("none.png", None, "there is no picture"),
-        ("text.png", b"no picture", "cannot be read as a picture"),
-        ("empty.jpg", b"", "cannot be read as a picture"),
+        ("text.png", b"no picture", "cannot be read as a picture: it is of no known format"),
+        ("empty.jpg", b"", "cannot be read as a picture: the file is empty"),
         ("bomb.png", huge_png(20_000), "more than 178 million pixels.*save it at a smaller size"),
     ],
 )
@@ -138,8 +138,8 @@ def test_truncated_pictures_and_unknown_ranges(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 1.0]], np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(PictureError, match="floating-point numbers of unknown range"):
         read_picture(tmp_path / "float.tif")
-    Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "long.tif")
-    with pytest.raises(PictureError, match="whole numbers from 0 to 70000, which are not 16 bits"):
+    Image.fromarray(np.array([[0, 200]], np.int32)).save(tmp_path / "long.tif")
+    with pytest.raises(PictureError, match="32-bit numbers of unknown range"):
         read_picture(tmp_path / "long.tif")
     with pytest.raises(PictureError, match="is a folder"):
         read_picture(tmp_path)

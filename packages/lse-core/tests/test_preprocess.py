@@ -16,6 +16,7 @@ from torch import nn
 
 from lse_core import Card, Preprocess, attach, card_of, preprocess_of
 from lse_core.errors import LSEError, UnknownNameError
+from lse_core.pictures import PictureError
 from lse_core.settings import SettingsError, validated
 
 GREY = Preprocess(channels=1, size=(4, 6), mean=(0.25,), std=(0.5,))
@@ -106,7 +107,10 @@ def test_text_and_back() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"std": (0.0,)}, "'std.0': input should be greater than 0"),
+        ({"std": (0.0,)}, "'std.0': input should be greater than or equal to 0.000001"),
+        ({"std": (1e-320,)}, "'std.0': input should be greater than or equal to 0.000001"),
+        ({"crop_pct": 1e-9}, "'crop_pct': input should be greater than or equal to 0.01"),
+        ({"size": (10**6, 4)}, "'size.0': input should be less than or equal to 65536"),
         ({"mean": (0.1, 0.2)}, "mean has 2 numbers for 1 channels"),
         ({"mean": (float("nan"),)}, "'mean.0': input should be a finite number"),
         ({"size": (0, 4)}, "'size.0': input should be greater than or equal to 1"),
@@ -164,3 +168,16 @@ def test_the_card_stays_with_the_model_inside() -> None:
     assert list(model.state_dict()) == ["weight", "bias"]
     with pytest.raises(TypeError):
         attach(model, colour="red")
+
+
+def test_a_long_thin_picture_does_not_exhaust_the_memory(tmp_path: Path) -> None:
+    Image.new("L", (200_000, 1)).save(tmp_path / "thin.png")
+    prepare = Preprocess(channels=1, size=(48, 48), mean=(0.0,), std=(1.0,))
+    with pytest.raises(PictureError, match=r"thin\.png: a picture of 200000 x 1 pixels is so long and thin"):
+        prepare.read(tmp_path / "thin.png")
+    squashed = validated(Preprocess, {**prepare.plain(), "crop_mode": "squash"})
+    assert squashed.read(tmp_path / "thin.png").shape == (1, 48, 48)
+    with pytest.raises(LSEError, match="mode 'L'; got 'RGBA'"):
+        prepare.pixels(Image.new("RGBA", (4, 4)))
+    with pytest.raises(LSEError, match="no pictures were given"):
+        prepare.batch([])

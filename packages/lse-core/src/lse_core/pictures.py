@@ -41,7 +41,7 @@ def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
             against decompression bombs, or one whose numbers have no known range (32-bit or float).
         LSEError: a number of channels that pictures do not have.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if channels not in (1, 3):
         raise LSEError(f"pictures have 1 or 3 channels, but {channels} channels were asked for")
@@ -50,6 +50,7 @@ def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
             # Pillow warns at half of the size that it refuses; large photographs are no fault
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as file:
+                kind = file.format
                 picture = ImageOps.exif_transpose(file)
                 picture.load()
     except FileNotFoundError as error:
@@ -62,30 +63,28 @@ def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
             f"{path} has more than {limit // 1_000_000} million pixels, the most that are read (a small file "
             "of that many can exhaust the memory): save it at a smaller size"
         ) from error
+    except UnidentifiedImageError as error:
+        empty = Path(path).stat().st_size == 0
+        reason = "the file is empty" if empty else "it is of no known format"
+        raise PictureError(f"{path} cannot be read as a picture: {reason}") from error
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
-        reason = " ".join(str(error).replace(repr(str(path)), "it").split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{path} cannot be read as a picture: {reason[:200]}") from error
-    return _eight_bits(path, picture).convert("L" if channels == 1 else "RGB")
+    return _eight_bits(path, picture, kind).convert("L" if channels == 1 else "RGB")
 
 
-def _eight_bits(path: str | Path, picture: Image.Image) -> Image.Image:
+def _eight_bits(path: str | Path, picture: Image.Image, kind: str | None) -> Image.Image:
     """The picture with eight bits a channel and no transparency."""
     import numpy as np
     from PIL import Image
 
     mode = picture.mode
-    if mode.startswith("I"):
+    if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):  # the latter by older releases of Pillow
         values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise PictureError(
-                f"{path} holds whole numbers from {values.min()} to {values.max()}, which are not 16 bits; "
-                "save it with 8 or 16 bits a channel"
-            )
         return Image.fromarray(np.round(values / 257).astype(np.uint8))
-    if mode == "F":
-        raise PictureError(
-            f"{path} holds floating-point numbers of unknown range; save it with 8 or 16 bits a channel"
-        )
+    if mode in ("I", "F"):
+        numbers = "floating-point numbers" if mode == "F" else "32-bit numbers"
+        raise PictureError(f"{path} holds {numbers} of unknown range; save it with 8 or 16 bits a channel")
     if mode == "PA" or "transparency" in picture.info or picture.has_transparency_data:
         overlay = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")

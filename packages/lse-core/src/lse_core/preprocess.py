@@ -21,7 +21,8 @@ __all__ = ["INTERPOLATIONS", "Preprocess", "channels_and_size", "preprocess_of"]
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=65_536)]
+MOST = 64_000_000  # pixels that a picture may be resized to before the crop
 
 
 class Preprocess(Settings):
@@ -37,20 +38,20 @@ class Preprocess(Settings):
         crop_mode: "center" keeps the picture's proportions: the shorter side is resized to the size over
             `crop_pct`, and the middle is cut out. "squash" resizes both sides to the size over `crop_pct`,
             whatever the proportions were, and cuts out the middle.
-        crop_pct: share of the resized picture's side that the crop keeps, above 0 and at most 1.
+        crop_pct: share of the resized picture's side that the crop keeps, from 0.01 to 1.
         interpolation: "bicubic" or "bilinear".
         mean: by channel, of values in [0, 1].
-        std: by channel, of values in [0, 1], above 0.
+        std: by channel, of values in [0, 1], at least 1e-6.
         colours: order of three channels, "rgb", or "bgr" as OpenCV reads files.
     """
 
     channels: Annotated[int, Field(ge=1)]
     size: tuple[Side, Side] | None
     crop_mode: Literal["center", "squash"] = "center"
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_pct: Annotated[float, Field(ge=0.01, le=1)] = 1.0
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-6)], ...]
     colours: Literal["rgb", "bgr"] = "rgb"
 
     @model_validator(mode="after")
@@ -111,7 +112,7 @@ class Preprocess(Settings):
 
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LSEError(f"{where}: the preprocessing is no JSON") from error
         return validated(cls, values, where)
 
@@ -148,11 +149,25 @@ class Preprocess(Settings):
 
         Args:
             picture: of Pillow's mode "L" for one channel or "RGB" for three, as `read_picture` gives it.
+
+        Raises:
+            PictureError: so long and thin a picture that resizing its short side would exhaust the memory.
+            LSEError: a picture of another mode.
         """
         import numpy as np
         from PIL import Image
 
+        from lse_core.pictures import PictureError
+
+        mode = "L" if self.channels == 1 else "RGB"
+        if picture.mode != mode:
+            raise LSEError(f"the model takes pictures of Pillow's mode {mode!r}; got {picture.mode!r}")
         height, width = self.resized((picture.height, picture.width))
+        if height * width > MOST:
+            raise PictureError(
+                f"a picture of {picture.width} x {picture.height} pixels is so long and thin that it would "
+                f"become {width} x {height} before the crop: cut it to the part that matters first"
+            )
         top, left = self.crop((height, width))
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling[self.interpolation.upper()])
@@ -168,9 +183,13 @@ class Preprocess(Settings):
         """
         import torch
 
-        from lse_core.pictures import read_picture
+        from lse_core.pictures import PictureError, read_picture
 
-        pixels = torch.from_numpy(self.pixels(read_picture(path, self.channels)))
+        picture = read_picture(path, self.channels)
+        try:
+            pixels = torch.from_numpy(self.pixels(picture))
+        except PictureError as error:
+            raise PictureError(f"{path}: {error}") from error
         return self.normalise(pixels.permute(2, 0, 1)[None].float() / 255)[0]
 
     def batch(self, paths: Iterable[str | Path]) -> Tensor:
@@ -178,11 +197,13 @@ class Preprocess(Settings):
 
         Raises:
             PictureError: see `read_picture`.
-            LSEError: the model takes any size, and the pictures differ in theirs.
+            LSEError: no pictures, or the model takes any size and the pictures differ in theirs.
         """
         import torch
 
         images = [self.read(path) for path in paths]
+        if not images:
+            raise LSEError("no pictures were given; name at least one")
         if len({image.shape for image in images}) > 1:
             raise LSEError("the pictures differ in size, and the model takes any: give one size for all")
         return torch.stack(images)

@@ -74,7 +74,7 @@ def load_segmentor(path: str | Path, *, trust: bool = False) -> DenseSegmentor:
         if not last.is_file():
             raise LSEError(f"{path} holds no checkpoint of mmengine's (last_checkpoint is missing)")
         # a folder that was moved still holds the file
-        checkpoint = checkpoint / Path(last.read_text().strip()).name
+        checkpoint = checkpoint / Path(last.read_text(errors="replace").strip()).name
     if not checkpoint.is_file():
         raise LSEError(f"{checkpoint}: no such checkpoint")
     configs = sorted(checkpoint.parent.glob("*.py"))

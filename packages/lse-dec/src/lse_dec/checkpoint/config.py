@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -78,7 +78,7 @@ class Weights(Settings):
     @field_validator("file")
     @classmethod
     def _inside(cls, name: str) -> str:
-        if Path(name).name != name:
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise ValueError("the weights' file must lie in the folder itself")
         return name
 

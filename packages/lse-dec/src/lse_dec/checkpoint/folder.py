@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,22 @@ from torch import nn
 
 from lse_core.atomic import replacing, usual_mode
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, OutputError, UnknownNameError
+from lse_core.errors import LSEError, OutputError, UnknownNameError, unknown_name
 from lse_core.plugins import registry
-from lse_core.preprocess import Preprocess, preprocess_of
+from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
+from lse_core.settings import validated
 from lse_dec.adaptation import AdaptedModel, adapt
 from lse_dec.checkpoint.config import NAME, Adapt, CheckpointError, Config, Weights
 from lse_dec.checkpoint.legacy import RUN
-from lse_dec.checkpoint.plain import from_plain, plugins_of, to_plain
+from lse_dec.checkpoint.plain import PLUGINS, from_plain, plugins_of, to_plain
 from lse_dec.checkpoint.reading import read_config
 from lse_dec.checkpoint.source import describe, make
 
 __all__ = ["WEIGHTS", "load", "load_if_ours", "model_folder", "save"]
 
 WEIGHTS = "model.safetensors"
+
+DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 INSIDE = ("model", "dec")
 """Where the model lies in the folder of a run and in that of the demo."""
@@ -83,6 +87,8 @@ def save(
         card = card_of(base)
         known = preprocess or _preprocess_of(base)
     names = class_names if class_names is not None else card.class_names
+    told = training if training is not None else card.training
+    _check_facts(base, preprocess, names, told)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     folder = Path(folder)
     try:
@@ -91,17 +97,17 @@ def save(
             weights, config = Path(temporary) / WEIGHTS, Path(temporary) / NAME
             # save_model knows tied weights, which plain safetensors refuse
             save_model(model, str(weights), metadata={"format": "pt"})
-            text = Config(
-                lse_dec=metadata.version("lse-dec"),
-                model=source,
-                adapt=adapted,
-                preprocess=known,
-                class_names=None if names is None else tuple(names),
-                training=None if (told := training or card.training) is None else dict(told),
-                dtype=str(dtype).removeprefix("torch."),
-                weights=Weights(file=WEIGHTS, sha256=_checksum(weights)),
-            ).text()
-            config.write_text(text, encoding="utf-8")
+            values = {
+                "lse_dec": metadata.version("lse-dec"),
+                "model": source,
+                "adapt": adapted,
+                "preprocess": known,
+                "class_names": names,
+                "training": told,
+                "dtype": str(dtype).removeprefix("torch."),
+                "weights": Weights(file=WEIGHTS, sha256=_checksum(weights)),
+            }
+            config.write_text(validated(Config, values, "save").text(), encoding="utf-8")
             for path in (weights, config):
                 usual_mode(path)
                 os.replace(path, folder / path.name)
@@ -168,6 +174,19 @@ def model_folder(folder: str | Path) -> Path:
     raise CheckpointError(f"{missing}: give a folder that lse_dec.save or a finished lse train wrote")
 
 
+def _check_facts(base: nn.Module, preprocess: Preprocess | None, names: Any, training: Any) -> None:
+    """Refuse facts that cannot be about this model, or cannot be written."""
+    channels, _ = channels_and_size(base)
+    if preprocess is not None and channels not in (None, preprocess.channels):
+        raise LSEError(f"the preprocessing is for {preprocess.channels} channels, the model takes {channels}")
+    if isinstance(names, str):
+        raise LSEError(f"class_names are several names, in a list; got the text {names!r}")
+    try:
+        json.dumps(training)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LSEError(f"training must be plain values, as JSON has them: {error}") from error
+
+
 def retell(folder: Path, training: Mapping[str, Any]) -> None:
     """Change what the config in `folder` says of the training; all else stays.
 
@@ -207,6 +226,8 @@ def _checksum(path: Path) -> str:
 
 
 def _check_weights(path: Path, expected: str | None) -> None:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no file; copy the model's folder again")
     try:
         found = _checksum(path)
     except OSError as error:
@@ -221,11 +242,14 @@ def _check_weights(path: Path, expected: str | None) -> None:
 def _check_plugins(folder: Path, plugins: Mapping[str, str]) -> None:
     for key, distribution in plugins.items():
         kind, _, name = key.partition(":")
+        if kind not in PLUGINS.values():
+            raise CheckpointError(f"{folder / NAME}: {key!r} is no plugin that a model can need")
         try:
             registry().get(kind, name)
         except UnknownNameError as error:
             raise CheckpointError(
-                f"{folder} needs the {kind} {name!r} of {distribution}: pip install {distribution}. {error}"
+                f"{folder} needs the {kind} {name!r}, which no installed package provides. It says that it "
+                f"comes from {distribution!r}: install that if you know it. {error}"
             ) from error
 
 
@@ -244,13 +268,13 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None, trust: bool)
         except LSEError as error:
             raise CheckpointError(f"{folder}: {error}") from error
     try:
-        dtype = getattr(torch, config.dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise CheckpointError(f"unknown dtype {config.dtype!r}")
-        model.to(dtype)
+        if config.dtype not in DTYPES:
+            raise unknown_name("dtype", config.dtype, DTYPES)
+        model.to(DTYPES[config.dtype])
         if config.adapt is None:
             return model
         settings = from_plain(config.adapt.settings)
         return adapt(model, config.adapt.sites, mode=config.adapt.mode, **settings)
-    except (LSEError, TypeError) as error:
-        raise CheckpointError(f"{folder / NAME} does not fit: {error}") from error
+    except Exception as error:  # whatever modules raise about settings that a stranger wrote
+        first = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{folder / NAME} does not fit: {first}") from error

@@ -32,7 +32,7 @@ def upgraded(folder: Path, config: Mapping[str, Any] | None, run: Any) -> dict[s
             found |= _from_run(run, found["model"])
     except UnknownNameError as error:
         raise CheckpointError(f"{folder / RUN}: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         name = "config.json" if run is None else RUN
         raise CheckpointError(
             f"{folder / name} is of an older version and damaged ({type(error).__name__}: {error}); save the "

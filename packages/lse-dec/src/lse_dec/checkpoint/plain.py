@@ -16,6 +16,9 @@ __all__ = ["PLUGINS", "from_plain", "plugins_of", "to_plain"]
 PLUGINS = {"canonicalizer": "canonicalizer", "warp": "warp", "rule": "update", "solver": "solver"}
 """Keyword of `adapt` to kind of plugin."""
 
+WHOLE = ("resolution", "segments", "steps", "widths")
+LARGEST = 10_000  # of any number among the settings: more would only exhaust time or memory
+
 
 def to_plain(settings: dict[str, Any]) -> dict[str, Any]:
     """JSON values for `AdaptedModel.settings`.
@@ -67,8 +70,18 @@ def from_plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(where: str, value: Any) -> Any:
+    if where in PLUGINS and not isinstance(value, str | dict):
+        raise CheckpointError(f"setting {where!r} must name a plugin; got {value!r}")
     if isinstance(value, list):
         return tuple(_object(where, item) for item in value)
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise CheckpointError(f"setting {where!r} must be a number within {LARGEST}; got {value!r}")
+    if (
+        where in WHOLE
+        and value is not None
+        and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
+    ):
+        raise CheckpointError(f"setting {where!r} must be a whole number of at least 1; got {value!r}")
     if not isinstance(value, dict):
         return value
     if value.keys() != {"name", "settings"} or not isinstance(value["settings"], dict):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, unknown_name
+from lse_core.errors import LSEError, UnknownNameError, unknown_name
 from lse_core.plugins import registry
 from lse_dec.backbones.base import first_convolution
 from lse_dec.checkpoint.config import CheckpointError, Source
@@ -60,10 +60,11 @@ def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn
         raise
     except Exception as error:  # whatever a constructor raises about its keywords
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        who = "timm" if source.source == "timm" else source.name
-        raise CheckpointError(f"{who} cannot make the model {source.name!r}: {reason}") from error
+        raise CheckpointError(f"cannot make the model {source.name!r}: {reason}") from error
     if not isinstance(model, nn.Module):
-        raise CheckpointError(f"{source.name} gives a {type(model).__name__}, not a torch module")
+        raise CheckpointError(
+            f"{source.name} returned a value of type {type(model).__name__}, no torch module"
+        )
     attach(model, source=source.plain())
     return model
 
@@ -113,7 +114,7 @@ def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = 
             )
         if not _is_word(value):
             raise CheckpointError(
-                f"the keyword {key!r} of the model {name!r} must be a number, a word or a list of these; "
+                f"the keyword {key!r} of the model {name!r} must be a number to 100,000, a word or a list; "
                 "if you trust where it comes from, pass trust=True (--trust)"
             )
 
@@ -123,7 +124,7 @@ def _is_word(value: Any) -> bool:
         return all(_is_word(item) for item in value)
     if isinstance(value, str):
         return re.fullmatch(r"[\w.\-]*", value) is not None
-    return value is None or isinstance(value, bool | int | float)
+    return value is None or (isinstance(value, bool | int | float) and abs(value) <= 100_000)
 
 
 def _check_timm_name(name: str) -> None:
@@ -131,8 +132,8 @@ def _check_timm_name(name: str) -> None:
 
     registry().items("backbone")  # plugins register their models with timm when they are imported
     if ":" in name or "/" in name:
-        raise unknown_name(
-            "model", name, [], "Names with a scheme or a path are not followed: name a timm model."
+        raise UnknownNameError(
+            f"unknown model {name!r}: names with a scheme or a path are not followed; name a timm model"
         )
     if not timm.is_model(name):
         raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())

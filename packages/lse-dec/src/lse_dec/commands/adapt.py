@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.errors import OutputError
+from lse_core.errors import LSEError, OutputError
+
+if TYPE_CHECKING:
+    from lse_core.preprocess import Preprocess
 
 __all__ = ["adapt", "create"]
 
@@ -36,6 +39,12 @@ __all__ = ["adapt", "create"]
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the canonicalizer.")
 @click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
+@click.option("--size", nargs=2, type=click.IntRange(8), metavar="HEIGHT WIDTH", help="Of prepared pictures.")
+@click.option("--mean", type=float, multiple=True, help="Of pixels in [0, 1]: once, or once a channel.")
+@click.option("--std", type=float, multiple=True, help="Of pixels in [0, 1]: once, or once a channel.")
+@click.option(
+    "--class-names", type=click.Path(dir_okay=False, path_type=Path), help="Text file with a name a line."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
 @click.option("--force", is_flag=True, help="Replace the model that the folder holds.")
 @click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
@@ -53,6 +62,10 @@ def adapt(
     settings: tuple[str, ...],
     model_set: tuple[str, ...],
     pretrained: bool,
+    size: tuple[int, int] | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    class_names: Path | None,
     out: Path | None,
     force: bool,
     trust: bool,
@@ -61,20 +74,19 @@ def adapt(
     """Adapt MODEL and write it to a folder, or list the stages where it can be adapted.
 
     MODEL is the name of a timm model, a folder with a model that `lse train` trained without
-    canonicalizers, or "module:function" with --trust, where the function returns a torch module.
+    canonicalizers, or "module:function" with --trust, where the function returns a torch module. How it
+    wants its pictures timm knows of its own models; for others say --size, --mean and --std.
 
     \b
     Example:
       lse adapt --list resnet18
-      lse adapt my_models:classifier --trust --model-set width=64 --site image --out runs/mine
+      lse adapt my_models:classifier --trust --size 96 96 --mean 0.5 --std 0.25 --site image --out runs/mine
       lse adapt vit_tiny_patch16_224 --site image --site blocks.0 --rule compose --out runs/vit
     """
     if not only_list and out is None:
         raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
-    if out is not None and not force and (out / "config.json").exists():
-        raise OutputError(
-            f"{out} holds a model already; choose another folder, or pass --force to replace it"
-        )
+    if out is not None:
+        _check_folder(out, force)
     base = create(model, _settings(model_set), pretrained, trust)
     if only_list:
         _show_stages(model, base, everything, as_json)
@@ -82,17 +94,28 @@ def adapt(
     import lse_dec
 
     assert out is not None
-    adapted = lse_dec.adapt(
-        base,
-        list(sites) or None,
-        canonicalizer=canonicalizer,
-        rule=rule,
-        solver=solver,
-        steps=steps,
-        mode=mode,
-        **_settings(settings),
-    )
-    lse_dec.save(adapted, out)
+    options = _settings(settings)
+    own = sorted(options.keys() & {"canonicalizer", "rule", "solver", "steps", "mode", "sites"})
+    if own:
+        raise click.UsageError(f"{own[0]} has an option of its own: --{own[0].removesuffix('s')}")
+    preprocess, names = _preprocess(base, size, mean, std), _names(class_names)
+    try:
+        adapted = lse_dec.adapt(
+            base,
+            list(sites) or None,
+            canonicalizer=canonicalizer,
+            rule=rule,
+            solver=solver,
+            steps=steps,
+            mode=mode,
+            **options,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, LSEError):
+            raise
+        first = " ".join(str(error).split())
+        raise LSEError(f"a setting of the canonicalizer {canonicalizer!r} does not fit: {first}") from error
+    lse_dec.save(adapted, out, preprocess=preprocess, class_names=names)
     added = sum(p.numel() for p in adapted.canonicalizer_parameters())
     total = sum(p.numel() for p in adapted.parameters())
     summary = {
@@ -109,6 +132,51 @@ def adapt(
             f"{model} adapted at {', '.join(adapted.names)}: {added:,} parameters on {total - added:,}; "
             f"written to {out}. Next: lse export onnx {out} --out model.onnx"
         )
+
+
+def _check_folder(out: Path, force: bool) -> None:
+    """Refuse the folder of a run, whatever the user says, and without --force one that holds a model."""
+    from lse_dec.checkpoint.folder import INSIDE
+
+    for name in ("settings.json", "results.json", *(f"{inside}/config.json" for inside in INSIDE)):
+        if (out / name).exists():
+            raise OutputError(f"{out} is the folder of a run, which holds {name}: choose another folder")
+    if (out / "config.json").exists() and not force:
+        raise OutputError(f"{out} holds a model already; choose another folder, or --force to replace it")
+
+
+def _preprocess(
+    model: Any, size: tuple[int, int] | None, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Preprocess | None:
+    """How pictures are prepared, where the command line says something of it."""
+    from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
+    from lse_core.settings import validated
+
+    if not (size or mean or std):
+        return None
+    known = preprocess_of(model)
+    channels, own = channels_and_size(model)
+    channels = known.channels if known is not None else channels or 3
+    values: dict[str, Any] = known.plain() if known is not None else {"channels": channels, "size": own}
+    for name, given in (("mean", mean), ("std", std)):
+        if given:
+            values[name] = tuple(given) * (channels if len(given) == 1 else 1)
+    if size:
+        values["size"] = size
+    if values["size"] is None:
+        raise click.UsageError("say --size too: the model does not tell what it takes")
+    return validated(Preprocess, values, "--size, --mean and --std")
+
+
+def _names(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise LSEError(f"cannot read the class names in {path}: {reason}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> Any:
