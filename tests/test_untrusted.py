@@ -115,7 +115,11 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "would read weights from elsewhere",
     ),
     "a cache": (kwargs(cache_dir="/tmp"), "would read weights from elsewhere"),
-    "an unknown keyword": (kwargs(block_fn="canary:make"), "the keyword 'block_fn', which is not among"),
+    "an unknown keyword": (kwargs(loader="canary"), "the keyword 'loader', which is not among"),
+    "a function in a keyword": (
+        kwargs(block_fn="canary:make"),
+        "must be a number to 100,000, a word or a list",
+    ),
     "a path in a keyword": (
         kwargs(global_pool="/etc/passwd"),
         "must be a number to 100,000, a word or a list",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -19,22 +20,7 @@ from lse_core.plugins import registry
 from lse_dec.backbones.base import first_convolution
 from lse_dec.checkpoint.config import CheckpointError, Source
 
-__all__ = ["KEYWORDS", "check_keywords", "describe", "make", "named", "same_architecture"]
-
-_ARCHITECTURE = """
-    act_layer attn_drop_rate base_width block_config block_reduce_first bottle_ratio cardinality
-    channels class_token depth depths down_kernel_size drop_block_rate drop_path_rate drop_rate
-    dynamic_img_pad dynamic_img_size embed_dim embed_dims expand_ratio fc_norm final_norm global_pool
-    growth_rate head_init_scale head_norm_first hidden_sizes img_size in_chans init_values kernel_size
-    kernel_sizes layers linear ls_init_value memory_efficient mlp_ratio mlp_ratios no_embed_class
-    norm_layer num_blocks num_classes num_features num_heads num_init_features num_reg_tokens
-    output_stride patch_drop_rate patch_norm patch_size pos_drop_rate pos_embed pre_norm proj_drop_rate
-    qk_norm qkv_bias reg_tokens replace_stem_pool sr_ratios stem_chs stem_stride stem_type stem_width
-    strict_img_size use_abs_pos_emb use_rel_pos_bias weight_init width widths window_ratio window_size
-    zero_init_last
-"""
-KEYWORDS = frozenset(_ARCHITECTURE.split())
-"""Keywords of timm's models that say what an architecture looks like, and nothing else."""
+__all__ = ["check_keywords", "describe", "make", "named", "same_architecture", "timm_keywords"]
 
 FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
@@ -92,18 +78,37 @@ def named(name: str, kwargs: Mapping[str, Any] | None = None) -> Source:
     return Source(source="timm", name=name, kwargs=plain)
 
 
+@cache
+def timm_keywords() -> frozenset[str]:
+    """Keywords of timm's model classes: they say what an architecture looks like, and nothing else.
+
+    What `timm.create_model` itself takes, which could fetch or read weights, is not among them.
+    """
+    import timm.models
+
+    names: set[str] = set()
+    for module in vars(timm.models).values():
+        if not inspect.ismodule(module) or not module.__name__.startswith("timm.models."):
+            continue
+        for kind in vars(module).values():
+            if inspect.isclass(kind) and issubclass(kind, nn.Module):
+                parameters = inspect.signature(kind).parameters
+                names |= set(parameters) if "num_classes" in parameters else set()
+    return frozenset(names - {*FETCHING, "kwargs", "args", "device"})
+
+
 def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = ()) -> None:
     """Refuse keywords that say more than what an architecture looks like.
 
     Args:
         name: the model, for messages.
         kwargs: what is to be checked.
-        known: keywords allowed beside `KEYWORDS`.
+        known: keywords allowed beside `timm_keywords`.
 
     Raises:
         CheckpointError: a keyword that is not on the list, or a value that is no number, word or list.
     """
-    allowed = KEYWORDS | set(known)
+    allowed = timm_keywords() | set(known)
     for key, value in kwargs.items():
         if key not in allowed:
             close = get_close_matches(key, sorted(allowed), n=1, cutoff=0.7)
