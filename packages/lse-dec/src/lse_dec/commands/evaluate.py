@@ -18,6 +18,9 @@ __all__ = ["evaluate", "print_metrics"]
 PLACES = ("cache_dir", "dir", "file", "folder", "path", "root", "source")
 """Settings of data sets that name places; the source "sklearn" is none, it comes with a library."""
 
+WORDS = ("crop_mode", "directions", "interpolation", "split")
+"""Settings of data sets that are words by definition: a folder test/ is not what `split: test` means."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -73,7 +76,12 @@ def evaluate(
         training = card_of(model).training
         if not training or "data" not in training:
             raise LSEError(f"{folder} tells no data set of its own: name one with --data")
-        own = parse(Data, training["data"], "data.")
+        try:
+            own = parse(Data, training["data"], "data.")
+        except LSEError as error:
+            raise LSEError(
+                f"{folder} tells of its data what cannot be read: {error}; name a data set with --data"
+            ) from error
         names = [*(["val"] if own.val is not None else []), *own.tests]
         cases = {name: (own.name, {**own.split(name), **options}) for name in names}
         if not cases:
@@ -81,7 +89,7 @@ def evaluate(
         place = next((p for _, settings in cases.values() for p in _places(settings, options)), None)
         if place is not None and not trust:
             raise LSEError(
-                f"{folder} says that its data are in {place!r}, which would be used: if you trust this "
+                f"{folder} says that its data are in {place[:200]!r}, which would be used: if you trust this "
                 "folder, pass --trust, or name the data yourself with --data and --set"
             )
     for name, (plugin, settings) in cases.items():
@@ -107,21 +115,25 @@ def _places(settings: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[s
 
     Whatever looks like a path, names something that exists, or stands where data sets have a path.
     """
-    for name, value in settings.items():
-        if name in given:
-            continue
+    waiting = [(name, value) for name, value in settings.items() if name not in given]
+    while waiting:
+        name, value = waiting.pop(0)
         if isinstance(value, Mapping):
-            yield from _places(value, {})
-        for text in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(text, Mapping):
-                yield from _places(text, {})
-            elif isinstance(text, str) and (
-                (name in PLACES and text != "sklearn")
-                or os.sep in text
-                or "/" in text
-                or Path(text).expanduser().exists()
-            ):
-                yield text
+            waiting += value.items()
+        elif isinstance(value, list | tuple):
+            waiting += [(name, item) for item in value]
+        elif isinstance(value, str) and (name, value) != ("source", "sklearn"):
+            path = os.sep in value or "/" in value or value.startswith("~")
+            if path or name in PLACES or (name not in WORDS and _exists(value)):
+                yield value
+
+
+def _exists(text: str) -> bool:
+    """Whether something is there; what the system cannot tell of counts as there."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return True
 
 
 @contextmanager

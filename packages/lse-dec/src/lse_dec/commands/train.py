@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,13 @@ def _progress() -> Iterator[Any]:
         yield None
         return
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
-        task = bar.add_task("")
+    bar = Progress(*columns, TextColumn("{task.description}"), console=console)
+    task = bar.add_task("")
+    with ExitStack() as shown:
 
         def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
+            if not bar.live.is_started:  # with the first step, not above what is wrong before it
+                shown.enter_context(bar)
             text = _shown(row)
             bar.update(task, completed=step, total=steps, description=text)
             if not console.is_terminal and step * 10 // steps > (step - 1) * 10 // steps:

@@ -11,7 +11,7 @@ from typing import Any
 from lse_core.errors import unknown_name
 from lse_dec.data.errors import DataError
 
-__all__ = ["DIRECTIONS", "SPLITS", "DigitsConfig"]
+__all__ = ["DIRECTIONS", "MOST", "SPLITS", "DigitsConfig", "whole"]
 
 DIRECTIONS = ("horizontal", "vertical", "diagonal")
 """Arrangements of the three digits; the position in this tuple is the code in `DigitsDataset.direction`."""
@@ -20,6 +20,12 @@ SPLITS = ("train", "val", "test")
 """Parts of the glyphs; no glyph is in more than one."""
 
 DIGITS_PER_IMAGE = 3
+
+MOST = {"count": 10**8, "resolution": 8192, "variants": 10**6}
+"""Bounds that a slip of the pen exceeds, and no data set."""
+
+LARGEST = 10**11
+"""Bytes of pixels of a data set."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class DigitsConfig:
             raise DataError(f'source must be "sklearn" or the root folder of MNIST, not {self.source!r}')
         object.__setattr__(self, "source", str(os.fspath(self.source)))
         for name, least in (("count", 1), ("resolution", 8), ("seed", 0), ("split_seed", 0), ("variants", 1)):
-            _integer(name, getattr(self, name), least)
+            whole(name, getattr(self, name), least, MOST.get(name))
         for name in ("antialias", "reference"):
             if not isinstance(getattr(self, name), bool):
                 raise DataError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -87,6 +93,12 @@ class DigitsConfig:
             object.__setattr__(self, "glyph_size", _number("glyph_size", self.glyph_size))
             if self.glyph_pixels <= 0:
                 raise DataError(f"glyph_size must be a positive number of pixels, not {self.glyph_size}")
+        pixels = self.count * self.variants * self.resolution**2
+        if pixels > LARGEST:
+            raise DataError(
+                f"{self.count} images in {self.variants} variants of {self.resolution} px are "
+                f"{pixels / 1e9:.0f} GB, more than {LARGEST / 1e9:.0f}; lower count, variants or resolution"
+            )
         self._check_boxes()
 
     def _check_boxes(self) -> None:
@@ -133,11 +145,14 @@ class DigitsConfig:
         return cls(**settings)
 
 
-def _integer(name: str, value: object, least: int) -> None:
+def whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse, by its `name`, a setting that is no whole number of at least `least` and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise DataError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if value >= 2**63:  # what torch takes as a seed
         raise DataError(f"{name} must be below 2**63, not {value}")
+    if most is not None and value > most:
+        raise DataError(f"{name} must be at most {most}, not {value}")
 
 
 def _number(name: str, value: object) -> float:

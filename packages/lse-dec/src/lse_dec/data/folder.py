@@ -24,6 +24,7 @@ from lse_core.errors import LSEWarning, unknown_name
 from lse_core.pictures import SUFFIXES, PictureError, read_picture
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
+from lse_dec.data.config import MOST, whole
 from lse_dec.data.errors import DataError
 
 __all__ = [
@@ -112,9 +113,13 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         skip_bad: bool = False,
         **options: Any,
     ) -> None:
-        self.root = Path(root).expanduser()
-        if limit is not None and limit < 1:
-            raise DataError(f"limit must be at least 1; got {limit}")
+        self.root = folder_of(root)
+        if limit is not None:
+            whole("limit", limit, 1)
+        if scales is not None and not _are(scales, int | float):
+            raise DataError(f"scales must be numbers in a list; got {scales!r}")
+        if classes is not None and not _are(classes, str):
+            raise DataError(f"classes must be names of folders in a list; got {classes!r}")
         self.preprocess = geometry(preprocess, **options)
         self.classes = _classes(self.root, classes)
         keep = None if scales is None else tuple(float(s) for s in scales)
@@ -161,6 +166,18 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return self.preprocess.pixels(read_picture(path, self.preprocess.channels))
 
 
+def folder_of(root: str | os.PathLike[str]) -> Path:
+    """The folder that `root` names, ~ standing for the user's own; a DataError for what names none."""
+    try:
+        return Path(root).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"root must name a folder; got {root!r}: {error}") from error
+
+
+def _are(values: object, kind: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
+
+
 def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess:
     """How the pictures of a folder are resized and cropped; mean and std play no part here.
 
@@ -192,6 +209,8 @@ def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess
         raise DataError(f"preparing pictures: {error}") from error
     if made.size is None:
         raise DataError("the model takes pictures of any size: give resolution")
+    if max(made.size) > MOST["resolution"]:
+        raise DataError(f"resolution must be at most {MOST['resolution']} pixels a side; got {made.size}")
     if min(made.size) < 8:
         raise DataError(f"resolution must be at least 8 pixels a side; got {made.size}")
     return made
@@ -233,7 +252,7 @@ def build_image_folder(
 
 def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
     """An `ImageFolder` with factors if the first picture's name tells one, else without."""
-    folder = Path(root).expanduser()
+    folder = folder_of(root)
     first = _pictures(folder, _classes(folder, None), False, 1)[0]
     return ImageFolder(folder, scaled=_SCALE.match(first.path.stem) is not None, **settings)
 

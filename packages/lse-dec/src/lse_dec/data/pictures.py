@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 from lse_core.pictures import SUFFIXES, read_picture
 from lse_core.preprocess import Preprocess
 from lse_dec.data.errors import DataError
-from lse_dec.data.folder import geometry, readable
+from lse_dec.data.folder import folder_of, geometry, readable
 
 __all__ = ["Pictures", "build_pictures"]
 
@@ -47,7 +46,7 @@ class Pictures(Dataset[Tensor]):
         skip_bad: bool = False,
         **options: Any,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = folder_of(root)
         self.preprocess = geometry(preprocess, **options)
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; give the one that holds the pictures")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from lse_core.atomic import staging
 from lse_core.errors import unknown_name
 from lse_core.objects import scale_objects
-from lse_dec.data.config import SPLITS
+from lse_dec.data.config import MOST, SPLITS, whole
 from lse_dec.data.errors import DataError
 from lse_dec.data.folder import ImageFolder, build_scaled_folder
 from lse_dec.data.glyphs import Glyphs, load_glyphs
@@ -67,12 +67,19 @@ class SceneConfig:
     source: str = "sklearn"
 
     def __post_init__(self) -> None:
+        for name in ("count", "resolution", "seed", "split_seed"):
+            whole(f"scenes: {name}", getattr(self, name), 0, most=MOST.get(name))
+        scales = self.scales if isinstance(self.scales, list | tuple) else ()
+        if not all(isinstance(n, int | float) for n in (self.size, *scales)):
+            raise DataError(f"scenes: size and scales must be numbers; got {self.size!r}, {self.scales!r}")
+        if not isinstance(self.source, str):
+            raise DataError(f'scenes: source must be "sklearn" or the folder of MNIST, not {self.source!r}')
         if self.count < 10 or self.resolution < 16 or self.seed < 0:
             raise DataError(
                 "scenes: count must be at least 10, resolution 16, seed 0; "
                 f"got {self.count}, {self.resolution}, {self.seed}"
             )
-        if not self.scales or len(set(self.scales)) != len(self.scales) or min(self.scales) <= 0:
+        if not scales or len(set(self.scales)) != len(self.scales) or min(self.scales) <= 0:
             raise DataError(f"scenes: scales must be different numbers above 0; got {self.scales}")
         if not 0 < self.size * max(self.scales) <= 1 - 2 * CENTRE_PLAY:
             raise DataError(
@@ -136,6 +143,8 @@ def build_scenes(cache_dir: str | os.PathLike[str] | None = None, **settings: An
     others = {
         key: value for key, value in settings.items() if key not in own or key in ("scales", "resolution")
     }
+    if "count" not in mine:
+        raise DataError("scenes: count is missing: say how many pictures to draw")
     # every factor is written: which are read is the reader's business
     config: SceneConfig = build(SceneConfig, **mine)
     glyphs = load_glyphs(config.source, config.split, config.split_seed)

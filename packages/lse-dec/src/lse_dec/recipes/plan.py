@@ -70,7 +70,10 @@ def make_plan(recipe: Recipe, out: Path, *, trust: bool = False) -> Plan:
                 begun = override(_settings(recipe, shared, seed), _seeded(recipe.start.settings, seed))
                 for axis, option in shared.items():
                     begun = override(begun, _seeded(recipe.axes[axis][option].get("start") or {}, seed))
-                begun["data"] = {**begun.get("data", {}), "tests": {}, "val": None}
+                data = begun.get("data", {})
+                named = {"name": data} if isinstance(data, str) else data
+                if isinstance(named, Mapping):  # else it is refused below
+                    begun["data"] = {**named, "tests": {}, "val": None}
                 name = "/".join([*shared.values(), f"seed{seed}"])
                 starts.setdefault(name, RunConfig.parse(begun))
                 settings = override(settings, {"model.initial": str(out / "starts" / name)})
@@ -107,7 +110,8 @@ def _seeded(value: Any, seed: int) -> Any:
 
 def _with_sites(settings: dict[str, Any], trust: bool) -> dict[str, Any]:
     """Sites called "stage:N" by the name that the model at hand has for its N-th latent stage."""
-    sites = (settings.get("adapt") or {}).get("sites")
+    adapt = settings.get("adapt")
+    sites = adapt.get("sites") if isinstance(adapt, Mapping) else None
     if not isinstance(sites, list) or not any(str(site).startswith("stage:") for site in sites):
         return settings
     stages = _stages(json.dumps(settings["model"], sort_keys=True), trust)

@@ -14,7 +14,7 @@ from lse_dec.checkpoint.folder import retell
 from lse_dec.recipes.plan import Plan
 from lse_dec.training.config import ConfigError, RunConfig
 from lse_dec.training.running import told
-from lse_dec.training.state import CONFIG, FREE, MODEL, RESULT, write_json
+from lse_dec.training.state import CONFIG, FREE, MODEL, RESULT, check_result, write_json
 
 __all__ = ["take_over"]
 
@@ -90,8 +90,7 @@ def _result(path: Path) -> dict[str, Any] | None:
         return None
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(said["metrics"], dict):
-            raise ValueError("metrics are missing")
-    except (ValueError, KeyError) as error:
+        check_result(said)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
     return said

@@ -73,6 +73,7 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     offered = [_offered(source) for source in sources]
     with sole_writer(out):
         _claim(out, recipe, _command(path, given), bool(given.get("fresh")))
+        check_links(out, [folder for works in _waves(recipe, plan, out) for folder, _, _ in works])
         for source, theirs in zip(sources, offered, strict=True):
             taken = take_over(plan, out, source, theirs)
             print(f"{taken} runs taken over from {source}", file=sys.stderr)
@@ -237,6 +238,7 @@ def _started(work: _Work, trust: bool, environment: Mapping[str, str]) -> subpro
     folder, config, measures = work
     folder.mkdir(parents=True, exist_ok=True)
     task = {"config": config.plain(), "folder": str(folder), "measures": measures, "trust": trust}
+    (folder / "errors.txt").unlink(missing_ok=True)  # in a folder of others it could be a link
     with (folder / "errors.txt").open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "lse_dec.recipes.worker"],
@@ -275,6 +277,19 @@ def _claim(out: Path, recipe: Recipe, command: str, fresh: bool) -> None:
         raise OutputError(f"cannot write to {out}: {error.strerror or error}") from error
     notes = {"command": command, "machine": _machine(), "versions": _versions()}
     write_json(path, {"recipe": plain, **notes})
+
+
+def check_links(out: Path, folders: Sequence[Path]) -> None:
+    """Refuse folders of runs in `out` that links lead out of it; raises OutputError."""
+    for folder in folders:
+        for place in (folder, *folder.parents):
+            if place == out:
+                break
+            if place.is_symlink():
+                raise OutputError(
+                    f"{place} is a link, and runs would write where it leads; "
+                    "remove it, or choose another --out"
+                )
 
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:

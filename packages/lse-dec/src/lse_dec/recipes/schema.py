@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from lse_dec.training.config import ConfigError
 from lse_dec.training.reading import override, parse, read_yaml
 
 __all__ = ["Recipe", "Report", "Start", "read_recipe"]
+
+_FOLDER = re.compile(r"[\w .+%-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,17 @@ class Recipe:
             raise ConfigError(f"seeds and jobs must be at least 1; got {self.seeds}, {self.jobs}")
         if not self.axes or not all(self.axes.values()):
             raise ConfigError("axes must name at least one axis, each with at least one option")
+        _check_folder("table", self.table)
+        for axis, options in self.axes.items():
+            _check_folder("axis", axis)
+            for option, settings in options.items():
+                _check_folder(f"option of {axis}", option)
+                if not isinstance(settings, Mapping):
+                    raise ConfigError(f"axes.{axis}.{option} must hold settings; got {settings!r}")
+                if not isinstance(settings.get("preset", ""), str | None):
+                    raise ConfigError(f"axes.{axis}.{option}.preset must be a name")
+                if not isinstance(settings.get("start", {}), Mapping | None):
+                    raise ConfigError(f"axes.{axis}.{option}.start must hold settings")
         for name in self.start.axes if self.start else ():
             _known("axis", name, self.axes)
         for report in self.reports:
@@ -100,7 +114,9 @@ class Recipe:
                 _known(f"option of {name}", option, self.axes[name])
             if report.rows == report.columns:
                 raise ConfigError(f"a report has {report.rows} as rows and as columns")
-            tests = self.run.get("data", {}).get("tests", {})
+            data = self.run.get("data")
+            tests = data.get("tests") if isinstance(data, Mapping) else None
+            tests = tests if isinstance(tests, Mapping) else {}
             if report.columns != "tests" and report.test is None and len(tests) != 1:
                 raise ConfigError(f"the report by {report.columns} must say which test set it is of")
             if report.test is not None:
@@ -109,6 +125,14 @@ class Recipe:
     def label(self, axis: str, option: str) -> str:
         """An option as people read it."""
         return str((self.axes[axis][option] or {}).get("label", option))
+
+
+def _check_folder(kind: str, name: str) -> None:
+    """Refuse a name that would lead out of the results' folder, or be no folder's everywhere."""
+    if not _FOLDER.fullmatch(name) or name in (".", ".."):
+        raise ConfigError(
+            f"the {kind} {name[:80]!r} names a folder: use letters, digits, spaces and _ . + - % alone"
+        )
 
 
 def _known(kind: str, name: str, known: Any) -> None:
@@ -132,10 +156,14 @@ def read_recipe(
     """
     raw = _over_base(Path(path))
     sizes = raw.get("scales") or {}
+    if not isinstance(sizes, dict) or not all(isinstance(size, dict | None) for size in sizes.values()):
+        raise ConfigError(f"{path}: scales must hold settings by the name of a size; got {str(sizes)[:80]}")
     if scale is None and sizes:
         scale = next(iter(sizes))
     if scale is not None and scale not in sizes:
         raise unknown_name("scale", scale, sizes)
+    for name in sizes:
+        _check_folder("scale", name)
     own = {f.name for f in fields(Recipe)}
     given = {
         key if key.partition(".")[0] in own else f"run.{key}": value
@@ -143,20 +171,23 @@ def read_recipe(
     }
     merged = override(override(raw, sizes[scale] or {} if scale else {}), given)
     merged["scales"] = {}
-    for axis in (merged.get("axes") or {}).values():
+    axes = merged.get("axes")
+    for axis in axes.values() if isinstance(axes, dict) else ():
         for option in axis if isinstance(axis, dict) else ():
             axis[option] = axis[option] or {}
     return parse(Recipe, merged)
 
 
-def _over_base(path: Path) -> dict[str, Any]:
+def _over_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is its own base; name another file there")
     raw = read_yaml(path)
     base = raw.pop("base", None)
     if base is None:
         return raw
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must name a file; got {base!r}")
-    return _merged(_over_base(path.parent / base), raw)
+    return _merged(_over_base(path.parent / base, (*above, path.resolve())), raw)
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from lse_core.atomic import replacing
+from lse_dec.training.config import ConfigError
 
 __all__ = ["CSV", "EVENTS", "RunLog"]
 
@@ -23,6 +25,10 @@ class RunLog:
     Args:
         folder: the run's folder.
         step: steps done; rows of later steps are dropped.
+
+    Raises:
+        ConfigError: the file of an earlier run is damaged.
+        OutputError: it cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -31,15 +37,25 @@ class RunLog:
         self.path = folder / CSV
         self.columns: list[str] = ["step"]
         self.rows: list[dict[str, str]] = []
-        if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                # a kill may have cut the last line
-                kept = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
-            self.rows = [{k: v for k, v in row.items() if v} for row in kept] if step else []
+        if step and self.path.is_file():
+            self.rows = self._read(step)
             self._columns()
         self._rewrite()
         self.writer: Any = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
+
+    def _read(self, step: int) -> list[dict[str, str]]:
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            if any(None in row for row in rows):
+                raise ValueError("a row has more numbers than there are columns")
+            # a kill may have cut the last line
+            kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
+        except (ValueError, csv.Error) as error:
+            raise ConfigError(f"{self.path} is damaged: {error}; start over with --fresh") from error
+        except KeyError as error:
+            raise ConfigError(f"{self.path} has no column {error}; start over with --fresh") from error
+        return [{k: v for k, v in row.items() if v} for row in kept]
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """One row; a name not seen before becomes a new column."""
@@ -61,12 +77,14 @@ class RunLog:
         return changed
 
     def _rewrite(self) -> None:
-        partial = self.path.with_name(f".{CSV}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        # not under a fixed name: in a folder of others it could be a link to somewhere else
+        with (
+            replacing(self.path, overwrite=True) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)
 
     def __enter__(self) -> RunLog:
         return self

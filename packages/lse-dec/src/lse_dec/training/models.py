@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lse_core.errors import LSEError
 from lse_dec.adaptation import AdaptedModel, adapt
 from lse_dec.checkpoint import load
 from lse_dec.checkpoint.config import CheckpointError
@@ -41,8 +42,18 @@ def make_model(config: RunConfig, *, trust: bool = False) -> nn.Module:
                 f"{config.model.initial} holds an adapted model; leave adapt out to train it on"
             )
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.adapt.items()}
-        with _drawing(number(config.seed, "weights", 1)):
-            model = adapt(model, **options)
+        if "model" in options:
+            raise ConfigError("adapt.model is no setting: the model is named by `model`, beside adapt")
+        try:
+            with _drawing(number(config.seed, "weights", 1)):
+                model = adapt(model, **options)
+        except LSEError:
+            raise
+        except (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ConfigError(
+                f"the model cannot be adapted by the settings under adapt, {', '.join(options)}: {said}"
+            ) from error
     return model
 
 

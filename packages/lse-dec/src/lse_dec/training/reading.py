@@ -16,6 +16,15 @@ __all__ = ["differences", "override", "parse", "plain", "read_yaml", "set_option
 
 T = TypeVar("T")
 
+LONGEST = 1_000_000
+"""Characters of a YAML text."""
+
+DEEPEST = 64
+"""Levels of a YAML text."""
+
+MOST = 100_000
+"""Values in a YAML text, those behind an alias counted wherever it stands."""
+
 
 def read_yaml(path: Any) -> dict[str, Any]:
     """The mapping in a YAML file.
@@ -23,17 +32,12 @@ def read_yaml(path: Any) -> dict[str, Any]:
     Raises:
         ConfigError: absent, unreadable, no YAML, or no mapping.
     """
-    import yaml
-
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(f"cannot read {path}: {reason}") from error
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    found = _loaded(text, str(path))
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold settings as `key: value`; it holds {type(found).__name__}")
     return found
@@ -45,18 +49,86 @@ def set_options(pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no `=`, or a value that is no YAML.
     """
-    import yaml
-
     found = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise ConfigError(f"settings are key=value; got {pair!r}")
-        try:
-            found[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {key} is no YAML: {text!r}") from error
+        found[key] = _loaded(text, f"the value of {key}")
     return found
+
+
+def _loaded(text: str, what: str) -> Any:
+    """A YAML text as texts, numbers, lists and mappings by texts: what JSON has."""
+    import yaml
+
+    if len(text) > LONGEST:
+        raise ConfigError(f"{what} is too long: {len(text)} characters; settings have at most {LONGEST}")
+    try:
+        _check_size(text, what)
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is no YAML: {' '.join(str(error).split())}") from error
+    except ConfigError:
+        raise
+    except (ValueError, OverflowError, RecursionError) as error:  # a 13th month, a number of 5000 digits
+        raise ConfigError(f"{what} has a value that cannot be read: {error}") from error
+    _check_plain(found, what)
+    return found
+
+
+def _check_size(text: str, what: str) -> None:
+    """Refuse, before any of it is built, what is nested too deeply or grows too large by its aliases."""
+    import yaml
+
+    sizes: dict[str, int] = {}  # of what the anchors name
+    opened: list[tuple[str | None, int]] = []  # anchors of the collections around, and values before them
+    total = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+            if event.anchor:
+                sizes.pop(event.anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise ConfigError(f"{what}: *{event.anchor} stands within itself; write its values out")
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+        if len(opened) > DEEPEST:
+            raise ConfigError(f"{what} is nested too deeply; settings have at most {DEEPEST} levels")
+        if total > MOST:
+            raise ConfigError(f"{what} holds too much, aliases counted; settings have at most {MOST} values")
+
+
+def _check_plain(value: Any, what: str, where: str = "") -> None:
+    """Refuse what YAML reads as a date, a set or bytes, and keys that are no texts."""
+    at = f"{what}: {where}" if where else what
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{at} has the key {_short(key)}, which is no text; put it in quotes")
+            _check_plain(item, what, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_plain(item, what, f"{where}[{i}]")
+    elif not isinstance(value, str | int | float | None):
+        raise ConfigError(
+            f"{at} is read as a {type(value).__name__}, which is no setting; put it in quotes for a text"
+        )
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{at} is a whole number beyond 2**63; give a smaller one")
+
+
+def _short(value: Any) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def override(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +144,7 @@ def override(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
             if inner is None:
                 inner = {}
             if not isinstance(inner, dict):
-                raise ConfigError(f"cannot set {dotted}: {part} is {inner!r}, which has no parts")
+                raise ConfigError(f"cannot set {dotted}: {part} is {_short(inner)}, which has no parts")
             place[part] = inner
             place = inner
         place[last] = value
@@ -97,6 +169,8 @@ def parse(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
         UnknownNameError: a key that is no field.
         ConfigError: a field without default that is missing, or a value of the wrong type.
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where.rstrip('.') or 'a run'} must hold settings; got {_short(settings)}")
     known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     for key in settings:
@@ -120,14 +194,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, hint):  # type: ignore[arg-type]
             return value
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must hold settings; got {value!r}")
+            raise ConfigError(f"{where} must hold settings; got {_short(value)}")
         return parse(hint, value, f"{where}.")  # type: ignore[arg-type]
     if origin is tuple:
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"{where} must hold named values; got {value!r}")
+            raise ConfigError(f"{where} must hold named values; got {_short(value)}")
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
     return value if hint is Any else _scalar(hint, value, where)
 
@@ -137,15 +211,15 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         # YAML reads 1e-3 as a text
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isfinite(number):
             return number
-        raise ConfigError(f"{where} must be a finite number; got {value!r}")
+        raise ConfigError(f"{where} must be a finite number; got {_short(value)}")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     words = {int: "a whole number", str: "a text", bool: "true or false"}
-    raise ConfigError(f"{where} must be {words[kind]}; got {value!r}")
+    raise ConfigError(f"{where} must be {words[kind]}; got {_short(value)}")
 
 
 def plain(value: Any) -> Any:

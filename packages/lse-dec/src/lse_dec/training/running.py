@@ -33,7 +33,16 @@ from lse_dec.training.objective import Objective, Task, parts_at
 from lse_dec.training.optimiser import Schedule, clip, make_optimiser
 from lse_dec.training.seeding import number
 from lse_dec.training.sources import open_source, preprocess_for
-from lse_dec.training.state import MODEL, RESULT, STATE, claim, read_state, write_json, write_state
+from lse_dec.training.state import (
+    MODEL,
+    RESULT,
+    STATE,
+    check_result,
+    claim,
+    read_state,
+    write_json,
+    write_state,
+)
 
 __all__ = ["FitResult", "RunInterruptedError", "fit"]
 
@@ -117,9 +126,12 @@ def _finished(folder: Path) -> FitResult | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        check_result(found)
         return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged; start over with --fresh") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
 
 
 class _Run:
@@ -179,8 +191,11 @@ class _Run:
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds, self.window = state["step"], state["seconds"], state["window"]
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.window = {str(name): [float(v) for v in values] for name, values in state["window"].items()}
+            if not 0 <= self.step <= self.steps:
+                raise ValueError(f"step {self.step} of {self.steps}")
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"the state in {self.folder} does not fit this run; start over with --fresh"
             ) from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lse_core.card import card_of
-from lse_core.errors import LSEError
+from lse_core.errors import LSEError, UnknownNameError
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
@@ -95,7 +95,7 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def build_data(name: str, options: dict[str, Any], preprocess: Preprocess | None = None) -> Any:
-    """Call the data set plugin `name`; a keyword it does not take is a ConfigError.
+    """Call the data set plugin `name`; a keyword or value it does not take is a ConfigError.
 
     One that reads pictures by a `preprocess` gets the one given, unless the options have another.
     """
@@ -105,10 +105,29 @@ def build_data(name: str, options: dict[str, Any], preprocess: Preprocess | None
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
-        raise ConfigError(f"data set {name!r}: {error}") from error
+        raise ConfigError(f"data set {name!r}: {error}{_hint(options, str(error))}") from error
     except ValueError:
         pass  # a builtin without a signature
-    return factory(**options)
+    try:
+        return factory(**options)
+    except UnknownNameError as error:
+        if not _hint(options, str(error)):
+            raise
+        raise UnknownNameError(f"{error}{_hint(options, str(error))}") from error
+    except LSEError:
+        raise
+    except (AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"data set {name!r} cannot be made of its settings, {', '.join(options) or 'none'}: {said}"
+        ) from error
+
+
+def _hint(options: Mapping[str, Any], said: str) -> str:
+    """Where `mean` and `std` belong, if what was said is that a data set takes none."""
+    if not any(name in options and repr(name) in said for name in ("mean", "std")):
+        return ""
+    return " mean and std go under data: itself, not under its options, train, val or tests."
 
 
 def open_source(data: Data, split: str, seed: int = 0) -> Source:

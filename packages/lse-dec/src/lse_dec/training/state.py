@@ -16,7 +16,17 @@ from lse_dec.training.config import ConfigError
 from lse_dec.training.log import CSV, EVENTS
 from lse_dec.training.reading import differences
 
-__all__ = ["CONFIG", "MODEL", "RESULT", "STATE", "claim", "read_state", "write_json", "write_state"]
+__all__ = [
+    "CONFIG",
+    "MODEL",
+    "RESULT",
+    "STATE",
+    "check_result",
+    "claim",
+    "read_state",
+    "write_json",
+    "write_state",
+]
 
 CONFIG, STATE, RESULT, MODEL = "settings.json", "state.pt", "result.json", "model"
 
@@ -27,6 +37,8 @@ FREE = ("device", "log_every", "checkpoint_every")
 def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
     """Make `folder` the place of the run of `settings`, or find that it is.
 
+    Settings of a run that ended before anything was trained, by a mistake in them for instance, bind nobody.
+
     Args:
         folder: made if absent.
         settings: the run's, plain.
@@ -34,7 +46,7 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
 
     Raises:
         ConfigError: it holds another run; names the settings that differ.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or would write through a link to somewhere else.
     """
     path = folder / CONFIG
     try:
@@ -44,10 +56,21 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
                 (folder / name).unlink(missing_ok=True)
             for name in (MODEL, EVENTS):
                 shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (MODEL, EVENTS):
+            if (folder / name).is_symlink():
+                raise OutputError(
+                    f"{folder / name} is a link, and the run would write where it leads; "
+                    "remove it, or choose another --out"
+                )
+        for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
+            shutil.rmtree(left, ignore_errors=True)
         if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(earlier, dict):
+                raise ValueError(f"it holds {type(earlier).__name__} and no settings")
             # through JSON, so that both sides hold lists where tuples were
-            found = differences(_meaning(json.loads(path.read_text(encoding="utf-8"))), _meaning(settings))
-            if found:
+            found = differences(_meaning(earlier), _meaning(settings))
+            if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
                 raise ConfigError(
                     f"{folder} holds a run of other settings: {', '.join(found)} differ; "
                     "choose another --out, or --fresh to start over"
@@ -56,6 +79,10 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write to {folder}: {error.strerror or error}; choose another --out"
@@ -76,16 +103,38 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint, whole or not at all; raises OutputError."""
-    partial = folder / f".{STATE}.partial"
+    path = folder / STATE
     try:
-        with partial.open("wb") as file:
+        with replacing(path, overwrite=True) as partial, partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
-        os.replace(partial, folder / STATE)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {folder / STATE}: {error}") from error
+    except RuntimeError as error:  # torch.save reports a full disk as RuntimeError
+        raise OutputError(f"cannot write {path}: {error}; make room and give the command again") from error
+
+
+def check_result(said: Any) -> None:
+    """Refuse, with a ValueError, what cannot be read as a run's result.json."""
+    if not isinstance(said, dict) or not isinstance(said.get("metrics"), dict):
+        raise ValueError("metrics are missing")
+    if not _number(said.get("seconds")) or not isinstance(said.get("steps", 0), int):
+        raise ValueError("seconds and steps must be numbers")
+    for name, found in said["metrics"].items():
+        if not isinstance(found, dict) or not isinstance(found.get("sites", {}), dict):
+            raise ValueError(f"the metrics {name!r} are no named numbers")
+        sites = found.get("sites", {})
+        if not all(isinstance(site, dict) for site in sites.values()):
+            raise ValueError(f"the metrics {name!r} have a site without numbers")
+        needed = [found.get("images"), found.get("invariance_error")]
+        needed += [site.get("displacement_pixels") for site in sites.values()]
+        optional = [found.get("accuracy")]
+        optional += [site.get(key) for site in sites.values() for key in ("residual", "not_converged")]
+        if not all(map(_number, [*needed, *(value for value in optional if value is not None)])):
+            raise ValueError(f"the metrics {name!r} lack a number")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -101,4 +150,6 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own
         raise ConfigError(f"{path} is damaged ({type(error).__name__}); start over with --fresh") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"{path} holds no state of a run; start over with --fresh")
     return state
