@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import lse_export
 from lse_core.errors import LSEError, OutputError
+from lse_core.plugins import hookimpl, registry
 from lse_core.resample import unscale
 from lse_dec import adapt, observe
 from lse_export.unroll import recording, residual_traces
@@ -331,17 +334,29 @@ def test_latency_ratio_compares_like_with_like(cases: dict[str, Case]) -> None:
         lse_export.latency_ratio(case.report.path, case.model, case.images, rounds=1)
 
 
-def test_command_line_end_to_end(
-    cases: dict[str, Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Here:
+    """Loads one model from one folder: what is tested is the command, not how models are stored."""
+
+    def __init__(self, model: nn.Module, folder: Path) -> None:
+        self.model, self.folder = model, folder
+
+    @hookimpl
+    def lse_loaders(self) -> dict[str, Any]:
+        return {"here": lambda path, *, trust: self.model if path == self.folder else None}
+
+
+@pytest.fixture
+def here(cases: dict[str, Case], tmp_path: Path) -> Iterator[None]:
+    registry().register(Here(cases["broyden"].model, tmp_path), "here")
+    yield
+    registry().unregister("here")
+
+
+def test_command_line_end_to_end(here: None, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    import lse_dec
     from lse_export.commands import export
 
-    case = cases["broyden"]
-    # what is tested is the command, not how models are stored
-    monkeypatch.setattr(lse_dec, "load", lambda folder: case.model, raising=False)
     out = tmp_path / "m.onnx"
     run = CliRunner().invoke(
         export, ["onnx", str(tmp_path), "--out", str(out), "--json", "--steps", "auto", "--tolerance", "0.5"]
@@ -362,4 +377,4 @@ def test_command_line_end_to_end(
     assert isinstance(run.exception, OutputError)
     run = CliRunner().invoke(export, ["onnx", str(tmp_path / "absent"), "--out", str(tmp_path / "n.onnx")])
     assert isinstance(run.exception, lse_export.ExportError)
-    assert "no model that an installed package can load" in str(run.exception)
+    assert "absent: no such file or folder" in str(run.exception)
