@@ -39,6 +39,7 @@ _TYPES = {
     "string": "TYPE_STRING",
 }
 LABELS = "labels.txt"
+OURS = frozenset({"model.onnx", "model.plan", "config.pbtxt", LABELS})  # names in the folder
 LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
 """Where Triton runs the instances of a model."""
@@ -145,11 +146,23 @@ def write_triton(
         sections.append(_warmup(inputs, batched))
     config = "\n".join(sections) + "\n"
     # external weights must keep their names
-    weights = [(path.parent / name, name) for name in weight_files(graph)]
+    weights = [(path.parent / name, name) for name in _weights(path, graph)]
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
     _place(folder, version, config, files, labels)
     return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
+
+
+def _weights(path: Path, graph: onnx.GraphProto) -> list[str]:
+    """Names of the files of external weights; none may take the place of another file of the model."""
+    names = weight_files(path, graph)
+    for name in names:
+        if Path(name).parts[0].casefold() in OURS:
+            raise ExportError(
+                f"{path} keeps weights in {name!r}, a name that Triton's folder needs for another file; "
+                "save the model again with its weights under another name"
+            )
+    return names
 
 
 def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:
