@@ -17,7 +17,8 @@ from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name, weight_files
-from lse_export.metadata import CARRIED, read_metadata
+from lse_export.metadata import CARRIED, class_names_in, read_metadata
+from lse_export.preprocess import input_of, prepared_in, raw_in
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -121,8 +122,12 @@ def write_triton(
         raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
     proto = open_model(path).proto
     graph, facts = proto.graph, read_metadata(proto)
-    labels = [" ".join(str(label).split()) for label in json.loads(facts.get("lse.class_names", "[]"))]
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
+    scores = outputs[0][2] if outputs else []
+    count = scores[1] if len(scores) == 2 and scores[1] > 0 else None
+    labels = [" ".join(label.split()) for label in class_names_in(facts, str(path), count)]
+    prepared_in(facts, str(path))  # what clients are told must be true
+    raw_in(facts, str(path), input_of(proto))
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
     sections = [
