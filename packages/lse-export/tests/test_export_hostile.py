@@ -228,6 +228,19 @@ def test_what_onnx_runtime_refuses_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_without_inputs_takes_no_pictures(picture: Path, tmp_path: Path) -> None:
+    proto = onnx.load(saying(tmp_path / "m.onnx"))
+    proto.graph.initializer.add().CopyFrom(
+        numpy_helper.from_array(np.ones((1, 3, 4, 4), np.float32), "image")
+    )
+    del proto.graph.input[:]
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(lse_export.ExportError, match="not images of a size"):
+        predict(tmp_path / "m.onnx", [picture])
+    with pytest.raises(lse_export.ExportError, match="0 inputs, not one"):
+        run(open_session(tmp_path / "m.onnx"), torch.rand(1, 3, 4, 4))
+
+
 def test_pictures_too_large_to_prepare(tmp_path: Path) -> None:
     model = Summed()
     model.pretrained_cfg = {"input_size": (3, 4, 4)}

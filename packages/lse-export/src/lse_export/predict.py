@@ -19,7 +19,7 @@ from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import validated
 from lse_export.errors import ExportError
 from lse_export.metadata import class_names_in, limits_in, numbers_in
-from lse_export.preprocess import prepared_in, raw_in, raw_picture, told_by
+from lse_export.preprocess import prepared_in, raw_in, raw_picture, shown, told_by
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
@@ -229,12 +229,12 @@ def _of_file(
     sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
     if len(shape) != 4 or None in sides:
         raise ExportError(
-            f"{path} takes {list(session.get_inputs()[0].shape)}, not images of a size that it says itself; "
+            f"{path} takes {shown(shape)}, not images of a size that it says itself; "
             "export it without --dynamic-size"
         )
     if any(b is not None and a != b for a, b in zip(sides, own, strict=True)):
         raise ExportError(
-            f"{path} takes images {list(shape[1:])}, but its metadata prepare {own[0]} channels of "
+            f"{path} takes images {shown(shape)}, but its metadata prepare {own[0]} channels of "
             f"{own[1:]}; export it again"
         )
     for side, have in zip(("height", "width"), sides[1:], strict=True):

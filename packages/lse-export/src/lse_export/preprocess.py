@@ -37,6 +37,7 @@ __all__ = [
     "raw_picture",
     "raw_pictures",
     "raw_pictures_of",
+    "shown",
     "told_by",
 ]
 
@@ -115,7 +116,7 @@ def input_of(proto: onnx.ModelProto) -> Takes:
     for value in proto.graph.input:
         if value.name not in constants:
             kind = value.type.tensor_type
-            sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+            sizes = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
             return type_name(kind.elem_type), sizes
     return "unknown", ()
 
@@ -156,13 +157,14 @@ def raw_in(facts: Mapping[str, str], where: str, takes: Takes) -> RawPictures | 
     kind, shape = takes
     if kind != "uint8" or tuple(shape[1:]) != raw.shape:
         raise ExportError(
-            f"{where} takes {kind} {_shown(shape)}, but its metadata lse.raw_pictures tell of raw pictures, "
-            f"uint8 {_shown([None, *raw.shape])}; export it again"
+            f"{where} takes {kind} {shown(shape)}, but its metadata lse.raw_pictures tell of raw pictures, "
+            f"uint8 {shown([None, *raw.shape])}; export it again"
         )
     return raw
 
 
-def _shown(shape: Sequence[int | None]) -> str:
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape for people; what varies is "any"."""
     return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
