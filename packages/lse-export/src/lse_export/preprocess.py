@@ -139,13 +139,13 @@ def prepared_in(facts: Mapping[str, str], where: str) -> Preprocess | None:
     return found
 
 
-def raw_in(facts: Mapping[str, str], where: str, takes: Takes) -> RawPictures | None:
+def raw_in(facts: Mapping[str, str], where: str, takes: Takes | None = None) -> RawPictures | None:
     """What a file takes that prepares pictures itself; None for a file that takes prepared images.
 
     Args:
         facts: metadata by key.
         where: whose metadata these are, for errors.
-        takes: the file's input, which must be what the metadata say.
+        takes: the file's input, which must be what the metadata say; None does not ask.
 
     Raises:
         ExportError, SettingsError, UnknownNameError: the metadata were changed by hand.
@@ -154,7 +154,7 @@ def raw_in(facts: Mapping[str, str], where: str, takes: Takes) -> RawPictures | 
     if told is None:
         return None
     raw = validated(RawPictures, {**told, "preprocess": prepared_in(facts, where)}, where)
-    kind, shape = takes
+    kind, shape = takes or ("uint8", (None, *raw.shape))
     if kind != "uint8" or tuple(shape[1:]) != raw.shape:
         raise ExportError(
             f"{where} takes {kind} {shown(shape)}, but its metadata lse.raw_pictures tell of raw pictures, "
