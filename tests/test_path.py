@@ -238,6 +238,9 @@ def test_the_readmes_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             folder.mkdir(parents=True)
             for number in range(count):
                 Image.fromarray(photograph(generator, label)).save(folder / f"{number}.jpg")
+    # one file that is no picture any more stops no step of the path
+    whole = Path("photos/val/cup/0.jpg").read_bytes()
+    Path("photos/val/cup/broken.jpg").write_bytes(whole[: len(whole) // 2])
     # weights would have to be downloaded, and twenty epochs take long
     Path("photos.yaml").write_text(settings.replace(", pretrained: true", ""))
     smaller = [
@@ -258,5 +261,6 @@ def test_the_readmes_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(printed) == 7
     with Path("results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 8
-    assert {row["class"] for row in rows} <= {"bowl", "cup"}
+    assert len(rows) == 9
+    assert [row["file"] for row in rows if row["error"]] == ["photos/val/cup/broken.jpg"]
+    assert {row["class"] for row in rows if not row["error"]} <= {"bowl", "cup"}

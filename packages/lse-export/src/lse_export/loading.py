@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError
-from lse_core.pictures import picture_files
+from lse_core.errors import LSEError, LSEWarning
+from lse_core.pictures import PictureError, picture_files
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_export.errors import ExportError
-from lse_export.preprocess import facts_of, prepared_in, raw_in, raw_pictures
+from lse_export.preprocess import Takes, facts_of, prepared_in, raw_in, raw_picture, raw_pictures, told_by
 
-__all__ = ["check_preprocess", "dtype_of", "images_for", "load_model"]
+__all__ = ["check_preprocess", "dtype_of", "images_for", "load_model", "shape_of"]
 
 
 def load_model(path: Path, *, trust: bool = False) -> nn.Module:
@@ -45,18 +46,23 @@ def images_for(
     images: Sequence[Path] = (),
     limit: int = 64,
     file: Path | None = None,
+    skip: bool = False,
 ) -> Tensor:
     """A batch as `model` takes it: the pictures given (at most `limit`), or two made-up images.
 
     Given an ONNX `file` that prepares pictures itself, what that takes: raw ones.
 
+    With `skip`, pictures that cannot be read are left out with a warning.
+
     Raises:
         ExportError: the model does not say what size it takes or, with pictures, how they are prepared.
-        PictureError: a file is no picture.
+        PictureError: a file is no picture; with `skip`, none is.
     """
-    raw = raw_in(facts_of(file), str(file)) if file is not None else None
+    raw = raw_in(*_told(file)) if file is not None else None
     if raw is not None:
-        return raw_pictures(picture_files(images)[:limit] if images else [], raw)
+        if not images:
+            return raw_pictures([], raw)
+        return torch.stack(_read(images, lambda path: raw_picture(path, raw)[0], limit, skip))
     preprocess = preprocess_of(model, size)
     if preprocess is None:
         if images:
@@ -74,7 +80,54 @@ def images_for(
         preprocess = Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
     if not images:
         return preprocess.sample()
-    return preprocess.batch(picture_files(images)[:limit])
+    found = _read(images, preprocess.read, limit, skip)
+    if len({image.shape for image in found}) > 1:
+        raise LSEError("the pictures differ in size, and the model takes any: give one size for all")
+    return torch.stack(found)
+
+
+def shape_of(file: Path) -> tuple[int | None, tuple[int, int] | None]:
+    """Batch size and (height, width) of the images that an ONNX file takes; None for what it leaves open.
+
+    A size that varies is the one that its metadata tell, where they do; a file that takes raw pictures has
+    none.
+    """
+    facts, where, takes = _told(file)
+    batch = takes[1][0] if takes[1] else None
+    sides = takes[1][2:]
+    if takes[0] == "uint8" or len(sides) != 2:
+        return batch, None
+    if sides[0] is not None and sides[1] is not None:
+        return batch, (sides[0], sides[1])
+    told = prepared_in(facts, where)
+    return batch, told.size if told is not None else None
+
+
+def _told(file: Path) -> tuple[dict[str, str], str, Takes]:
+    facts, takes = told_by(file)
+    return facts, str(file), takes
+
+
+def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, skip: bool) -> list[Tensor]:
+    """The first pictures that can be read, at most `limit`; without `skip` the first must be."""
+    found: list[Tensor] = []
+    bad: list[PictureError] = []
+    for file in picture_files(images):
+        if len(found) == limit:
+            break
+        try:
+            found.append(read(file))
+        except PictureError as error:
+            if not skip:
+                raise
+            bad.append(error)
+    seen = len(found) + len(bad)
+    if not found:
+        raise PictureError(f"none of {seen} pictures can be read; {bad[0]}") from bad[0]
+    if bad:
+        text = f"left out {len(bad)} of {seen} pictures; {bad[0]}"
+        warnings.warn(text, LSEWarning, stacklevel=3)
+    return found
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

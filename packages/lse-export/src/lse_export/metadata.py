@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import onnx
 import torch
@@ -14,9 +14,22 @@ from torch import Tensor, nn
 
 from lse_core.card import card_of
 from lse_core.preprocess import preprocess_of
+from lse_export.errors import ExportError
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
-__all__ = ["CARRIED", "describe", "read_metadata"]
+__all__ = [
+    "CARRIED",
+    "class_names_in",
+    "damaged",
+    "describe",
+    "json_in",
+    "limits_in",
+    "numbers_in",
+    "read_metadata",
+    "steps_in",
+]
+
+T = TypeVar("T")
 
 CARRIED = ("lse.class_names", "lse.preprocess", "lse.raw_pictures")
 """Keys that a client needs, which go along with what is made of a file: engines, model repositories."""
@@ -71,6 +84,99 @@ def describe(
 def read_metadata(proto: onnx.ModelProto) -> dict[str, str]:
     """All metadata properties of a model."""
     return {prop.key: prop.value for prop in proto.metadata_props}
+
+
+def damaged(where: str, key: str) -> ExportError:
+    """The error for metadata that were changed by hand, or made by somebody else."""
+    return ExportError(f"{where}: its metadata {key} are damaged; export it again")
+
+
+def json_in(
+    facts: Mapping[str, str], key: str, where: str, kind: type[T], fits: Callable[[T], bool]
+) -> T | None:
+    """A JSON value of a file's metadata; None where the file does not have it.
+
+    Args:
+        facts: metadata by key.
+        key: of the value.
+        where: whose metadata these are, for errors.
+        kind: the type it must have.
+        fits: whether a value of that type is one of ours.
+
+    Raises:
+        ExportError: the text is no JSON, or its value is of another type or does not fit.
+    """
+    if key not in facts:
+        return None
+    try:
+        value = json.loads(facts[key], parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise damaged(where, key) from error
+    if not isinstance(value, kind) or not fits(value):
+        raise damaged(where, key)
+    return value
+
+
+def class_names_in(facts: Mapping[str, str], where: str, count: int | None = None) -> list[str]:
+    """Names of the classes by a file's metadata, in order; empty where it tells none.
+
+    Args:
+        facts: metadata by key.
+        where: whose metadata these are, for errors.
+        count: how many scores the file gives, where that is known. Scores without a name are called by
+            their number.
+
+    Raises:
+        ExportError: no list of names, or more of them than there are scores.
+    """
+    names = json_in(facts, "lse.class_names", where, list, lambda v: all(map(_is_text, v))) or []
+    if count is None or not names:
+        return names
+    if len(names) > count:
+        raise ExportError(
+            f"{where}: its metadata name {len(names)} classes, but it gives {count} scores; export it again"
+        )
+    return names + [str(number) for number in range(len(names), count)]
+
+
+def numbers_in(facts: Mapping[str, str], key: str, where: str) -> list[float] | None:
+    """A list of numbers in a file's metadata; ExportError for anything else, None where there is none."""
+    return json_in(facts, key, where, list, lambda v: bool(v) and all(map(_is_number, v)))
+
+
+def steps_in(facts: Mapping[str, str], where: str) -> dict[str, int]:
+    """Solver steps by site, as a file tells; empty for one that tells nothing, ExportError for nonsense."""
+    settings = json_in(
+        facts, "lse.settings", where, dict,
+        lambda v: all(isinstance(s, dict) and _is_count(s.get("steps", 1)) for s in v.values()),
+    )  # fmt: skip
+    return {site: values["steps"] for site, values in (settings or {}).items() if "steps" in values}
+
+
+def limits_in(facts: Mapping[str, str], side: str, where: str) -> tuple[int, int | None]:
+    """Least and largest (None: any) "height" or "width" that a file takes, by its metadata."""
+    found = json_in(
+        facts, f"lse.{side}", where, list,
+        lambda v: len(v) == 2 and _is_count(v[0]) and (v[1] is None or _is_count(v[1])),
+    )  # fmt: skip
+    return (found[0], found[1]) if found is not None else (1, None)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_text(value: object) -> bool:
+    # JSON can hold half of a character, which nothing can write
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _settings(canonicalizer: nn.Module) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from lse_core.pictures import PictureError
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import validated
 from lse_export.errors import ExportError
-from lse_export.preprocess import facts_of, prepared_in, raw_in, raw_picture
+from lse_export.metadata import class_names_in, limits_in, numbers_in
+from lse_export.preprocess import prepared_in, raw_in, raw_picture, shown, told_by
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
@@ -53,13 +53,13 @@ class _Scorer:
         read: one picture's file as the classifier takes it, with a batch axis of 1, and whether it had the
             size that the classifier was made for.
         scores: a batch to class scores (B, classes).
-        names: of the classes; empty where nothing says.
+        names: of so many classes; classes beyond the last name are called by their number.
         fixed: the batch size, where only one is taken.
     """
 
     read: Callable[[Path], tuple[Tensor, bool]]
     scores: Callable[[Tensor], Tensor]
-    names: Sequence[str]
+    names: Callable[[int], Sequence[str]]
     fixed: int | None = None
 
 
@@ -148,9 +148,10 @@ def _answers(scorer: _Scorer, images: Sequence[Tensor], top: int) -> Iterator[tu
     scores = scorer.scores(stacked)
     if scores.ndim != 2:
         raise ExportError(f"the first output is {tuple(scores.shape)}, not class scores (batch, classes)")
+    names = scorer.names(scores.shape[1])
     shares, order = scores[: len(images)].float().softmax(1).topk(min(top, scores.shape[1]))
     for row, indices in zip(shares.tolist(), order.tolist(), strict=True):
-        yield [scorer.names[i] if i < len(scorer.names) else str(i) for i in indices], row
+        yield [names[i] if i < len(names) else str(i) for i in indices], row
 
 
 def _open(
@@ -192,7 +193,7 @@ def _of_model(model: nn.Module, mean: Sequence[float] | None, std: Sequence[floa
             raise ExportError(f"{what} answers with a {type(out).__name__}, not with class scores")
         return found
 
-    return _Scorer(partial(_prepared, preprocess), scores, card_of(model).class_names or ())
+    return _Scorer(partial(_prepared, preprocess), scores, lambda count: card_of(model).class_names or ())
 
 
 def _of_file(
@@ -203,11 +204,12 @@ def _of_file(
     std: Sequence[float] | None,
 ) -> _Scorer:
     session = open_session(path, provider, tensorrt=tensorrt)
-    facts = facts_of(path)
-    shape = session.get_inputs()[0].shape
-    names = json.loads(facts.get("lse.class_names", "[]"))
-    fixed = shape[0] if isinstance(shape[0], int) else None
-    raw = raw_in(facts, str(path))
+    facts, takes = told_by(path)
+    shape = takes[1]
+    fixed = shape[0] if shape else None
+    raw = raw_in(facts, str(path), takes)
+    names = partial(class_names_in, facts, str(path))
+    names()  # before the work
 
     def scores(images: Tensor) -> Tensor:
         return next(iter(run(session, images).values()))
@@ -221,18 +223,31 @@ def _of_file(
             return picture[None], fits
 
         return _Scorer(read, scores, names, fixed)
-    if len(shape) != 4 or not all(isinstance(n, int) for n in shape[1:]):
-        raise ExportError(f"{path}: the input is {shape}, not images of a fixed size")
-    preprocess = _over(
-        prepared_in(facts, str(path)) or _assumed(shape, facts, mean, std), mean, std, str(path)
-    )
+    preprocess = prepared_in(facts, str(path))
+    # sizes that the file leaves open are as the model was trained
+    own = (preprocess.channels, *(preprocess.size or (None, None))) if preprocess else (None,) * 3
+    sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
+    if len(shape) != 4 or None in sides:
+        raise ExportError(
+            f"{path} takes {shown(shape)}, not images of a size that it says itself; "
+            "export it without --dynamic-size"
+        )
+    if any(b is not None and a != b for a, b in zip(sides, own, strict=True)):
+        raise ExportError(
+            f"{path} takes images {shown(shape)}, but its metadata prepare {own[0]} channels of "
+            f"{own[1:]}; export it again"
+        )
+    for side, have in zip(("height", "width"), sides[1:], strict=True):
+        least, most = limits_in(facts, side, str(path))
+        if have is None or not least <= have <= (most or have):
+            raise ExportError(f"{path}: its metadata lse.{side} and lse.preprocess differ; export it again")
+    if preprocess is None:
+        preprocess = _assumed(sides, facts, mean, std, str(path))
+    elif preprocess.size is None:
+        preprocess = validated(Preprocess, {**preprocess.plain(), "size": sides[1:]}, str(path))
+    preprocess = _over(preprocess, mean, std, str(path))
     if preprocess is None:
         raise ExportError(f"{path} says nothing of how images are normalised; give mean and std")
-    if (preprocess.channels, *(preprocess.size or shape[2:])) != tuple(shape[1:]):
-        raise ExportError(
-            f"{path} takes images {shape[1:]}, but its metadata prepare {preprocess.channels} channels of "
-            f"{preprocess.size}; export it again"
-        )
     return _Scorer(partial(_prepared, preprocess), scores, names, fixed)
 
 
@@ -254,16 +269,20 @@ def _over(
 
 
 def _assumed(
-    shape: Sequence[int], facts: dict[str, str], mean: Sequence[float] | None, std: Sequence[float] | None
+    sides: Sequence[int | None],
+    facts: dict[str, str],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    where: str,
 ) -> Preprocess | None:
     """For files of other makers, and of an older version: whole pictures, squashed to the input's size."""
     numbers = {
-        name: given if given is not None else json.loads(facts.get(f"lse.{name}", "null"))
+        name: given if given is not None else numbers_in(facts, f"lse.{name}", where)
         for name, given in (("mean", mean), ("std", std))
     }
-    if numbers["mean"] is None or numbers["std"] is None:
-        return None
-    values: dict[str, Any] = {"channels": shape[1], "size": tuple(shape[2:]), "crop_mode": "squash"}
+    values: dict[str, Any] = {"channels": sides[0], "size": tuple(sides[1:]), "crop_mode": "squash"}
     for name, value in numbers.items():
-        values[name] = list(value) * (shape[1] if len(value) == 1 else 1)
+        if value is None:
+            return None
+        values[name] = list(value) * ((sides[0] or 1) if len(value) == 1 else 1)
     return validated(Preprocess, values, "mean and std")

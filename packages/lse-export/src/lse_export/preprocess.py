@@ -6,10 +6,9 @@ does not take; the picture's size is therefore fixed when the file is made.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import onnx
@@ -23,24 +22,34 @@ from lse_core.pictures import read_picture
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
-from lse_export.metadata import read_metadata
+from lse_export.gate.graph import type_name
+from lse_export.metadata import damaged, json_in, read_metadata
 
 __all__ = [
     "LAYOUTS",
     "Prepare",
     "RawPictures",
     "facts_of",
+    "input_of",
     "pictures_for",
     "prepared_in",
     "raw_in",
     "raw_picture",
     "raw_pictures",
     "raw_pictures_of",
+    "shown",
+    "told_by",
 ]
 
 LAYOUTS = ("nhwc", "nchw")
 
-Side = Annotated[int, Field(ge=1)]
+LONGEST = 65536  # pixels a side
+MOST_WEIGHTS = 2**27  # numbers in a matrix that resizes one axis, 1 GiB while it is computed
+
+Side = Annotated[int, Field(ge=1, le=LONGEST)]
+
+Takes = tuple[str, Sequence[int | None]]
+"""Type and shape of a file's input, None where a size varies."""
 
 
 class RawPictures(Settings):
@@ -89,10 +98,27 @@ def raw_pictures_of(model: nn.Module, source: tuple[int, int], layout: str = "nh
 
 def facts_of(path: Path) -> dict[str, str]:
     """The metadata of an ONNX file; empty for what is none (whoever runs it says what is wrong with it)."""
+    return told_by(path)[0]
+
+
+def told_by(path: Path) -> tuple[dict[str, str], Takes]:
+    """The metadata of an ONNX file and what it takes; ({}, ("unknown", ())) for what is none."""
     try:
-        return read_metadata(onnx.load_model(path, load_external_data=False))
+        proto = onnx.load_model(path, load_external_data=False)
     except Exception:
-        return {}
+        return {}, ("unknown", ())
+    return read_metadata(proto), input_of(proto)
+
+
+def input_of(proto: onnx.ModelProto) -> Takes:
+    """Type and shape of a graph's first input, ("unknown", ()) for one without inputs."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name not in constants:
+            kind = value.type.tensor_type
+            sizes = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
+            return type_name(kind.elem_type), sizes
+    return "unknown", ()
 
 
 def prepared_in(facts: Mapping[str, str], where: str) -> Preprocess | None:
@@ -101,19 +127,45 @@ def prepared_in(facts: Mapping[str, str], where: str) -> Preprocess | None:
     Raises:
         SettingsError, UnknownNameError: the metadata were changed by hand; `where` names the file.
     """
-    text = facts.get("lse.preprocess")
-    return None if text is None else Preprocess.from_json(text, where)
-
-
-def raw_in(facts: Mapping[str, str], where: str) -> RawPictures | None:
-    """What a file takes that prepares pictures itself; None for a file that takes prepared images."""
-    if "lse.raw_pictures" not in facts:
+    told = json_in(facts, "lse.preprocess", where, dict, bool)
+    if told is None:
         return None
     try:
-        told: dict[str, Any] = json.loads(facts["lse.raw_pictures"])
-    except ValueError as error:
-        raise ExportError(f"{where}: its metadata lse.raw_pictures are no JSON") from error
-    return validated(RawPictures, {**told, "preprocess": prepared_in(facts, where)}, where)
+        found = validated(Preprocess, told, where)
+    except OverflowError as error:  # numbers that no float holds
+        raise damaged(where, "lse.preprocess") from error
+    if (found.size is not None and max(found.size) > LONGEST) or found.crop_pct < 1e-3:
+        raise damaged(where, "lse.preprocess")
+    return found
+
+
+def raw_in(facts: Mapping[str, str], where: str, takes: Takes | None = None) -> RawPictures | None:
+    """What a file takes that prepares pictures itself; None for a file that takes prepared images.
+
+    Args:
+        facts: metadata by key.
+        where: whose metadata these are, for errors.
+        takes: the file's input, which must be what the metadata say; None does not ask.
+
+    Raises:
+        ExportError, SettingsError, UnknownNameError: the metadata were changed by hand.
+    """
+    told = json_in(facts, "lse.raw_pictures", where, dict, bool)
+    if told is None:
+        return None
+    raw = validated(RawPictures, {**told, "preprocess": prepared_in(facts, where)}, where)
+    kind, shape = takes or ("uint8", (None, *raw.shape))
+    if kind != "uint8" or tuple(shape[1:]) != raw.shape:
+        raise ExportError(
+            f"{where} takes {kind} {shown(shape)}, but its metadata lse.raw_pictures tell of raw pictures, "
+            f"uint8 {shown([None, *raw.shape])}; export it again"
+        )
+    return raw
+
+
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape for people; what varies is "any"."""
+    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
 def raw_pictures(files: Sequence[str | Path], raw: RawPictures) -> Tensor:
@@ -131,19 +183,20 @@ def raw_pictures(files: Sequence[str | Path], raw: RawPictures) -> Tensor:
     return torch.stack([raw_picture(file, raw)[0] for file in files])
 
 
-def pictures_for(facts: Mapping[str, str], files: Sequence[str | Path], where: str) -> Tensor:
+def pictures_for(facts: Mapping[str, str], files: Sequence[str | Path], where: str, takes: Takes) -> Tensor:
     """Pictures as a file with these metadata takes them: raw or prepared, a batch on the CPU.
 
     Args:
         facts: metadata by key.
         files: the pictures.
         where: whose metadata these are, for errors.
+        takes: the file's input.
 
     Raises:
         ExportError: the metadata do not say how pictures are prepared.
         PictureError: a file is no picture.
     """
-    raw = raw_in(facts, where)
+    raw = raw_in(facts, where, takes)
     if raw is not None:
         return raw_pictures(files, raw)
     preprocess = prepared_in(facts, where)
@@ -213,6 +266,12 @@ def _weights(raw: RawPictures, axis: int) -> Tensor:
     preprocess = raw.preprocess
     source, size = raw.source[axis], (preprocess.size or raw.source)[axis]
     between = preprocess.resized(raw.source)
+    if source * max(source, between[axis]) > MOST_WEIGHTS:
+        side = "height" if axis == 0 else "width"
+        raise ExportError(
+            f"resizing pictures of {raw.source[0]} x {raw.source[1]} pixels to {between[axis]} pixels in "
+            f"{side} takes too large a matrix; take smaller pictures, or resize them outside of the file"
+        )
     weights = functional.interpolate(
         torch.eye(source, dtype=torch.float64)[None, None],
         size=(between[axis], source),

@@ -136,10 +136,7 @@ def open_session(
         # its own fallback would print pages and go on with the CPU, when loading and at every run
         session = ort.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
     except RuntimeError as error:  # raised for providers; files that cannot be read have other classes
-        text = re.sub(
-            r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split())
-        )  # without the place in its source
-        raise ExportError(f"ONNX Runtime cannot start provider {provider!r} ({text[:240]})") from error
+        raise ExportError(f"ONNX Runtime cannot start provider {provider!r} ({_plain(error)})") from error
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())
         raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
@@ -188,12 +185,29 @@ def ran_on(
 
 
 def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tensor]:
-    """Run a one-input session on a tensor (copied to CPU); outputs by name, on CPU."""
-    first = session.get_inputs()[0]
+    """Run a one-input session on a tensor (copied to CPU); outputs by name, on CPU.
+
+    Raises:
+        ExportError: the file has another number of inputs, takes no images, or stops on these.
+    """
+    takes = session.get_inputs()
+    if len(takes) != 1:
+        raise ExportError(f"the file has {len(takes)} inputs, not one of images")
+    first = takes[0]
     array = image.detach().cpu().numpy().astype(_dtype(first.type), copy=False)
-    results: list[Any] = session.run(None, {first.name: np.ascontiguousarray(array)})
+    try:
+        results: list[Any] = session.run(None, {first.name: np.ascontiguousarray(array)})
+        tensors = [torch.from_numpy(np.asarray(result)) for result in results]
+    except Exception as error:  # its exceptions share no base class; torch refuses text and lists
+        shape = list(image.shape)
+        raise ExportError(f"ONNX Runtime cannot run the file on {shape} ({_plain(error)})") from error
     names = [output.name for output in session.get_outputs()]
-    return {name: torch.from_numpy(np.asarray(r)) for name, r in zip(names, results, strict=True)}
+    return dict(zip(names, tensors, strict=True))
+
+
+def _plain(error: Exception) -> str:
+    """What ONNX Runtime says, in one line, without the place in its source."""
+    return re.sub(r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split()))[:240]
 
 
 def _dtype(name: str) -> type[np.number[Any]]:

@@ -17,7 +17,8 @@ from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name, weight_files
-from lse_export.metadata import CARRIED, read_metadata
+from lse_export.metadata import CARRIED, class_names_in, read_metadata
+from lse_export.preprocess import input_of, prepared_in, raw_in
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -39,6 +40,7 @@ _TYPES = {
     "string": "TYPE_STRING",
 }
 LABELS = "labels.txt"
+OURS = frozenset({"model.onnx", "model.plan", "config.pbtxt", LABELS})  # names in the folder
 LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
 """Where Triton runs the instances of a model."""
@@ -120,8 +122,12 @@ def write_triton(
         raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
     proto = open_model(path).proto
     graph, facts = proto.graph, read_metadata(proto)
-    labels = [" ".join(str(label).split()) for label in json.loads(facts.get("lse.class_names", "[]"))]
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
+    scores = outputs[0][2] if outputs else []
+    count = scores[1] if len(scores) == 2 and scores[1] > 0 else None
+    labels = [" ".join(label.split()) for label in class_names_in(facts, str(path), count)]
+    prepared_in(facts, str(path))  # what clients are told must be true
+    raw_in(facts, str(path), input_of(proto))
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
     sections = [
@@ -145,11 +151,23 @@ def write_triton(
         sections.append(_warmup(inputs, batched))
     config = "\n".join(sections) + "\n"
     # external weights must keep their names
-    weights = [(path.parent / name, name) for name in weight_files(graph)]
+    weights = [(path.parent / name, name) for name in _weights(path, graph)]
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
     _place(folder, version, config, files, labels)
     return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
+
+
+def _weights(path: Path, graph: onnx.GraphProto) -> list[str]:
+    """Names of the files of external weights; none may take the place of another file of the model."""
+    names = weight_files(path, graph)
+    for name in names:
+        if Path(name).parts[0].casefold() in OURS:
+            raise ExportError(
+                f"{path} keeps weights in {name!r}, a name that Triton's folder needs for another file; "
+                "save the model again with its weights under another name"
+            )
+    return names
 
 
 def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
+
+from lse_core.errors import OutputError
 
 size_option = click.option(
     "--size",
@@ -27,6 +32,35 @@ trust_option = click.option(
     help="Import and call what the model's folder names; only for folders that you made or know.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def command_line(*words: str | Path) -> str:
+    """A command to type next; the first word, the command itself, is taken as it is."""
+    return " ".join([str(words[0]), *(shlex.quote(str(word)) for word in words[1:])])
+
+
+# what lse_core.atomic says to those who call it from Python
+ALLOW = "choose another name or allow overwriting"
+
+
+def force_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add `--force`, which replaces `what`, and name it where the command refuses to."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
+        @wraps(command)
+        def wrapped(*args: Any, **rest: Any) -> Any:
+            try:
+                return command(*args, **rest)
+            except OutputError as error:
+                text = str(error)
+                if ALLOW not in text:
+                    raise
+                raise OutputError(text.replace(ALLOW, "choose another name, or pass --force")) from error
+
+        return wrapped
+
+    return decorate
 
 
 @contextmanager

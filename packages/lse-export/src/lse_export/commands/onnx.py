@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lse_export.commands.common import (
+    command_line,
+    force_option,
     images_option,
     json_option,
     size_option,
@@ -80,7 +82,7 @@ class StepsOrAuto(click.ParamType):
     "--external-data", is_flag=True, help="Weights in a file beside the graph, whatever their size."
 )
 @click.option("--warps", is_flag=True, help="Add each site's warp and residual as outputs.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@force_option("file")
 @size_option
 @images_option
 @trust_option
@@ -127,8 +129,8 @@ def onnx(
     check_target(out, force)  # before the work, not after
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
-        example = images_for(adapted, size, images)
-        ranges = images_for(adapted, size, calibration, limit=256) if calibration else None
+        example = images_for(adapted, size, images, skip=True)
+        ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
     facts: dict[str, str] = {}
     if steps == "auto":
         with working("measuring how few steps do"):
@@ -179,7 +181,12 @@ def onnx(
         click.echo(
             "  size      " + ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
         )
-    click.echo(f"next: lse export verify {report.path} {model}")
+    more: list[str | Path] = ["--trust"] if trust else []
+    if dynamic_size and size is not None:  # the file may not tell it
+        more += ["--size", *map(str, size)]
+    for path in calibration:  # the ranges hold for images like these
+        more += ["--images", path]
+    click.echo(f"next: {command_line('lse export verify', report.path, model, *more)}")
 
 
 def _open(report: OnnxExport, axis: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lse_export.commands.common import json_option, trust_option
+from lse_export.commands.common import force_option, json_option, trust_option
 from lse_export.commands.providers import tensorrt_options
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write, a row a picture."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them.")
-@click.option("--force", is_flag=True, help="Replace an existing CSV file.")
+@force_option("CSV file")
 @click.option(
     "--provider",
     default="cpu",
@@ -95,7 +95,10 @@ def predict(
         click.echo(json.dumps([{**vars(p), "file": str(p.file)} for p in found]))
     else:
         for p in found if out is None else ():
-            best = ", ".join(f"{c} {share:.1%}" for c, share in zip(p.classes, p.probabilities, strict=True))
+            best = ", ".join(
+                f"{' '.join(c.split())} {share:.1%}"
+                for c, share in zip(p.classes, p.probabilities, strict=True)
+            )
             click.echo(f"{p.file}: {best or 'left out'}")
     bad = [p for p in found if p.error]
     if out is not None and not as_json:

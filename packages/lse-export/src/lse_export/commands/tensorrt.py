@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lse_export.commands.common import json_option
+from lse_export.commands.common import command_line, force_option, json_option
 
 
 @click.command()
@@ -41,7 +41,7 @@ from lse_export.commands.common import json_option
 @click.option("--refit", is_flag=True, help="Let weights be replaced later.")
 @click.option("--tf32", is_flag=True, help="Let float32 products be computed in TF32.")
 @click.option("--device", help="CUDA device to build on and for.  [default: the first]")
-@click.option("--force", is_flag=True, help="Replace an existing engine.")
+@force_option("engine")
 @json_option
 def tensorrt(
     model: Path,
@@ -126,6 +126,6 @@ def tensorrt(
     size, count = built.path.stat().st_size / 2**20, built.layer_count
     click.echo(f"  {size:.1f} MiB, {count} layers in {built.layers.name}, facts in {built.sidecar.name}")
     if facts.flavour == "tensorrt":
-        click.echo(f"next: lse export triton {model} models/ --plan {built.path}")
+        click.echo(f"next: {command_line('lse export triton', model, 'models/', '--plan', built.path)}")
     else:
         click.echo(f"next: lse_export.Engine('{built.path}') runs it, where the GPU is")

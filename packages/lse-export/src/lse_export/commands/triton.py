@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lse_export.commands.common import json_option, working
+from lse_export.commands.common import command_line, json_option, working
 
 
 @click.command()
@@ -68,4 +68,4 @@ def triton(
         click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))
         return
     click.echo(f"wrote {written.model} and {written.folder / 'config.pbtxt'}")
-    click.echo(f"next: tritonserver --model-repository={repository}")
+    click.echo(f"next: {command_line('tritonserver', f'--model-repository={repository}')}")

@@ -20,8 +20,8 @@ from lse_export.commands.common import (
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
-    "--batch-sizes", multiple=True, type=click.IntRange(1), default=(1, 5), show_default=True,
-    help="Images a call; repeat for several.",
+    "--batch-sizes", multiple=True, type=click.IntRange(1),
+    help="Images a call; repeat for several.  [default: 1 and 5, or what the file takes]",
 )  # fmt: skip
 @click.option("--tolerance", type=float, help="Of the output's range.  [default: by the file's precision]")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
@@ -46,25 +46,27 @@ def verify(
     `lse demo` or lse_dec.save wrote.
 
     Compares on the images given and on edge cases, at every batch size. Ends with exit status 1
-    where the two differ.
+    where the two differ. Of files with 8-bit values only the images given decide, which should be like those
+    that the file was calibrated on.
 
     \b
     Example:
       lse export verify model.onnx runs/model --images photos/ --batch-sizes 1 --batch-sizes 7
     """
-    from lse_export.loading import check_preprocess, images_for, load_model
+    from lse_export.loading import check_preprocess, images_for, load_model, shape_of
     from lse_export.verification import verify as compare
 
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
-        inputs = images_for(adapted, size, images, file=file)
+        fixed, own = shape_of(file)
+        inputs = images_for(adapted, size or own, images, file=file, skip=True)
     with working(f"comparing {file}"):
         report = compare(
             file,
             adapted,
             inputs,
-            batch_sizes=batch_sizes,
+            batch_sizes=batch_sizes or ((1, 5) if fixed is None else (fixed,)),
             tolerance=tolerance,
             provider=provider,
             throw=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import onnx
@@ -85,17 +85,44 @@ class Model:
         return max((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def weight_files(graph: onnx.GraphProto) -> list[str]:
-    """Names, in order, of the files beside an ONNX file that hold its external weights."""
-    return sorted(
-        {
-            entry.value
-            for tensor in graph.initializer
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-    )
+def weight_files(path: Path, graph: onnx.GraphProto) -> list[str]:
+    """Names, in order, of the files beside the ONNX file `path` that hold its external weights.
+
+    Whoever made the file chose the names, so none may lead out of its folder.
+
+    Raises:
+        ExportError: a name that leads out of the folder, by itself or by a link, or names no regular file.
+    """
+    names = {
+        entry.value
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in names:
+        _check_place(path, name)
+    return sorted(names)
+
+
+def _check_place(path: Path, name: str) -> None:
+    plain = PureWindowsPath(name)  # knows drives and both slashes
+    inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
+    file = path.parent / name
+    try:
+        if not inside or not file.resolve().is_relative_to(path.parent.resolve()):
+            raise ExportError(
+                f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
+                "save the model again with its weights beside it"
+            )
+        if not file.exists():
+            raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
+        if not file.is_file():
+            raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
+    except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
 
 
 def open_model(path: Path) -> Model:

@@ -111,6 +111,7 @@ def build_engine(
     targets = capabilities(compute_capabilities) if rtx else []
     pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(version)}")
     chosen = None if rtx else _gpu(device)
+    digest = model_hash(source)  # before TensorRT follows what the file names
     progress = progress or BuildProgress()
     on_device = torch.cuda.device(chosen) if chosen is not None else nullcontext()
     with on_device, replacing(path, overwrite) as target:
@@ -129,7 +130,7 @@ def build_engine(
                 value.name: model.types.get(value.name, "unknown") for value in model.proto.graph.output
             },
             model=source.name,
-            model_hash=model_hash(source),
+            model_hash=digest,
             engine_hash=hashlib.sha256(built.plan).hexdigest(),
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError
+from lse_export.metadata import class_names_in
 from lse_export.preprocess import pictures_for
 from lse_export.tensorrt.library import require_gpu, require_tensorrt
 from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
@@ -116,15 +116,16 @@ class Engine:
             ExportError: the ONNX file said nothing of how pictures are prepared.
             PictureError: a file is no picture.
         """
-        images = pictures_for(self.facts.metadata, pictures, self.facts.model)
-        kind = next(iter(self.facts.inputs.values()))
+        name, kind = next(iter(self.facts.inputs.items()))
+        least, _, largest = self.facts.profile[name]
+        sizes = [low if low == high else None for low, high in zip(least, largest, strict=True)]
+        images = pictures_for(self.facts.metadata, pictures, self.facts.model, (kind, sizes))
         return images.to(self.device, getattr(torch, kind))
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in order; empty where the ONNX file did not tell any."""
-        names: list[str] = json.loads(self.facts.metadata.get("lse.class_names", "[]"))
-        return names
+        return class_names_in(self.facts.metadata, self.facts.model)
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:
         from lse_export.tensorrt.runner import Captured

@@ -93,7 +93,7 @@ def read_facts(path: str | Path) -> EngineFacts:
         flavour_of(facts.flavour)
         metadata = {str(key): str(value) for key, value in facts.metadata.items()}
         shapes = {name: (list(a), list(b), list(c)) for name, (a, b, c) in facts.profile.items()}
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ExportError(f"{beside} does not describe an engine ({error}); build it again") from error
     return replace(
         facts,
@@ -177,7 +177,7 @@ def model_hash(path: Path) -> str:
         graph = onnx.load_model(path, load_external_data=False).graph
     except Exception as error:  # protobuf's DecodeError moves between its versions
         raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
-    return _hash([path, *(path.parent / name for name in weight_files(graph))])
+    return _hash([path, *(path.parent / name for name in weight_files(path, graph))])
 
 
 def _hash(paths: list[Path]) -> str:
