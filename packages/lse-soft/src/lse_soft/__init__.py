@@ -12,10 +12,11 @@ from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_soft.bounds import error_bound, scaling_bound
-    from lse_soft.certificate import Certificate, bound
+    from lse_soft.certificate import Certificate
     from lse_soft.checkpoint import load, save
     from lse_soft.errors import SoftError
     from lse_soft.groups import Group
+    from lse_soft.model_bound import bound
     from lse_soft.places import Place, find_places
     from lse_soft.softening import fold, folded, soften, softeners, unsoften
 
@@ -23,11 +24,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "bounds": ["error_bound", "scaling_bound"],
-    # not `bound.py`: importing a submodule of that name would hide the function
-    "certificate": ["Certificate", "bound"],
+    "certificate": ["Certificate"],
     "checkpoint": ["load", "save"],
     "errors": ["SoftError"],
     "groups": ["Group"],
+    # not `bound.py`: importing a submodule of that name would hide the function
+    "model_bound": ["bound"],
     "places": ["Place", "find_places"],
     "softening": ["fold", "folded", "soften", "softeners", "unsoften"],
 }

@@ -1,23 +1,18 @@
-"""`bound`: what is certain about the equivariance error of each place."""
+"""What is certain about the equivariance error of one place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lse_soft.bounds import error_bound, vacuous_beyond
-from lse_soft.errors import SoftError
-from lse_soft.groups import Group, make_group
-from lse_soft.places import Place, backbone, find_places, tensor_of
-from lse_soft.softening import folded, softened, spectrum_of
+from lse_soft.groups import Group
+from lse_soft.places import Place
 from lse_soft.spectra import Spectrum
 from lse_soft.thresholds import guarantees
 
-__all__ = ["Certificate", "bound", "certify"]
+__all__ = ["Certificate", "certify"]
 
 
 @dataclass(frozen=True)
@@ -55,50 +50,6 @@ class Certificate:
     def error(self, distance: float, growth: float = 1.0) -> float:
         """The largest relative error at `distance`; see `lse_soft.bounds.error_bound`."""
         return error_bound(self.kappa, distance, growth)
-
-
-def bound(
-    model: nn.Module | str | Path,
-    group: str | Group | None = None,
-    *,
-    places: Sequence[str] | Mapping[str, str] | None = None,
-    **settings: Any,
-) -> dict[str, Certificate]:
-    """Certificates by place, measured on the weights as they are now.
-
-    Args:
-        model: a softened model; or any model, together with `group`; or a folder that
-            `lse_soft.save` wrote.
-        group: what to certify a model for that is not softened (folded, trained on, or never softened).
-        places: then, where; see `lse_soft.soften`.
-        settings: then, of the group.
-
-    Raises:
-        SoftError: a model that is not softened and no group.
-        LSEError: see `soften`, and for folders `lse_soft.load`.
-    """
-    if isinstance(model, str | Path):
-        from lse_soft.checkpoint import read_certificates
-
-        return read_certificates(Path(model))
-    if group is None:
-        found = softened(model)
-        if not found:
-            raise SoftError(
-                "the model is not softened; name the group to certify it for, as bound(model, 'rotation')"
-            )
-        return {
-            s.place.name: certify(s.place, s.group, s.spectrum, tensor, s.b, s.threshold)
-            for s, tensor in found
-        }
-    made = make_group(group, settings)
-    certificates = {}
-    with folded(model), backbone(model) as base:
-        for place in find_places(base, made.kinds, places):
-            spectrum = spectrum_of(made, place)
-            if spectrum is not None:
-                certificates[place.name] = certify(place, made, spectrum, tensor_of(base, place))
-    return certificates
 
 
 def certify(

@@ -78,7 +78,7 @@ def soften(
       lse soften --bound runs/soft
     """
     if folder is not None:
-        from lse_soft.certificate import bound
+        from lse_soft.model_bound import bound
 
         _show(bound(folder), as_json)
         return
@@ -96,7 +96,7 @@ def soften(
         _list(made, as_json)
         return
     import lse_soft
-    from lse_soft.certificate import bound
+    from lse_soft.model_bound import bound
 
     lse_soft.soften(
         made,
