@@ -289,7 +289,7 @@ def test_what_adapt_cannot_take_is_one_line(
         ("pictures", {"root": 5}, "root must name a folder; got 5"),
         ("pictures", {"root": "~nobody_x"}, "root must name a folder; got '~nobody_x'"),
         ("pictures", {"root": "x" * 5000}, "data set 'pictures' cannot be made"),
-        ("pictures", {"root": ".", "resolution": 10**6}, "resolution must be at most 8192"),
+        ("pictures", {"root": ".", "resolution": 10**6}, "less than or equal to 65536; got 1000000"),
         ("image_folder", {"root": ".", "limit": "x"}, "limit must be a whole number"),
         ("scaled_folder", {"root": ".", "scales": "x"}, "scales must be numbers in a list"),
         ("image_folder", {"root": ".", "classes": 5}, "classes must be names of folders"),

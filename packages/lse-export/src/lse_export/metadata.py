@@ -86,9 +86,10 @@ def read_metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {prop.key: prop.value for prop in proto.metadata_props}
 
 
-def damaged(where: str, key: str) -> ExportError:
+def damaged(where: str, key: str, reason: str = "") -> ExportError:
     """The error for metadata that were changed by hand, or made by somebody else."""
-    return ExportError(f"{where}: its metadata {key} are damaged; export it again")
+    told = f" ({reason})" if reason else ""
+    return ExportError(f"{where}: its metadata {key} are damaged{told}; export it again")
 
 
 def json_in(

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lse_core.errors import DTypeError, ShapeError, unknown_name
+from lse_core.errors import DTypeError, LSEError, ShapeError, unknown_name
 from lse_core.pictures import read_picture
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import Settings, validated
@@ -125,18 +125,15 @@ def prepared_in(facts: Mapping[str, str], where: str) -> Preprocess | None:
     """How a file wants its pictures, by its metadata; None where it does not say.
 
     Raises:
-        SettingsError, UnknownNameError: the metadata were changed by hand; `where` names the file.
+        ExportError: the metadata are damaged, or of numbers out of range; `where` names the file.
     """
     told = json_in(facts, "lse.preprocess", where, dict, bool)
     if told is None:
         return None
     try:
-        found = validated(Preprocess, told, where)
-    except OverflowError as error:  # numbers that no float holds
-        raise damaged(where, "lse.preprocess") from error
-    if (found.size is not None and max(found.size) > LONGEST) or found.crop_pct < 1e-3:
-        raise damaged(where, "lse.preprocess")
-    return found
+        return validated(Preprocess, told, "it")
+    except (LSEError, OverflowError) as error:  # the latter for numbers that no float holds
+        raise damaged(where, "lse.preprocess", str(error).removeprefix("it: ")) from error
 
 
 def raw_in(facts: Mapping[str, str], where: str, takes: Takes | None = None) -> RawPictures | None:
