@@ -14,10 +14,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-
-from lse_core.errors import LSEError
 from lse_dec.demo.run import load_run
 from lse_dec.demo.settings import DemoSettings
+
+from lse_core.errors import LSEError
 
 LSE = Path(sys.executable).with_name("lse")
 METHODS = ("aug", "aug_continued", "dec")

@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lse-core", "lse-dec", "lse-export", "lse-seg", "lse-soft")
+PACKAGES = ("lse-core", "lse-dec", "lse-train", "lse-export", "lse-seg", "lse-soft")
 NETWORK = re.compile(r"failed to fetch|error sending request|dns error|could not connect", re.IGNORECASE)
 
 IMPORT_CORE = """
@@ -137,18 +137,30 @@ def test_core_then_dec_then_seg(environment: Environment) -> None:
     assert environment.distributions() == {"lse-core"}
     done = environment.run("python", "-c", IMPORT_CORE + ASK_FOR_EXTRA)
     assert done.returncode == 0, done.stderr
-    environment.lacks("demo", "lse-dec")
+    environment.lacks("demo", "lse-train")
     environment.lacks("export", "lse-export")
 
     environment.install("lse-dec")
     assert environment.distributions() == {"lse-core", "lse-dec"}
     environment.lacks("export", "lse-export")
 
+    environment.lacks("train", "lse-train")
+
     environment.install("lse-seg")
     assert environment.distributions() == {"lse-core", "lse-dec", "lse-seg"}
     done = environment.run("python", "-c", "import lse_seg, mmseg.models")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^mmcv +(lite|full) ", environment.run("lse", "doctor").stdout, re.MULTILINE)
+
+
+def test_train_brings_dec(environment: Environment) -> None:
+    environment.install("lse-train")
+    assert environment.distributions() == {"lse-core", "lse-dec", "lse-train"}
+    done = environment.run("python", "-c", "import lse_train; lse_train.fit, lse_train.RunConfig")
+    assert done.returncode == 0, done.stderr
+    done = environment.run("lse", "demo", "--quick")
+    assert done.returncode == 1
+    assert "pip install 'lse-train[demo]'" in done.stderr
 
 
 def test_export_without_dec(environment: Environment) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lse_core.errors import LSEError
-from lse_dec.recipes import open_results
-from lse_dec.recipes.report import gather, markdown, numbers, read_results
+from lse_train.recipes import open_results
+from lse_train.recipes.report import gather, markdown, numbers, read_results
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

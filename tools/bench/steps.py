@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from lse_dec.adaptation import AdaptedModel
-from lse_dec.data import DigitsDataset
-from lse_dec.demo.evaluation import predict, test_sets
-from lse_dec.demo.run import RESULTS, load_run
-from lse_dec.demo.settings import DemoSettings
-from lse_dec.demo.training import normalise, train_models, training_set
 from lse_export import choose_steps
 from lse_export.unroll import with_steps
+from lse_train.data import DigitsDataset
+from lse_train.demo.evaluation import predict, test_sets
+from lse_train.demo.run import RESULTS, load_run
+from lse_train.demo.settings import DemoSettings
+from lse_train.demo.training import normalise, train_models, training_set
 
 IMAGES = 64
 TOLERANCES = (1e-2, 1e-3)

@@ -17,7 +17,8 @@ from lse_core.plugins import registry
 
 # commands of our own packages, to say which package to install where a command is missing
 HOMES = {
-    **dict.fromkeys(("adapt", "data", "demo", "evaluate", "train"), "lse-dec"),
+    **dict.fromkeys(("adapt", "look"), "lse-dec"),
+    **dict.fromkeys(("data", "demo", "evaluate", "train"), "lse-train"),
     **dict.fromkeys(("bench", "export", "predict"), "lse-export"),
     "seg": "lse-seg",
     "soften": "lse-soft",

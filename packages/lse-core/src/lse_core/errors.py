@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvergenceError",
     "DTypeError",
+    "DataError",
     "LSEError",
     "LSEWarning",
     "NotFiniteError",
@@ -59,6 +60,10 @@ class PluginError(LSEError):
 
 class ConvergenceError(LSEError, ArithmeticError):
     """A fixed-point solve failed and the caller asked to be told by exception."""
+
+
+class DataError(LSEError, ValueError):
+    """Settings of a data set that do not fit together, or source files that are missing or unreadable."""
 
 
 class OutputError(LSEError, OSError):

@@ -70,39 +70,6 @@ def lse_backbones() -> Mapping[str, Any]:
 
 
 @hookimpl
-def lse_datasets() -> Mapping[str, Any]:
-    """Give the locally scaled digits and scenes, and readers of folders."""
-    from lse_dec.data import build_digits, build_image_folder, build_scaled_folder, build_scenes
-    from lse_dec.data.pictures import build_pictures
-
-    return {
-        "digits": build_digits,
-        "image_folder": build_image_folder,
-        "pictures": build_pictures,
-        "scaled_folder": build_scaled_folder,
-        "scenes": build_scenes,
-    }
-
-
-@hookimpl
-def lse_methods() -> Mapping[str, Any]:
-    """Give the task alone, Eq. 5 alone, and the paper's methods."""
-    from lse_dec.recipes.methods import METHODS
-    from lse_dec.training.methods import Equivariance, Plain
-
-    return {"plain": Plain, "equivariance": Equivariance, **METHODS}
-
-
-@hookimpl
-def lse_models() -> Mapping[str, Any]:
-    """Give the classifiers of numbers that the recipes and the demo train."""
-    from lse_dec.demo.model import number_classifier
-    from lse_dec.recipes.models import number_model
-
-    return {"demo_numbers": number_classifier, "numbers": number_model}
-
-
-@hookimpl
 def lse_loaders() -> Mapping[str, Any]:
     """Give the loader of what `lse_dec.save`, `lse train` and `lse demo` write."""
     from lse_dec.checkpoint.folder import load_if_ours
@@ -112,19 +79,8 @@ def lse_loaders() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_commands() -> Mapping[str, Any]:
-    """Give the commands for models, training, data and the demo."""
+    """Give the commands that adapt a model and show what its canonicalizers do."""
     from lse_dec.commands.adapt import adapt
-    from lse_dec.commands.evaluate import evaluate
     from lse_dec.commands.look import look
-    from lse_dec.commands.train import train
-    from lse_dec.data.commands import data
-    from lse_dec.demo.command import demo
 
-    return {
-        "adapt": adapt,
-        "data": data,
-        "demo": demo,
-        "evaluate": evaluate,
-        "look": look,
-        "train": train,
-    }
+    return {"adapt": adapt, "look": look}

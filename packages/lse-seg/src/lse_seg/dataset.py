@@ -10,13 +10,15 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from lse_dec.data.errors import DataError
-from lse_seg.objects.write import DESCRIPTION
+from lse_core.errors import DataError
 
 __all__ = ["META_KEYS", "ScaledObjectsDataset"]
 
 META_KEYS = ("local_scale", "base_image", "scaled_object")
 """What every test image knows about itself; name them in `PackSegInputs`' meta_keys for the metrics."""
+
+DESCRIPTION = "objects.json"
+"""What `lse data make-objects` says of the folder; it is written last."""
 
 _NAME = re.compile(r"^(?P<base>.+)_object(?P<object>\d+)_scale_(?P<scale>\d+(?:\.\d+)?)$")
 

@@ -23,9 +23,9 @@ from lse_dec.monitor import displacement
 from lse_dec.sites import CanonicalizedStage
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.metrics import EquivarianceError
-from lse_seg.objects.preview import overlay
 from lse_seg.panels import canonical_picture, draw_warp, row
 from lse_seg.watching import Seen, watching
+from lse_train.data.objects.preview import overlay
 
 __all__ = ["EquivarianceHook", "WarpVisualizationHook"]
 

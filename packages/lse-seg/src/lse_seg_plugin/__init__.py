@@ -34,14 +34,6 @@ def lse_backbones() -> Mapping[str, Any]:
 
 
 @hookimpl
-def lse_commands() -> Mapping[str, Any]:
-    """Give the command that makes the data of the objects."""
-    from lse_seg_plugin.make_objects import make_objects
-
-    return {"data make-objects": make_objects}
-
-
-@hookimpl
 def lse_loaders() -> Mapping[str, Callable[..., Any]]:
     """Load segmentors from the work folders of mmengine's Runner, or from a checkpoint in one."""
     return {"mmengine": load_work_folder}

@@ -29,7 +29,7 @@ __all__ = ["Projection", "Soft"]
 
 
 class _Batch(Protocol):
-    """What this method needs of a batch, see `lse_dec.training.batch.Batch`."""
+    """What this method needs of a batch, see `lse_train.batch.Batch`."""
 
     images: Tensor
     step: int

@@ -69,8 +69,9 @@ def named(name: str, kwargs: Mapping[str, Any] | None = None) -> Source:
     plugins = dict(registry().items("model"))
     if name in plugins:
         return Source(source="plugin", name=name, kwargs=plain)
-    for known, factory in plugins.items():  # the same function, by its place
-        if name == f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}":
+    for known, factory in plugins.items():  # the same function, by the place where it is or once was
+        place = f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', '')}"
+        if name in (place, *getattr(factory, "earlier_places", ())):
             return Source(source="plugin", name=known, kwargs=plain)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return Source(source="factory", name=name, kwargs=plain)

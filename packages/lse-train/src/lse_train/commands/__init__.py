@@ -1,0 +1,1 @@
+"""Commands that lse-train adds to `lse`."""

@@ -1,0 +1,198 @@
+"""The report's pictures, as self-contained SVG or PNG text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lse_core.monotone import uniform_knots
+from lse_core.resample import unscale
+from lse_core.separable import SeparableWarp
+from lse_dec.adaptation import AdaptedModel, observe
+from lse_train.data import DigitsConfig, generate_digits
+from lse_train.demo.evaluation import Scores
+from lse_train.demo.settings import BRACKETS, DemoSettings
+from lse_train.demo.training import normalise
+
+__all__ = [
+    "accuracy_figure",
+    "canonical_figure",
+    "embedded",
+    "residual_figure",
+    "samples_figure",
+    "warps_figure",
+]
+
+COLOURS = {"aug": "#8a8f98", "aug_continued": "#3b6fb6", "dec": "#d1495b"}
+LABELS = {"aug": "Aug", "aug_continued": "Aug continued", "dec": "DEC"}
+SAME_DIGITS_AT = (0.5, 0.7, 1.0, 1.4, 1.9)
+
+
+def embedded(figure: Figure, kind: str = "svg") -> str:
+    """A figure as a data URI; curves as "svg", pictures as "png"."""
+    buffer = io.BytesIO()
+    # no date: the same run gives the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": "lse"}):
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, metadata=metadata, dpi=110, bbox_inches="tight")
+    mime = "image/svg+xml" if kind == "svg" else "image/png"
+    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def samples_figure(settings: DemoSettings) -> Figure:
+    """Rows of test images: the same numbers at factor 1 and resized digit by digit."""
+    data = generate_digits(
+        DigitsConfig(
+            count=3,
+            scale=settings.test_scale,
+            resolution=settings.resolution,
+            seed=settings.seed,
+            split_seed=settings.seed,
+            split="test",
+            variants=6,
+            reference=True,
+        )
+    )
+    images = data.images[:, 0].unflatten(0, (3, 6))
+    figure = Figure(figsize=(9, 4.6))
+    for i, axes in enumerate(figure.subplots(3, 6).ravel()):
+        row, column = divmod(i, 6)
+        _picture(axes, images[row, column])
+        factors = data.scales[i].tolist()
+        title = "factor 1" if column == 0 else " ".join(f"{f:.1f}" for f in factors)
+        axes.set_title(title, fontsize=8)
+        if column == 0:
+            axes.set_ylabel(f"{int(data.labels[i]):03d}", fontsize=10)
+    return figure
+
+
+def canonical_figure(model: AdaptedModel, settings: DemoSettings, device: str) -> Figure:
+    """The same digits at several scales: what came in, with its canonical grid drawn on, and what goes on."""
+    numbers = 3
+    base = DigitsConfig(
+        count=numbers,
+        scale=(1.0, 1.0),
+        resolution=settings.resolution,
+        seed=settings.seed + 1,
+        split_seed=settings.seed,
+        split="test",
+    )
+    sets = [generate_digits(replace(base, scale=(s, s))) for s in SAME_DIGITS_AT]
+    images = torch.cat([data.images for data in sets])
+    x = normalise(images).to(device)
+    with torch.no_grad(), observe(model) as record:
+        model.eval()(x)
+    warp = record["image"].warp
+    assert isinstance(warp, SeparableWarp)
+    canonical = unscale(images.to(device).float(), warp).round().to(torch.uint8).cpu()[:, 0]
+    columns = len(SAME_DIGITS_AT)
+    figure = Figure(figsize=(9, 1.95 * 2 * numbers))
+    grid = figure.subplots(2 * numbers, columns)
+    for number in range(numbers):
+        for column, factor in enumerate(SAME_DIGITS_AT):
+            i = column * numbers + number
+            top, bottom = grid[2 * number, column], grid[2 * number + 1, column]
+            _picture(top, images[i, 0])
+            _draw_grid(top, warp[i], settings.resolution)
+            _picture(bottom, canonical[i])
+            top.set_title(f"all digits x {factor:g}", fontsize=8)
+            if column == 0:
+                top.set_ylabel(f"{int(sets[0].labels[number]):03d} in", fontsize=9)
+                bottom.set_ylabel("canonical", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def warps_figure(warp: SeparableWarp, scales: Tensor) -> Figure:
+    """Horizontal and vertical maps of many test images, coloured by their digits' mean factor.
+
+    Args:
+        warp: canonical warps, batch B.
+        scales: (B, 3) resize factors.
+    """
+    u = uniform_knots(64, dtype=torch.float32)
+    figure = Figure(figsize=(9, 3.4))
+    colours = matplotlib.colormaps["viridis"]
+    mean = scales.mean(1)
+    low, high = float(mean.min()), float(mean.max())
+    axes = figure.subplots(1, 2)
+    for ax, axis_map, name in zip(axes, (warp.x, warp.y), ("horizontal", "vertical"), strict=True):
+        for values, m in zip(axis_map.to("cpu")(u), mean, strict=True):
+            ax.plot(u, values, color=colours((float(m) - low) / max(high - low, 1e-6)), lw=0.6, alpha=0.7)
+        ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls="--")
+        ax.set_xlabel("canonical coordinate")
+        ax.set_title(f"{name} map l", fontsize=9)
+    axes[0].set_ylabel("image coordinate")
+    norm = matplotlib.colors.Normalize(low, high)
+    bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes)
+    bar.set_label("mean resize factor")
+    return figure
+
+
+def accuracy_figure(scores: Mapping[str, Mapping[str, Scores]]) -> Figure:
+    """Accuracy and InvE per bracket of the resize factor, one line a method."""
+    brackets = [name for name in next(iter(scores.values())) if name != "all"]
+    figure = Figure(figsize=(9, 3.4))
+    left, right = figure.subplots(1, 2)
+    for method, by_set in scores.items():
+        style: dict[str, Any] = {"color": COLOURS[method], "label": LABELS[method], "marker": "o"}
+        left.plot([100 * by_set[b].accuracy for b in brackets], **style)
+        right.plot([by_set[b].invariance_error for b in brackets], **style)
+    seen = brackets.index(f"{BRACKETS[2][0]:g}-{BRACKETS[2][1]:g}")
+    for ax, title in ((left, "accuracy, %"), (right, "InvE (lower is better)")):
+        ax.set_xticks(range(len(brackets)), brackets)
+        ax.axvspan(seen - 0.3, seen + 0.3, color="#f2e3b3", zorder=0, label="seen in training")
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("resize factor")
+        ax.grid(alpha=0.3)
+    left.legend(fontsize=8)
+    return figure
+
+
+def residual_figure(residuals: Mapping[str, np.ndarray], trained_steps: int) -> Figure:
+    """Fixed-point residual by solver step: median and 10 to 90 % of test images, one band a solver.
+
+    Args:
+        residuals: (K, B) root mean squares of log-slopes, by solver.
+        trained_steps: steps the exported model takes, marked.
+    """
+    figure = Figure(figsize=(9, 3.2))
+    ax = figure.subplots()
+    styles = {"naive": "#8a8f98", "anderson": "#d1495b", "broyden": "#3b6fb6"}
+    for solver, values in residuals.items():
+        k = np.arange(1, len(values) + 1)
+        low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=1)
+        ax.plot(k, middle, color=styles.get(solver), label=solver, marker=".")
+        ax.fill_between(k, low, high, color=styles.get(solver), alpha=0.12)
+    ax.axvline(trained_steps, color="black", lw=0.8, ls=":", label="steps of the exported model")
+    ax.set_yscale("log")
+    ax.set_xlabel("solver step")
+    ax.set_title("fixed-point residual |f(w) - w|", fontsize=9)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def _picture(axes: Any, image: Tensor | Sequence) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _draw_grid(axes: Any, warp: SeparableWarp, resolution: int, lines: int = 9) -> None:
+    """Lines of a regular canonical grid where they lie in the image: dense where the image is stretched."""
+    u = uniform_knots(lines - 1, dtype=torch.float32)
+    small = warp.to("cpu")
+    for value in small.x(u)[0].tolist():
+        axes.axvline(value * (resolution - 1), color="#ffb703", lw=0.6)
+    for value in small.y(u)[0].tolist():
+        axes.axhline(value * (resolution - 1), color="#ffb703", lw=0.6)

@@ -1,0 +1,243 @@
+"""Plain values to frozen settings and back: types checked, unknown keys refused by the nearest name."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lse_core.errors import unknown_name
+from lse_train.config import ConfigError
+
+__all__ = ["differences", "override", "parse", "plain", "read_yaml", "set_options"]
+
+T = TypeVar("T")
+
+LONGEST = 1_000_000
+"""Characters of a YAML text."""
+
+DEEPEST = 64
+"""Levels of a YAML text."""
+
+MOST = 100_000
+"""Values in a YAML text, those behind an alias counted wherever it stands."""
+
+
+def read_yaml(path: Any) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: absent, unreadable, no YAML, or no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"cannot read {path}: {reason}") from error
+    found = _loaded(text, str(path))
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} must hold settings as `key: value`; it holds {type(found).__name__}")
+    return found
+
+
+def set_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """Overrides from `key=value` texts; values are read as YAML, so lists and mappings work too.
+
+    Raises:
+        ConfigError: no `=`, or a value that is no YAML.
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"settings are key=value; got {pair!r}")
+        found[key] = _loaded(text, f"the value of {key}")
+    return found
+
+
+def _loaded(text: str, what: str) -> Any:
+    """A YAML text as texts, numbers, lists and mappings by texts: what JSON has."""
+    import yaml
+
+    if len(text) > LONGEST:
+        raise ConfigError(f"{what} is too long: {len(text)} characters; settings have at most {LONGEST}")
+    try:
+        _check_size(text, what)
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is no YAML: {' '.join(str(error).split())}") from error
+    except ConfigError:
+        raise
+    except (ValueError, OverflowError, RecursionError) as error:  # a 13th month, a number of 5000 digits
+        raise ConfigError(f"{what} has a value that cannot be read: {error}") from error
+    _check_plain(found, what)
+    return found
+
+
+def _check_size(text: str, what: str) -> None:
+    """Refuse, before any of it is built, what is nested too deeply or grows too large by its aliases."""
+    import yaml
+
+    sizes: dict[str, int] = {}  # of what the anchors name
+    opened: list[tuple[str | None, int]] = []  # anchors of the collections around, and values before them
+    total = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+            if event.anchor:
+                sizes.pop(event.anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise ConfigError(f"{what}: *{event.anchor} stands within itself; write its values out")
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+        if len(opened) > DEEPEST:
+            raise ConfigError(f"{what} is nested too deeply; settings have at most {DEEPEST} levels")
+        if total > MOST:
+            raise ConfigError(f"{what} holds too much, aliases counted; settings have at most {MOST} values")
+
+
+def _check_plain(value: Any, what: str, where: str = "") -> None:
+    """Refuse what YAML reads as a date, a set or bytes, and keys that are no texts."""
+    at = f"{what}: {where}" if where else what
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{at} has the key {_short(key)}, which is no text; put it in quotes")
+            _check_plain(item, what, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_plain(item, what, f"{where}[{i}]")
+    elif not isinstance(value, str | int | float | None):
+        raise ConfigError(
+            f"{at} is read as a {type(value).__name__}, which is no setting; put it in quotes for a text"
+        )
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{at} is a whole number beyond 2**63; give a smaller one")
+
+
+def _short(value: Any) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def override(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested `settings` with values replaced by dotted keys; absent levels are made."""
+    result = _copied(settings)
+    for dotted, value in overrides.items():
+        *path, last = dotted.split(".")
+        place: Any = result
+        for part in path:
+            inner = place.get(part)
+            if isinstance(inner, str):  # `model: resnet18` is short for `model: {name: resnet18}`
+                inner = {"name": inner}
+            if inner is None:
+                inner = {}
+            if not isinstance(inner, dict):
+                raise ConfigError(f"cannot set {dotted}: {part} is {_short(inner)}, which has no parts")
+            place[part] = inner
+            place = inner
+        place[last] = value
+    return result
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def parse(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
+    """An instance of the dataclass `cls` from nested plain values.
+
+    Args:
+        cls: a frozen dataclass; its type hints say what is accepted.
+        settings: values by field; a string stands for a dataclass with that `name`.
+        where: dotted path of this part, for messages.
+
+    Raises:
+        UnknownNameError: a key that is no field.
+        ConfigError: a field without default that is missing, or a value of the wrong type.
+    """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where.rstrip('.') or 'a run'} must hold settings; got {_short(settings)}")
+    known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in settings:
+        if key not in known:
+            raise unknown_name("setting", f"{where}{key}", [where + name for name in known])
+    for name, entry in known.items():
+        if name not in settings and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ConfigError(f"the setting {where}{name} is missing")
+    return cls(**{key: _value(hints[key], value, where + key) for key, value in settings.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, where)
+    if is_dataclass(hint):
+        if isinstance(value, str) and "name" in {f.name for f in fields(hint)}:
+            value = {"name": value}
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must hold settings; got {_short(value)}")
+        return parse(hint, value, f"{where}.")  # type: ignore[arg-type]
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{where} must hold named values; got {_short(value)}")
+        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    return value if hint is Any else _scalar(hint, value, where)
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    if kind is float:
+        # YAML reads 1e-3 as a text
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise ConfigError(f"{where} must be a finite number; got {_short(value)}")
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    words = {int: "a whole number", str: "a text", bool: "true or false"}
+    raise ConfigError(f"{where} must be {words[kind]}; got {_short(value)}")
+
+
+def plain(value: Any) -> Any:
+    """Nested dataclasses and tuples as JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], where: str = "") -> list[str]:
+    """Dotted keys whose values differ in two nested mappings."""
+    found: list[str] = []
+    for key in sorted({*a, *b}):
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, f"{where}{key}.")
+        elif one != other:
+            found.append(where + key)
+    return found

@@ -1,0 +1,164 @@
+"""Tables of a recipe's results: means and deviations over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lse_train.recipes.schema import Recipe, Report
+
+__all__ = ["MEASURES", "Result", "Spread", "gather", "markdown", "numbers", "read_results"]
+
+MEASURES = "measures.json"
+"""Beside a cell's result.json: the recipe's further measurements."""
+
+VALUES: Mapping[str, tuple[str, str]] = {
+    "accuracy": ("accuracy, %", "{:.1f}"),
+    "invariance_error": ("InvE", "{:.3f}"),
+    "displacement_pixels": ("warps move, px", "{:.2f}"),
+    "residual": ("residual", "{:.1e}"),
+    "not_converged": ("not converged, %", "{:.0f}"),
+}
+"""What people read, and how numbers are written."""
+
+PERCENT = ("accuracy", "not_converged")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: its place, seed, seconds of training, and numbers by test set and by measure."""
+
+    place: Mapping[str, str]
+    seed: int
+    seconds: float
+    metrics: Mapping[str, Mapping[str, Any]]
+    measures: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, sample standard deviation (0 for one seed) and number of seeds."""
+
+    mean: float
+    deviation: float
+    count: int
+
+
+def read_results(out: Path, cells: Sequence[Any], measured: bool) -> list[Result]:
+    """The results of those `cells` (see `lse_train.recipes.plan`) that are finished."""
+    found = []
+    for cell in cells:
+        folder = out / "cells" / cell.name
+        result, measures = folder / "result.json", folder / MEASURES
+        if not result.exists() or (measured and not measures.exists()):
+            continue
+        said = json.loads(result.read_text(encoding="utf-8"))
+        more = json.loads(measures.read_text(encoding="utf-8")) if measured else {}
+        found.append(Result(cell.place, cell.seed, said["seconds"], said["metrics"], more))
+    return found
+
+
+def gather(recipe: Recipe, report: Report, results: Sequence[Result]) -> tuple[list[str], list[str]]:
+    """Options of the rows and of the columns, in the recipe's order."""
+    rows = list(recipe.axes[report.rows])
+    if report.columns == "measures":
+        return rows, list(recipe.measures)
+    if report.columns == "tests":
+        return rows, list(recipe.run["data"]["tests"])
+    return rows, list(recipe.axes[report.columns])
+
+
+def numbers(
+    recipe: Recipe, report: Report, results: Sequence[Result], row: str, column: str | None, value: str
+) -> Spread | None:
+    """Mean and deviation over seeds of one number; None where no seed is finished.
+
+    What shares row, column and seed is averaged first: axes that the report does not name, and for
+    `column` None all columns. The deviation so is that of what is shown. A seed counts only
+    if all that it averages is there.
+    """
+    test = report.test or next(iter(recipe.run["data"]["tests"]))
+    columns = gather(recipe, report, results)[1] if column is None else [column]
+    others = [
+        len(options)
+        for axis, options in recipe.axes.items()
+        if axis not in (report.rows, report.columns) and axis not in report.where
+    ]
+    wanted = len(columns) * math.prod(others)
+    by_seed: dict[int, list[float]] = {}
+    for result in results:
+        if result.place[report.rows] != row:
+            continue
+        if any(result.place[axis] != option for axis, option in report.where.items()):
+            continue
+        for name in columns:
+            if report.columns == "tests":
+                metrics = result.metrics.get(name)
+            elif report.columns == "measures":
+                metrics = result.measures.get(name, {}).get(test)
+            else:
+                metrics = result.metrics.get(test) if result.place[report.columns] == name else None
+            number = None if metrics is None else _number(metrics, value)
+            if number is not None:
+                by_seed.setdefault(result.seed, []).append(number)
+    means = [statistics.fmean(values) for values in by_seed.values() if len(values) == wanted]
+    if not means:
+        return None
+    return Spread(statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else 0.0, len(means))
+
+
+def _number(metrics: Mapping[str, Any], value: str) -> float | None:
+    number = metrics.get(value)
+    if number is None:  # of sites: their mean
+        sites = [site.get(value) for site in metrics.get("sites", {}).values()]
+        known = [float(n) for n in sites if n is not None]
+        number = statistics.fmean(known) if known else None
+    return None if number is None else float(number) * (100.0 if value in PERCENT else 1.0)
+
+
+def markdown(recipe: Recipe, results: Sequence[Result], total: int) -> str:
+    """All tables of the recipe, and how many of its `total` cells they rest on."""
+    lines = [f"{len(results)} of {total} cells."]
+    if len(results) < total:
+        lines[0] += " Partial: a number in brackets is that of seeds, where it is not all of them."
+    for report in recipe.reports:
+        lines += ["", *([f"## {report.title}", ""] if report.title else []), *_table(recipe, report, results)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(recipe: Recipe, report: Report, results: Sequence[Result]) -> list[str]:
+    rows, columns = gather(recipe, report, results)
+    shown: list[str | None] = [*columns, *([None] if report.average else [])]
+
+    def column_label(name: str | None) -> str:
+        if name is None:
+            return "mean"
+        return recipe.label(report.columns, name) if report.columns in recipe.axes else name
+
+    heads = [
+        f"{column_label(column)}: {VALUES.get(value, (value, ''))[0]}"
+        for column in shown
+        for value in report.values
+    ]
+    lines = [f"| {report.rows} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for row in rows:
+        cells = [
+            _written(numbers(recipe, report, results, row, column, value), value, recipe.seeds)
+            for column in shown
+            for value in report.values
+        ]
+        lines.append(f"| {recipe.label(report.rows, row)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _written(found: Spread | None, value: str, seeds: int) -> str:
+    if found is None:
+        return ""
+    form: Callable[[float], str] = VALUES.get(value, (value, "{:.3g}"))[1].format
+    text = form(found.mean) + (f" ± {form(found.deviation)}" if found.count > 1 else "")
+    return text if found.count == seeds else f"{text} ({found.count})"

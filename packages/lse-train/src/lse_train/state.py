@@ -1,0 +1,155 @@
+"""The state of an unfinished run on disk: written whole or not at all, and refused if it is another run's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lse_core.atomic import replacing
+from lse_core.errors import OutputError
+from lse_train.config import ConfigError
+from lse_train.log import CSV, EVENTS
+from lse_train.reading import differences
+
+__all__ = [
+    "CONFIG",
+    "MODEL",
+    "RESULT",
+    "STATE",
+    "check_result",
+    "claim",
+    "read_state",
+    "write_json",
+    "write_state",
+]
+
+CONFIG, STATE, RESULT, MODEL = "settings.json", "state.pt", "result.json", "model"
+
+FREE = ("device", "log_every", "checkpoint_every")
+"""Settings that a resumed run may have otherwise: they change no number of its result."""
+
+
+def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
+    """Make `folder` the place of the run of `settings`, or find that it is.
+
+    Settings of a run that ended before anything was trained, by a mistake in them for instance, bind nobody.
+
+    Args:
+        folder: made if absent.
+        settings: the run's, plain.
+        fresh: remove what an earlier run left; other files stay.
+
+    Raises:
+        ConfigError: it holds another run; names the settings that differ.
+        OutputError: it cannot be written, or would write through a link to somewhere else.
+    """
+    path = folder / CONFIG
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in (CONFIG, STATE, RESULT, CSV):
+                (folder / name).unlink(missing_ok=True)
+            for name in (MODEL, EVENTS):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (MODEL, EVENTS):
+            if (folder / name).is_symlink():
+                raise OutputError(
+                    f"{folder / name} is a link, and the run would write where it leads; "
+                    "remove it, or choose another --out"
+                )
+        for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
+            shutil.rmtree(left, ignore_errors=True)
+        if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(earlier, dict):
+                raise ValueError(f"it holds {type(earlier).__name__} and no settings")
+            # through JSON, so that both sides hold lists where tuples were
+            found = differences(_meaning(earlier), _meaning(settings))
+            if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
+                raise ConfigError(
+                    f"{folder} holds a run of other settings: {', '.join(found)} differ; "
+                    "choose another --out, or --fresh to start over"
+                )
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
+        ) from error
+    write_json(path, settings)
+
+
+def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(settings))
+    return {key: value for key, value in plain.items() if key not in FREE}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; raises OutputError."""
+    with replacing(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the checkpoint, whole or not at all; raises OutputError."""
+    path = folder / STATE
+    try:
+        with replacing(path, overwrite=True) as partial, partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
+    except RuntimeError as error:  # torch.save reports a full disk as RuntimeError
+        raise OutputError(f"cannot write {path}: {error}; make room and give the command again") from error
+
+
+def check_result(said: Any) -> None:
+    """Refuse, with a ValueError, what cannot be read as a run's result.json."""
+    if not isinstance(said, dict) or not isinstance(said.get("metrics"), dict):
+        raise ValueError("metrics are missing")
+    if not _number(said.get("seconds")) or not isinstance(said.get("steps", 0), int):
+        raise ValueError("seconds and steps must be numbers")
+    for name, found in said["metrics"].items():
+        if not isinstance(found, dict) or not isinstance(found.get("sites", {}), dict):
+            raise ValueError(f"the metrics {name!r} are no named numbers")
+        sites = found.get("sites", {})
+        if not all(isinstance(site, dict) for site in sites.values()):
+            raise ValueError(f"the metrics {name!r} have a site without numbers")
+        needed = [found.get("images"), found.get("invariance_error")]
+        needed += [site.get("displacement_pixels") for site in sites.values()]
+        optional = [found.get("accuracy")]
+        optional += [site.get(key) for site in sites.values() for key in ("residual", "not_converged")]
+        if not all(map(_number, [*needed, *(value for value in optional if value is not None)])):
+            raise ValueError(f"the metrics {name!r} lack a number")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint, on the CPU, or None where there is none.
+
+    Raises:
+        ConfigError: damaged.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}); start over with --fresh") from error
+    if not isinstance(state, dict):
+        raise ConfigError(f"{path} holds no state of a run; start over with --fresh")
+    return state

@@ -1,0 +1,294 @@
+"""Recipes: what they refuse, what they stand for, and that a killed one ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import lse_dec
+from lse_core.errors import LSEError, OutputError, UnknownNameError
+from lse_train import ConfigError
+from lse_train.lock import sole_writer
+from lse_train.numbers import SMALL, number_model
+from lse_train.reading import parse
+from lse_train.recipes import make_plan, open_results, read_recipe, run_recipe
+from lse_train.recipes.report import Result, Spread, markdown, numbers
+
+MODEL = "lse_dec.recipes.models:number_model"
+MINIATURE: dict[str, Any] = {
+    "table": "mini",
+    "title": "Miniature",
+    "run": {
+        "model": {"name": MODEL, "kwargs": {"name": "small_resnet", "resolution": 32}},
+        "data": {
+            "name": "digits",
+            "options": {"resolution": 32, "split_seed": "$seed", "seed": "$seed"},
+            "train": {"count": 40, "scale": [0.8, 1.25]},
+            "tests": {
+                "all": {"count": 8, "split": "test", "variants": 2, "reference": True},
+                "small": {"count": 8, "split": "test", "variants": 2, "reference": True, "scale": [0.4, 0.8]},
+            },
+            "mean": 0.1,
+            "std": 0.3,
+        },
+        "augment": {"warp_ratio": 2.0},
+        "steps": 6,
+        "batch_size": 8,
+        "checkpoint_every": 1,
+        "device": "cpu",
+    },
+    "start": {"axes": ["model"], "settings": {"steps": 3}},
+    "axes": {
+        "method": {
+            "aug": {"label": "Aug continued", "preset": "aug"},
+            "dec": {"preset": "dec", "adapt.projection": 4, "adapt.widths": [4, 4], "adapt.resolution": 8},
+        },
+        "model": {"resnet": {"label": "ResNet"}},
+    },
+    "seeds": 2,
+    "measures": {"2 steps": {"steps": 2}, "naive": {"solver": "naive"}},
+    "reports": [
+        {"rows": "method", "columns": "tests", "values": ["accuracy", "invariance_error"], "average": True},
+        {"rows": "method", "columns": "measures", "test": "all", "values": ["residual"], "title": "Steps"},
+    ],
+    "scales": {"cpu": {"run.log_every": 5}, "gpu": {"run.batch_size": 16}},
+}  # fmt: skip
+
+
+def written(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "mini.yaml"
+    path.write_text(yaml.safe_dump({**MINIATURE, **changes}, sort_keys=False))
+    return path
+
+
+def test_overrides_reach_the_recipe_or_its_run(tmp_path: Path):
+    recipe = read_recipe(written(tmp_path), "gpu", {"seeds": 1, "optim.lr": 0.5, "run.steps": 7})
+    assert (recipe.seeds, recipe.run["batch_size"], recipe.run["steps"]) == (1, 16, 7)
+    assert recipe.run["optim"] == {"lr": 0.5}
+    assert read_recipe(written(tmp_path)).run["log_every"] == 5  # the first size
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"tabel": 1}, "'tabel'. Did you mean 'table'"),
+        ({"reports": [{"rows": "methd", "columns": "tests"}]}, "Did you mean 'method'"),
+        ({"reports": [{"rows": "method", "columns": "test"}]}, "Did you mean 'tests'"),
+        ({"reports": [{"rows": "method", "columns": "model", "test": "al"}]}, "Did you mean 'all'"),
+        ({"start": {"axes": ["modle"]}}, "Did you mean 'model'"),
+        ({"run": {**MINIATURE["run"], "batchsize": 3}}, "Did you mean 'batch_size'"),
+        ({"axes": {"method": {"a": {"preset": "agu"}}, "model": {"m": {}}}}, "Did you mean 'aug'"),
+        ({"axes": {"method": {"a": {"optim.lrr": 1}}, "model": {"m": {}}}}, "Did you mean 'optim.lr'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest_one(tmp_path: Path, changes: dict[str, Any], text: str):
+    with pytest.raises(UnknownNameError) as caught:
+        make_plan(read_recipe(written(tmp_path, **changes)), tmp_path)
+    assert text in str(caught.value)
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path):
+    with pytest.raises(UnknownNameError, match="'cpu'"):
+        read_recipe(written(tmp_path), "cup")
+    with pytest.raises(ConfigError, match="must say which test set"):
+        read_recipe(written(tmp_path, reports=[{"rows": "method", "columns": "model"}]))
+    with pytest.raises(ConfigError, match="seeds and jobs"):
+        read_recipe(written(tmp_path), overrides={"jobs": 0})
+    sites = {"method": {"a": {"preset": "dec", "adapt.sites": ["stage:7"]}}, "model": {"m": {}}}
+    with pytest.raises(LSEError, match="stage:0 to stage:3"):
+        make_plan(read_recipe(written(tmp_path, axes=sites)), tmp_path)
+
+
+def test_the_plan_is_every_cell_over_one_start_a_model_and_seed(tmp_path: Path):
+    axes = {
+        "method": {
+            "base": {"preset": "base"},
+            "dec": {"preset": "dec", "adapt.sites": ["image", "stage:1"], "steps": 9},
+        },
+        "model": {"a": {"model.kwargs.stem_width": 8, "start": {"optim.lr": 0.5}}, "b": {}},
+    }
+    plan = make_plan(read_recipe(written(tmp_path, axes=axes)), tmp_path)
+    assert list(plan.starts) == ["a/seed0", "b/seed0", "a/seed1", "b/seed1"]
+    start = plan.starts["a/seed1"]
+    assert (start.steps, start.seed, start.adapt, start.data.tests) == (3, 1, None, {})
+    assert start.model.kwargs["stem_width"] == 8
+    assert start.optim.lr == 0.5
+    assert plan.starts["b/seed1"].optim.lr != 0.5
+    assert start.data.options["split_seed"] == 1
+    cells = {cell.name: cell.config for cell in plan.cells}
+    assert len(cells) == 8
+    assert cells["base/a/seed1"].optim.lr != 0.5
+    dec = cells["dec/b/seed1"]
+    assert dec.adapt is not None
+    assert dec.adapt["sites"] == ["image", "layer2"]
+    assert dec.steps == 9
+    assert dec.model.initial == str(tmp_path / "starts" / "b" / "seed1")
+    assert cells["base/a/seed0"].augment.warp_ratio == 1.0
+    assert cells["base/a/seed0"].adapt is None
+
+
+RECIPES = sorted((Path(__file__).parents[3] / "tools" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem != "digits"], ids=lambda p: p.stem)
+def test_the_recipes_are_plans_in_both_sizes(path: Path, tmp_path: Path):
+    for size in ("cpu", "gpu"):
+        recipe = read_recipe(path, size)
+        plan = make_plan(recipe, tmp_path)
+        assert recipe.table == path.stem
+        assert recipe.seeds == 3
+        assert len(plan.cells) >= 9
+        # one start for all methods: what makes them comparable
+        assert len(plan.starts) < len({cell.name for cell in plan.cells})
+        assert all(cell.config.model.initial for cell in plan.cells)
+        # every option of every axis makes a difference somewhere
+        for axis, options in recipe.axes.items():
+            runs = {name: {c.name for c in plan.cells if c.place[axis] == name} for name in options}
+            assert len({frozenset(names) for names in runs.values()}) == len(options), axis
+        budgets = {cell.config.steps for cell in plan.cells}
+        assert len(budgets) == 1
+
+
+def test_numbers_are_means_over_seeds_of_means_over_columns():
+    recipe = parse(type(read_recipe_of(MINIATURE)), {**MINIATURE, "scales": {}})
+    report = recipe.reports[0]
+    results = [
+        Result({"method": "aug", "model": "resnet"}, seed, 1.0,
+               {"all": {"accuracy": a}, "small": {"accuracy": b}}, {})
+        for seed, (a, b) in enumerate([(0.5, 0.1), (0.7, 0.5)])
+    ]  # fmt: skip
+    found = numbers(recipe, report, results, "aug", "all", "accuracy")
+    assert found is not None
+    assert found == Spread(pytest.approx(60.0), pytest.approx(200**0.5), 2)
+    found = numbers(recipe, report, results, "aug", None, "accuracy")
+    assert found is not None
+    assert found.mean == pytest.approx(45.0)
+    assert found.deviation == pytest.approx(450**0.5)  # of 30 and 60
+    assert numbers(recipe, report, results, "dec", "all", "accuracy") is None
+    text = markdown(recipe, results[:1], 4)
+    assert "1 of 4 cells. Partial" in text
+    assert "| Aug continued | 50.0 (1) |" in text
+
+
+def read_recipe_of(settings: dict[str, Any]) -> Any:
+    from lse_train.recipes import Recipe
+
+    return parse(Recipe, {**settings, "scales": {}})
+
+
+def command(path: Path, out: Path, *more: str) -> list[str]:
+    code = "import sys; from lse_core.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", code, "train", str(path), "--scale", "cpu", "--out", str(out), *more]
+
+
+def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)  # starts are named relative to the results
+    path = written(tmp_path, seeds=1)
+    whole = run_recipe(path, {"scale": "cpu", "out": "whole"})
+    assert (whole["cells"], whole["of"]) == (2, 2)
+
+    process = subprocess.Popen(
+        command(path, Path("killed")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    state = tmp_path / "killed" / "cells" / "dec" / "resnet" / "seed0" / "state.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists():  # in the middle of the last run
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (state.parent / "result.json").exists()
+    assert "1 of 2 cells. Partial" in (tmp_path / "killed" / "table.md").read_text()
+
+    first = tmp_path / "killed" / "cells" / "aug" / "resnet" / "seed0" / "result.json"
+    before = first.stat().st_mtime_ns
+    again = run_recipe(path, {"scale": "cpu", "out": "killed"})
+    assert first.stat().st_mtime_ns == before  # what was finished is not done again
+    assert again["table"] == whole["table"]
+    for name in ("aug", "dec"):
+        for file in ("result.json", "measures.json"):
+            one, other = (
+                json.loads((tmp_path / out / "cells" / name / "resnet" / "seed0" / file).read_text())
+                for out in ("whole", "killed")
+            )
+            one.pop("seconds", None), other.pop("seconds", None)
+            assert one == other
+
+    with (
+        sole_writer(Path("killed")),
+        pytest.raises(OutputError, match="another process is writing to killed"),
+    ):
+        run_recipe(path, {"scale": "cpu", "out": "killed", "fresh": True})
+    assert first.exists()
+    # the same folder with other settings is refused by name; more seeds are welcome
+    with pytest.raises(ConfigError, match=r"run\.steps"):
+        run_recipe(path, {"scale": "cpu", "out": "killed", "set": {"steps": 7}})
+    recipe, plan, notes = open_results("whole")
+    assert (recipe.table, len(plan.cells)) == ("mini", 2)
+    assert notes["command"].startswith("lse train")
+
+    tool = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "tables.py"))
+    tool["main"](["whole", "--write", "docs/mini.md"])
+    page = (tmp_path / "docs" / "mini.md").read_text()
+    assert page.startswith("# Miniature\n")
+    assert "2 of 2 cells." in page
+    assert whole["table"][4] in page
+    assert "![Miniature](mini.svg)" in page
+    assert str(tmp_path) not in page
+    drawn = (tmp_path / "docs" / "mini.svg").read_bytes()
+    tool["main"](["killed", "--write", "docs/mini.md"])
+    assert (tmp_path / "docs" / "mini.svg").read_bytes() == drawn
+    with pytest.raises(SystemExit, match="holds no results of a recipe"):
+        tool["main"]([str(tmp_path / "docs")])
+
+
+def test_runs_side_by_side_give_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LSE_CACHE", str(tmp_path / "cache"))
+    axes = {"method": {"dec": MINIATURE["axes"]["method"]["dec"]}, "model": {"resnet": {}}}
+    path = written(tmp_path, axes=axes, start=None, measures={}, reports=MINIATURE["reports"][:1])
+    alone = run_recipe(path, {"out": str(tmp_path / "alone")})
+    packed = run_recipe(path, {"out": str(tmp_path / "packed"), "set": {"jobs": 2}})
+    assert packed["table"] == alone["table"]
+    assert not list((tmp_path / "packed").rglob("errors.txt"))
+    # a third seed that cannot be written ends the recipe with what the worker said
+    (tmp_path / "packed" / "cells" / "dec" / "resnet" / "seed2").mkdir()
+    (tmp_path / "packed" / "cells" / "dec" / "resnet" / "seed2" / "settings.json").write_text("{")
+    with pytest.raises(LSEError, match=r"cells/dec/resnet/seed2 failed: .*settings\.json is damaged"):
+        run_recipe(path, {"out": str(tmp_path / "packed"), "seeds": 3, "set": {"jobs": 2}})
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_small_models_read_numbers(name: str):
+    torch.manual_seed(0)
+    model = number_model(name, resolution=48).eval()
+    out = model(torch.randn(2, 1, 48, 48))
+    assert out.shape == (2, 1000)
+    # independent digits: a distribution over 1,000 numbers, whose marginals multiply
+    p = out.double().exp().view(2, 10, 10, 10)
+    assert torch.allclose(p.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64), atol=1e-5)
+    product = torch.einsum("bi,bj,bk->bijk", p.sum((2, 3)), p.sum((1, 3)), p.sum((1, 2)))
+    assert torch.allclose(p, product, atol=1e-9)
+    # a canonicalizer that looks at the whole model must be told its size
+    assert list(lse_dec.adapt(model, sites=["image"], canonicalizer="canon").sites) == ["image"]
+
+
+def test_any_timm_model_reads_numbers():
+    out = number_model("resnet10t", resolution=64)(torch.zeros(2, 1, 64, 64))
+    assert out.shape == (2, 1000)
+    with pytest.raises(UnknownNameError, match="resnet10t"):
+        number_model("resnet10x", resolution=64)
+    with pytest.raises(LSEError, match="small_vit cannot be made for 50 px"):
+        number_model("small_vit", resolution=50, patch_size=7, nonsense=1)
