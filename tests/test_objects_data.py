@@ -14,11 +14,11 @@ from PIL import Image
 import lse_seg  # noqa: F401  (puts the placeholder for mmcv's ops in place)
 from lse_core.cli import main
 from lse_core.errors import DataError, LSEError, OutputError
+from lse_core.pictures import overlay
 from lse_seg.dataset import ScaledObjectsDataset
 from lse_train.data.glyphs import load_glyphs
 from lse_train.data.objects import FAMILIES, ObjectsConfig, class_names, palette, write_objects
 from lse_train.data.objects.photographs import PLACES, photographs
-from lse_train.data.objects.preview import overlay
 from lse_train.data.objects.scene import draw, scene
 from lse_train.data.objects.sprites import DISTANCES, sprite
 from lse_train.data.objects.write import generate

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lse_core.errors import LSEError
+from lse_core.pictures import overlay
 from lse_dec.monitor import displacement
 from lse_dec.sites import CanonicalizedStage
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.metrics import EquivarianceError
 from lse_seg.panels import canonical_picture, draw_warp, row
 from lse_seg.watching import Seen, watching
-from lse_train.data.objects.preview import overlay
 
 __all__ = ["EquivarianceHook", "WarpVisualizationHook"]
 

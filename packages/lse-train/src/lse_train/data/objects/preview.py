@@ -7,46 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lse_core.errors import OutputError
+from lse_core.pictures import overlay
 from lse_train.data.objects.settings import ObjectsConfig, class_names, palette
 from lse_train.data.objects.write import count_images, generate
 
-__all__ = ["overlay", "preview"]
+__all__ = ["preview"]
 
 COLUMNS, GAP, GREY = 6, 4, (56, 56, 56)
-
-
-def overlay(
-    picture: NDArray[np.uint8],
-    labels: NDArray[Any],
-    colours: NDArray[np.uint8],
-    strength: float = 0.5,
-    bare: int | None = 0,
-) -> NDArray[np.uint8]:
-    """A picture with its labels' colours over it and their outlines in full.
-
-    Args:
-        picture: (H, W, 3).
-        labels: (H, W) integers; those without a colour (an ignore index) are shown in grey.
-        colours: (classes, 3).
-        strength: share of the colours.
-        bare: the label over which no colour is laid, None for none.
-    """
-    table = np.full((256, 3), 128, dtype=np.uint8)
-    table[: len(colours)] = colours
-    painted = table[labels].astype(np.float32)
-    edge = np.zeros(labels.shape, dtype=bool)
-    edge[:-1] |= labels[:-1] != labels[1:]
-    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    share = np.where(edge, 1.0, np.where(labels == bare, 0.0, strength))[..., None]
-    # along an outline the object's colour, on whichever side of it the pixel lies
-    right, below = np.roll(labels, -1, 1), np.roll(labels, -1, 0)
-    painted[edge] = table[np.maximum(labels, np.maximum(right, below))][edge]
-    mixed: NDArray[np.uint8] = (picture * (1.0 - share) + painted * share).round().astype(np.uint8)
-    return mixed
 
 
 def preview(config: ObjectsConfig, path: Path, rows: int = 2) -> None:
