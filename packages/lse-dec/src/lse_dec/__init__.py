@@ -31,4 +31,11 @@ __all__ = [
 ]
 
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+_MOVED = {
+    "data": "lse_train.data",
+    "demo": "lse_train.demo",
+    "recipes": "lse_train.recipes",
+    "training": "lse_train",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED)
