@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -17,8 +16,9 @@ from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, OutputError, unknown_name
+from lse_core.errors import LSEError, OutputError
 from lse_core.preprocess import Preprocess
+from lse_core.timm_models import make
 from lse_soft.certificate import Certificate, certify
 from lse_soft.errors import SoftError
 from lse_soft.groups import make_group
@@ -30,46 +30,6 @@ __all__ = ["NAME", "WEIGHTS", "load", "read_certificates", "save"]
 NAME = "soft.json"
 WEIGHTS = "soft.safetensors"  # a name of its own: other loaders take model.safetensors for theirs
 FORMAT, VERSION = "lse-soft", 1
-
-KEYWORDS = frozenset(
-    [
-        "attn_drop_rate",
-        "class_token",
-        "depth",
-        "depths",
-        "drop_path_rate",
-        "drop_rate",
-        "dynamic_img_size",
-        "embed_dim",
-        "embed_dims",
-        "fc_norm",
-        "global_pool",
-        "img_size",
-        "in_chans",
-        "init_values",
-        "kernel_size",
-        "layers",
-        "mlp_ratio",
-        "num_blocks",
-        "num_classes",
-        "num_heads",
-        "output_stride",
-        "patch_size",
-        "pos_drop_rate",
-        "pos_embed",
-        "proj_drop_rate",
-        "qk_norm",
-        "qkv_bias",
-        "reg_tokens",
-        "strict_img_size",
-        "width",
-        "widths",
-        "window_size",
-    ]
-)
-"""Keywords of timm's models that only say what an architecture looks like."""
-
-FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
 def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any] | None = None) -> Path:
@@ -225,35 +185,7 @@ def _made(folder: Path, source: Mapping[str, Any], trust: bool) -> nn.Module:
             f"{folder} does not tell how to make its model: make it and pass it as load(folder, model)"
         )
     try:
-        import timm
-    except ImportError as error:
-        raise LSEError(f"{folder} holds a timm model, and timm is not installed: pip install timm") from error
-    name, given = str(source.get("name")), source.get("kwargs") or {}
-    # a name with a scheme or a path would fetch, and so would some keywords
-    if ":" in name or "/" in name or not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())
-    for key, value in given.items():
-        if key in FETCHING:
-            raise SoftError(
-                f"{folder / NAME}: the keyword {key!r} would read weights from elsewhere; drop it"
-            )
-        if not trust and not (key in KEYWORDS and _is_word(value)):
-            raise SoftError(
-                f"{folder / NAME} gives {name!r} the keyword {key!r}, which is not among those that only "
-                "describe an architecture; if you trust where it comes from, pass trust=True (--trust)"
-            )
-    try:
-        kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        made: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
-    except Exception as error:  # whatever a constructor raises about its keywords
-        first = " ".join(str(error).split())[:200]
-        raise SoftError(f"timm cannot make {name!r} of {folder}: {first}") from error
+        made = make(str(source.get("name")), source.get("kwargs") or {}, trust=trust)
+    except LSEError as error:
+        raise SoftError(f"{folder / NAME}: {error}") from error
     return made.to(torch.float32)
-
-
-def _is_word(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_word(item) for item in value)
-    if isinstance(value, str):
-        return re.fullmatch(r"[\w.\-]*", value) is not None
-    return value is None or isinstance(value, bool | int | float)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.commands.common import read_settings
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
@@ -87,14 +88,14 @@ def adapt(
         raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
     if out is not None:
         _check_folder(out, force)
-    base = create(model, _settings(model_set), pretrained, trust)
+    base = create(model, read_settings(model_set), pretrained, trust)
     if only_list:
         _show_stages(model, base, everything, as_json)
         return
     import lse_dec
 
     assert out is not None
-    options = _settings(settings)
+    options = read_settings(settings)
     own = sorted(options.keys() & {"canonicalizer", "rule", "solver", "steps", "mode", "sites"})
     if own:
         raise click.UsageError(f"{own[0]} has an option of its own: --{own[0].removesuffix('s')}")
@@ -216,21 +217,6 @@ def _imagenet_names(model: Any) -> tuple[str, ...] | None:
         return None
     names = tuple(ImageNetInfo(subset).label_descriptions())
     return names if len(names) == model.num_classes else None
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return found
 
 
 def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.errors import LSEError, unknown_name
+from lse_core.commands.common import read_settings
+from lse_core.timm_models import make
 
 if TYPE_CHECKING:
     from lse_soft.certificate import Certificate
@@ -90,8 +91,8 @@ def soften(
         )
     if not only_list and (softness is None) == (keep is None):
         raise click.UsageError("give exactly one of --softness and --keep")
-    kwargs = _settings(model_set)
-    made = _create(model, kwargs, pretrained)
+    kwargs = read_settings(model_set)
+    made = make(model, kwargs, pretrained=pretrained, trust=True).eval()
     if only_list:
         _list(made, as_json)
         return
@@ -106,41 +107,13 @@ def soften(
         places=_places(places),
         threshold=threshold,
         preserve_dc=dc,
-        **_settings(settings),
+        **read_settings(settings),
     )
     assert out is not None
     lse_soft.save(made, out, model_kwargs=kwargs)
     _show(bound(made), as_json)
     if not as_json:
         click.echo(f"{model} softened by {group}; written to {out}. Next: lse_soft.load({str(out)!r})")
-
-
-def _create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise LSEError("models are made by timm, which is not installed: pip install timm") from error
-    if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models())
-    try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
-    except Exception as error:  # whatever a constructor or a download raises
-        raise LSEError(f"timm cannot make {name!r}: {' '.join(str(error).split())}") from error
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return found
 
 
 def _places(given: Sequence[str]) -> dict[str, str] | None:

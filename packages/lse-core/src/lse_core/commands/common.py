@@ -1,12 +1,16 @@
-"""A group of commands that other packages' plugins may add to."""
+"""What commands of several packages share: groups that plugins add to, and NAME=VALUE settings."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from lse_core.plugins import registry
 
-__all__ = ["PluginGroup"]
+__all__ = ["PluginGroup", "read_settings"]
 
 
 class PluginGroup(click.Group):
@@ -29,3 +33,24 @@ class PluginGroup(click.Group):
             return own
         command: click.Command = registry().get("command", name)
         return command
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings from NAME=VALUE texts, as options such as `--set` take them.
+
+    A value is read as JSON (a list as a tuple) where it is JSON, and is text otherwise.
+
+    Raises:
+        UsageError: a text without a name or without "=".
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"settings are given as NAME=VALUE, such as ratio=2; got {pair!r}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found

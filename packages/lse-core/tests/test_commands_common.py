@@ -1,11 +1,12 @@
-"""Commands that a plugin adds to a group of another package."""
+"""What commands of several packages share: groups that plugins add to, NAME=VALUE settings."""
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from lse_core import hookimpl, registry
 from lse_core.cli import main
-from lse_core.commands.group import PluginGroup
+from lse_core.commands.common import PluginGroup, read_settings
 
 
 @click.group(cls=PluginGroup)
@@ -61,3 +62,15 @@ def test_plugins_add_to_a_group() -> None:
         assert run("garden", "prune").startswith("2 ")
     finally:
         registry().unregister("gardener")
+
+
+def test_settings_are_json_where_they_read_as_json() -> None:
+    given = ["ratio=2.5", "grid=[4, 4]", "name=a=b", "flag=true", "empty=", "gone=null"]
+    wanted = {"ratio": 2.5, "grid": (4, 4), "name": "a=b", "flag": True, "empty": "", "gone": None}
+    assert read_settings(given) == wanted
+
+
+@pytest.mark.parametrize("pair", ["ratio", "=2"])
+def test_settings_without_a_name_or_a_value_are_refused(pair: str) -> None:
+    with pytest.raises(click.UsageError, match=f"NAME=VALUE.*got {pair!r}"):
+        read_settings([pair])
