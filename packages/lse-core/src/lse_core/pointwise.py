@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import ShapeError
-from lse_core.monotone import uniform_knots
+from lse_core.log_slopes import uniform_knots
 from lse_core.separable import SeparableWarp
 
 __all__ = ["ComposedWarp", "PointwiseWarp"]

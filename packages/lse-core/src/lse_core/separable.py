@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from lse_core.errors import ShapeError
 from lse_core.geometry import combine
-from lse_core.monotone import MonotoneMap, knots_and_values
+from lse_core.log_slopes import knots_and_values
+from lse_core.monotone import MonotoneMap
 
 __all__ = ["SeparableWarp"]
 
