@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 __all__ = ["announce", "replacement"]
@@ -37,6 +36,8 @@ def replacement(name: str) -> str | None:
         return None
     if not all(part.isidentifier() for part in now.split(".")):
         return f"{name} is gone: {now}"
+    from importlib.util import find_spec  # here, since importing it takes longer than all of the rest
+
     package = now.partition(".")[0]
     install = "" if find_spec(package) else f"; install it first: pip install {package.replace('_', '-')}"
     return f"{name} is now {now}{install}"

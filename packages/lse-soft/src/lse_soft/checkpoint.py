@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,9 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
+from lse_core.atomic import staging, usual_mode
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, OutputError
+from lse_core.errors import LSEError
 from lse_core.preprocess import Preprocess
+from lse_core.settings import validated
 from lse_core.timm_models import make
 from lse_soft.certificate import Certificate, certify
 from lse_soft.errors import SoftError
@@ -83,16 +84,12 @@ def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any
             ],
         }
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-                weights, text = Path(temporary) / WEIGHTS, Path(temporary) / NAME
-                save_model(model, str(weights), metadata={"format": "pt"})
-                text.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-                for path in (weights, text):
-                    os.replace(path, folder / path.name)
-        except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        with staging(folder / NAME) as temporary:
+            save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+            (temporary / NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            for name in (WEIGHTS, NAME):
+                usual_mode(temporary / name)
+                os.replace(temporary / name, folder / name)
     return folder
 
 
@@ -121,7 +118,7 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
         raise SoftError(f"{folder / WEIGHTS} does not fit {type(model).__name__}: {first}") from error
     if facts.get("preprocess") is not None:
         where = f"{folder / NAME}: preprocess"
-        attach(model, preprocess=Preprocess.from_json(json.dumps(facts["preprocess"]), where))
+        attach(model, preprocess=validated(Preprocess, facts["preprocess"], where))
     if isinstance(facts.get("class_names"), list):
         attach(model, class_names=tuple(str(name) for name in facts["class_names"]))
     return model.eval()
