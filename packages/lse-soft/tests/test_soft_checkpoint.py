@@ -87,7 +87,10 @@ def test_damaged_folders_are_told(vit, tmp_path):
     for change, text in (
         ({"format": "other"}, "no lse-soft file"),
         ({"version": 99}, "newer format"),
-        ({"places": [{"name": "x"}]}, "damaged"),
+        ({"places": [{"name": "x"}]}, r"damaged: 'places\.0\..*module' is missing"),
+        ({"places": [{**facts["places"][0], "b": "much"}]}, r"damaged: 'places\.0\..*b'.*valid number"),
+        ({"group": {"name": "rotation"}}, r"damaged: 'group\.settings' is missing"),
+        ({"weight": 1}, r"damaged: unknown setting 'weight'"),
         ({"group": {"name": "moebius", "settings": {}}}, "unknown group 'moebius'"),
     ):
         path.write_text(json.dumps({**facts, **change}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from lse_core.atomic import staging, usual_mode
 from lse_core.card import attach, card_of
 from lse_core.errors import LSEError
 from lse_core.preprocess import Preprocess
-from lse_core.settings import validated
+from lse_core.settings import Settings, validated
 from lse_core.timm_models import make
 from lse_soft.certificate import Certificate, certify
 from lse_soft.errors import SoftError
@@ -31,6 +32,32 @@ __all__ = ["NAME", "WEIGHTS", "load", "read_certificates", "save"]
 NAME = "soft.json"
 WEIGHTS = "soft.safetensors"  # a name of its own: other loaders take model.safetensors for theirs
 FORMAT, VERSION = "lse-soft", 1
+
+
+@dataclass(frozen=True)
+class _Softened(Place):
+    """A place with the softness b that its tensor was softened with; None stands for infinity."""
+
+    b: float | None = None
+
+
+class _Group(Settings):
+    name: str
+    settings: dict[str, Any]
+
+
+class _Facts(Settings):
+    """What `soft.json` holds; `model` tells how to make the model again, if timm made it."""
+
+    format: Literal["lse-soft"] = "lse-soft"
+    version: int = VERSION
+    model: dict[str, Any]
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] | None = None
+    group: _Group
+    threshold: str
+    preserve_dc: bool
+    places: tuple[_Softened, ...]
 
 
 def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any] | None = None) -> Path:
@@ -69,24 +96,21 @@ def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any
             if name
             else {"source": "given", "class": type(model).__qualname__}
         )
-        facts = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": source,
-            "preprocess": None if card.preprocess is None else card.preprocess.plain(),
-            "class_names": None if card.class_names is None else list(card.class_names),
-            "group": {"name": one.group.title, "settings": one.group.settings()},
-            "threshold": one.threshold,
-            "preserve_dc": one.preserve_dc,
-            # JSON has no infinity: null stands for it
-            "places": [
-                {**asdict(s.place), "b": s.b if s.b != float("inf") else None} for s in found.values()
-            ],
-        }
+        facts = _Facts(
+            model=source,
+            preprocess=card.preprocess,
+            class_names=card.class_names,
+            group=_Group(name=one.group.title, settings=one.group.settings()),
+            threshold=one.threshold,
+            preserve_dc=one.preserve_dc,
+            places=tuple(
+                _Softened(**asdict(s.place), b=None if s.b == math.inf else s.b) for s in found.values()
+            ),
+        )
         folder = Path(folder)
         with staging(folder / NAME) as temporary:
             save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
-            (temporary / NAME).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (temporary / NAME).write_text(json.dumps(facts.plain(), indent=2) + "\n", encoding="utf-8")
             for name in (WEIGHTS, NAME):
                 usual_mode(temporary / name)
                 os.replace(temporary / name, folder / name)
@@ -110,17 +134,14 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     folder = Path(folder)
     facts = _read(folder)
     if model is None:
-        model = _made(folder, facts["model"], trust)
+        model = _made(folder, facts.model, trust)
     try:
         load_model(model, str(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
         first = " ".join(str(error).split())[:200]
         raise SoftError(f"{folder / WEIGHTS} does not fit {type(model).__name__}: {first}") from error
-    if facts.get("preprocess") is not None:
-        where = f"{folder / NAME}: preprocess"
-        attach(model, preprocess=validated(Preprocess, facts["preprocess"], where))
-    if isinstance(facts.get("class_names"), list):
-        attach(model, class_names=tuple(str(name) for name in facts["class_names"]))
+    known = {"preprocess": facts.preprocess, "class_names": facts.class_names}
+    attach(model, **{name: value for name, value in known.items() if value is not None})
     return model.eval()
 
 
@@ -136,44 +157,35 @@ def read_certificates(folder: Path) -> dict[str, Certificate]:
         tensors = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError) as error:
         raise SoftError(f"cannot read {folder / WEIGHTS}: {error}") from error
-    try:
-        group = make_group(facts["group"]["name"], facts["group"]["settings"])
-        certificates = {}
-        for entry in facts["places"]:
-            place, b = _place(entry)
-            spectrum = spectrum_of(group, place)
-            key = f"{place.module}.{place.tensor}" if place.module else place.tensor
-            if spectrum is not None:
-                certificates[place.name] = certify(
-                    place, group, spectrum, tensors[key], b, facts["threshold"]
-                )
-    except (KeyError, TypeError) as error:
-        raise SoftError(f"{folder / NAME} is damaged: it does not tell {error}") from error
+    group = make_group(facts.group.name, facts.group.settings)
+    certificates = {}
+    for place in facts.places:
+        spectrum = spectrum_of(group, place)
+        key = f"{place.module}.{place.tensor}" if place.module else place.tensor
+        if key not in tensors:
+            raise SoftError(f"{folder / WEIGHTS} is damaged: it lacks the tensor {key!r}")
+        if spectrum is not None:
+            b = math.inf if place.b is None else place.b
+            certificates[place.name] = certify(place, group, spectrum, tensors[key], b, facts.threshold)
     return certificates
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[Place, float]:
-    known = {f.name for f in fields(Place)}
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in known
-    }
-    b = entry["b"]
-    return Place(**values), float("inf") if b is None else float(b)
-
-
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> _Facts:
     path = folder / NAME
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SoftError(f"{folder} holds no {NAME}: not a folder written by lse_soft.save") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SoftError(f"{path} is damaged: {error}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or "model" not in facts:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise SoftError(f"{path} is no {FORMAT} file")
     if not isinstance(facts.get("version"), int) or facts["version"] > VERSION:
         raise SoftError(f"{path} is of a newer format; this lse-soft reads up to {VERSION}: upgrade it")
-    return facts
+    try:
+        return validated(_Facts, facts)
+    except LSEError as error:
+        raise SoftError(f"{path} is damaged: {error}") from error
 
 
 def _made(folder: Path, source: Mapping[str, Any], trust: bool) -> nn.Module:
