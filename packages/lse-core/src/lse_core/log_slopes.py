@@ -27,7 +27,7 @@ def ramp(t: Tensor) -> Tensor:
     `torch.clamp` passes gradient at both ends, so two segments that meet at a knot would add their
     slopes there; halves make autograd return the mean of the two slopes.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (torch.compiler.is_exporting() and not t.requires_grad):
         return t.clamp(0.0, 1.0)  # the same values in one operation
     return torch.minimum(torch.maximum(t, t.new_zeros(())), t.new_ones(()))  # ties share the gradient
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lse_core.batched import Batched
 from lse_core.constants import in_a_graph
 from lse_core.errors import DTypeError, ShapeError, WarpError
 from lse_core.geometry import curve_distance, geodesic_values
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-class MonotoneMap:
+class MonotoneMap(Batched):
     """A batch of increasing piecewise-linear bijections of [0, 1], l in Eq. 8 and 12.
 
     Kept as sorted knots and the values there, so that the inverse swaps the two, composition merges
@@ -289,11 +290,6 @@ class MonotoneMap:
     # description ------------------------------------------------------------------------------
 
     @property
-    def batch(self) -> int:
-        """Number of maps in the batch."""
-        return self.knots.shape[0]
-
-    @property
     def segments(self) -> int:
         """Number of straight pieces, K - 1."""
         return self.knots.shape[1] - 1
@@ -323,20 +319,20 @@ class MonotoneMap:
         """Natural logarithm of `slopes`, (B, K-1); `from_log_slopes` takes it back on equal segments."""
         return self.slopes.log()
 
-    def broadcast(self, batch: int) -> MonotoneMap:
-        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
-        if self.batch == batch:
-            return self
-        if self.batch != 1:
-            raise ShapeError(f"a batch of {self.batch} maps does not fit a batch of {batch}")
-        return MonotoneMap(self.knots.expand(batch, -1), self.values.expand(batch, -1), check=False)
+    @property
+    def tensor(self) -> Tensor:
+        """The knots."""
+        return self.knots
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> MonotoneMap:
+        return MonotoneMap(f(self.knots), f(self.values), check=False)
 
     def to(self, *args: Any, **kwargs: Any) -> MonotoneMap:
         """The map on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
-        knots = self.knots.to(*args, **kwargs)
-        if not knots.is_floating_point():
-            raise DTypeError(f"a monotone map needs a floating dtype; got {knots.dtype}")
-        return MonotoneMap(knots, self.values.to(*args, **kwargs), check=False)
+        moved = super().to(*args, **kwargs)
+        if not moved.dtype.is_floating_point:
+            raise DTypeError(f"a monotone map needs a floating dtype; got {moved.dtype}")
+        return moved
 
     def state_dict(self) -> dict[str, Tensor]:
         """The map as named tensors, "knots" and "values", for safetensors or a module's buffers."""
@@ -352,19 +348,6 @@ class MonotoneMap:
     def __reduce__(self) -> tuple[Any, ...]:
         # a plain function of two tensors, so torch.load(weights_only=True) can be told to trust it
         return _rebuild, (self.knots, self.values)
-
-    def detach(self) -> MonotoneMap:
-        """The same maps, cut off from the autograd graph."""
-        return MonotoneMap(self.knots.detach(), self.values.detach(), check=False)
-
-    def __getitem__(self, index: Any) -> MonotoneMap:
-        """The maps at `index` along the batch (an int keeps a batch of one)."""
-        if isinstance(index, int):
-            index = [index]
-        return MonotoneMap(self.knots[index], self.values[index], check=False)
-
-    def __len__(self) -> int:
-        return self.batch
 
     def __repr__(self) -> str:
         if torch.compiler.is_compiling() or not isinstance(self.knots, Tensor):
