@@ -69,8 +69,6 @@ def on_pixels(s: Tensor, n: int) -> Tensor:
 
 # separable coordinates --------------------------------------------------------------------------
 
-KERNELS = ("products", "taps", "grid_sample")
-
 
 def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor:
     """Sample a map at separable positions s_x (B, m_w) and s_y (B, m_h).
