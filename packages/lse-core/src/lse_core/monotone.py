@@ -167,7 +167,8 @@ class MonotoneMap(Batched):
     def __call__(self, u: Tensor) -> Tensor:
         """l(u), as y0 + sum_i dy_i clamp((u - x_i)/dx_i, 0, 1): no search, so it batches and exports.
 
-        Where neither a gradient nor an export is under way a search finds the segment, which costs less.
+        Where no gradient and no graph is wanted, a search finds the segment of each point, which costs
+        less. In float32 the two ways differ by up to some 1e-7.
 
         Args:
             u: (n,) or (B, n) points, in the map's dtype.
