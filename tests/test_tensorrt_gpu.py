@@ -15,7 +15,7 @@ import lse_export
 from lse_core.errors import ShapeError
 from lse_dec import adapt
 from lse_export.runtime import TensorrtOptions, open_session, ran_on, run
-from lse_export.tensorrt.options import BuildOptions
+from lse_export.tensorrt.build import BuildOptions
 from lse_export.tensorrt.sidecar import sidecar_of
 
 pytest.importorskip(

@@ -154,11 +154,11 @@ def runtimes_here() -> str:
     """What exported files can run on here, in one line; starts none of it."""
     import onnxruntime as ort
 
-    from lse_export.tensorrt.library import require_tensorrt
+    from lse_export.tensorrt.library import load
 
     built = ", ".join(n for n, full in PROVIDERS.items() if full in ort.get_available_providers())
     try:
-        tensorrt = f"TensorRT {require_tensorrt()}"
+        tensorrt = load().title
     except ExportError:
         tensorrt = "no TensorRT"
     gpu = "a GPU" if torch.cuda.is_available() else "no GPU"

@@ -41,7 +41,7 @@ def check(ctx: click.Context, file: Path, targets: tuple[str, ...], parse: bool,
     with working(f"checking {file}"):
         reports = [inspect(file, target) for target in targets or TARGETS]
         if parse:
-            from lse_export.tensorrt.judge import parsed_reports
+            from lse_export.tensorrt.network import parsed_reports
 
             reports = parsed_reports(reports, strict=bool(targets))
     if as_json:

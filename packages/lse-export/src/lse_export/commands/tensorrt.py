@@ -73,9 +73,8 @@ def tensorrt(
       lse export tensorrt model.onnx --out model.plan --axis batch=1:8:64 --timing-cache kernels.cache
       lse export tensorrt model.onnx --out model.plan --flavour rtx --compute-capability 8.6
     """
-    from lse_export.tensorrt.build import build_engine
+    from lse_export.tensorrt.build import BuildOptions, build_engine
     from lse_export.tensorrt.library import flavour_of
-    from lse_export.tensorrt.options import BuildOptions
     from lse_export.tensorrt.profile import parse_axis
     from lse_export.tensorrt.progress import BuildProgress
 
@@ -88,7 +87,8 @@ def tensorrt(
         tf32=tf32,
     )
     ranges = dict(parse_axis(text) for text in axes)
-    with BuildProgress() as progress:
+    progress = BuildProgress()
+    with progress:
         built = build_engine(
             model,
             out,
@@ -108,7 +108,7 @@ def tensorrt(
                     "path": str(built.path),
                     "seconds": built.seconds,
                     "layers": built.layer_count,
-                    **built.facts.as_dict(),
+                    **built.facts.plain(),
                 }
             )
         )

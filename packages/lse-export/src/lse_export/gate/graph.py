@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from lse_export.errors import ExportError
 
-__all__ = ["Model", "attribute", "label", "open_model", "type_name", "weight_files"]
+__all__ = ["Model", "attribute", "label", "load_proto", "open_model", "type_name", "weight_files"]
 
 
 class Model:
@@ -125,19 +125,27 @@ def _check_place(path: Path, name: str) -> None:
         raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
 
 
-def open_model(path: Path) -> Model:
-    """Load an ONNX file.
+def load_proto(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its external weights.
 
     Raises:
-        ExportError: no such file, truncated, or no ONNX model at all.
+        ExportError: there is no such file, or it is no ONNX model.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     try:
-        proto = onnx.load_model(path, load_external_data=False)
+        return onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError moves between its versions
-        text = f"{path} is no ONNX model, or was cut short ({type(error).__name__})"
-        raise ExportError(text) from error
+        raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
+
+
+def open_model(path: Path) -> Model:
+    """Read an ONNX file, and infer the types and shapes of its tensors.
+
+    Raises:
+        ExportError: no such file, truncated, or no ONNX model at all.
+    """
+    proto = load_proto(path)
     # most random bytes are no protobuf, but an empty file is: a message without fields
     if not proto.graph.node:
         raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")

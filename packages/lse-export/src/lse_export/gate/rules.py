@@ -1,4 +1,7 @@
-"""What can be wrong with a file for any target: one function a rule, each yielding the problems it finds."""
+"""What can be wrong with a file for any target: one function a rule, each yielding the problems it finds.
+
+The last four read the numbers they compare with from the target's table.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from lse_export.gate.graph import Model
-from lse_export.gate.limits import LIMITS
-from lse_export.gate.problem import Problem, Rule, at
-from lse_export.gate.tables import Table
+from lse_export.gate.graph import Model, attribute
+from lse_export.gate.problem import Problem, Rule, at, nodes_of
+from lse_export.gate.tables import Bound, Table
 from lse_export.gate.traps import SHARED_TRAPS, TRAPS
 from lse_export.saturation import overflowing
 
@@ -40,6 +42,7 @@ def opset(model: Model, table: Table) -> Iterator[Problem]:
 
 def operators(model: Model, table: Table) -> Iterator[Problem]:
     """Every operator must be in the target's table, or a local function of the file."""
+    supported = table.types
     for node in model.nodes:
         if (node.domain, node.op_type) in model.functions:
             continue
@@ -49,7 +52,7 @@ def operators(model: Model, table: Table) -> Iterator[Problem]:
                     "domain", node, f"operators of domain {node.domain!r} are unknown to {table.name}",
                     "use standard operators, or a plugin of the target",
                 )  # fmt: skip
-        elif node.op_type not in table.types:
+        elif node.op_type not in supported:
             yield at(
                 "operator", node, f"{table.name} has no such operator (table of {table.date})",
                 "write the model with other operators",
@@ -63,10 +66,9 @@ _BY_OUTPUT = {"Constant", "ConstantOfShape", "Cast", "RandomNormal", "RandomUnif
 
 def types(model: Model, table: Table) -> Iterator[Problem]:
     """An operator's data must be of a type the target computes with."""
-    for node in model.nodes:
-        known = table.types.get(node.op_type)
-        if known is None or node.domain not in ("", "ai.onnx"):
-            continue
+    supported = table.types
+    for node in nodes_of(model, *supported):
+        known = supported[node.op_type]
         k = _DATA.get(node.op_type, 0)
         names = node.output if node.op_type in _BY_OUTPUT or len(node.input) <= k else node.input[k : k + 1]
         for name in names:
@@ -86,21 +88,19 @@ _UNIFORM = {"Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose
 
 def mixed(model: Model, table: Table) -> Iterator[Problem]:
     """Inputs of an arithmetic operator must have one type; strongly typed builds do not convert."""
-    for node in model.nodes:
-        if node.op_type in (*_UNIFORM, *table.uniform) and node.domain in ("", "ai.onnx"):
-            kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
-            if len(kinds) > 1:
-                yield at("mixed", node, f"inputs of {' and '.join(kinds)}", "cast them to one type")
+    for node in nodes_of(model, *_UNIFORM, *table.uniform):
+        kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
+        if len(kinds) > 1:
+            yield at("mixed", node, f"its inputs are {' and '.join(kinds)}", "cast them to one type")
 
 
 def control_flow(model: Model, table: Table) -> Iterator[Problem]:
     """Loop, If and Scan are read, but cost fusion and, on GPUs, a wait at every turn."""
-    for node in model.nodes:
-        if node.op_type in ("Loop", "If", "Scan") and node.domain in ("", "ai.onnx"):
-            yield at(
-                "control-flow", node, "branches or loops in the graph hinder every optimiser",
-                "unroll it, as lse_export does with solvers", "warning",
-            )  # fmt: skip
+    for node in nodes_of(model, "Loop", "If", "Scan"):
+        yield at(
+            "control-flow", node, "branches or loops in the graph hinder every optimiser",
+            "unroll it, as lse_export does with solvers", "warning",
+        )  # fmt: skip
 
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
@@ -149,21 +149,88 @@ def saturation(model: Model, table: Table) -> Iterator[Problem]:
         )  # fmt: skip
 
 
+def attributes(model: Model, table: Table) -> Iterator[Problem]:
+    """Attributes must have values that the target takes: the `limit` entries of its table."""
+    for limit in table.limit:
+        for node in nodes_of(model, *limit.operators):
+            value = attribute(node, limit.attribute, None)
+            if value is not None and value not in limit.values:
+                what = f"{limit.attribute} = {value!r}, which {table.name} does not know"
+                yield at("attribute", node, what, limit.fix)
+
+
+def numbers(model: Model, table: Table) -> Iterator[Problem]:
+    """Numbers written in the file must be those that the target takes: the `bound` entries of its table."""
+    for bound in table.bound:
+        for node in nodes_of(model, *bound.operators):
+            if bound.modes and attribute(node, "mode", "nearest") not in bound.modes:
+                continue
+            wrong = _beyond(model, node, bound)
+            if wrong is not None:
+                what = f"its input {bound.input} holds {wrong:g}, which {table.name} refuses"
+                yield at("number", node, what, bound.fix)
+
+
+def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
+    """The first number that the target does not take."""
+    name = node.input[bound.input] if len(node.input) > bound.input else ""
+    found = model.value(name) if name else None
+    if found is None:
+        return None
+    values = np.ravel(found).astype(float)
+    allowed = bound.values
+    if bound.index is not None:
+        place = _place(node, bound.index)
+        if place is None or place >= values.size:
+            return None
+        values = values[place : place + 1]
+    if bound.same_as_input:
+        sizes = model.shapes.get(node.input[0], [])
+        size = sizes[bound.index or 0] if len(sizes) > (bound.index or 0) else None
+        allowed = () if size is None else (size,)
+    good = np.ones(values.shape, dtype=bool)
+    if allowed:
+        good &= np.isin(values, allowed)
+    if bound.above is not None:
+        good &= values > bound.above
+    if bound.largest is not None:
+        good &= values <= bound.largest
+    return None if good.all() else float(values[~good][0])
+
+
+def _place(node: onnx.NodeProto, axis: int) -> int | None:
+    """Where numbers by axis hold that of `axis`: nodes with an attribute "axes" list those alone."""
+    axes = attribute(node, "axes", None)
+    if not isinstance(axes, list):
+        return axis
+    return axes.index(axis) if axis in axes else None
+
+
+def refused(model: Model, table: Table) -> Iterator[Problem]:
+    """Operators that the target knows by name and cannot build: the `refused` entries of its table."""
+    for entry in table.refused:
+        for node in nodes_of(model, *entry.operators):
+            yield at("refused", node, entry.what, entry.fix)
+
+
+def inputs(model: Model, table: Table) -> Iterator[Problem]:
+    """The graph's own inputs must have types that the target takes."""
+    weights = {tensor.name for tensor in model.initializers}
+    for value in model.proto.graph.input:
+        found = model.types.get(value.name, "unknown")
+        if table.inputs and value.name not in weights and found not in (*table.inputs, "unknown"):
+            what = f"an input of {found}, but {table.name} takes {', '.join(table.inputs)}"
+            yield Problem("input", value.name, "", what, "give it another type, and cast in the graph")
+
+
 RULES: tuple[Rule, ...] = (
-    external_data,
-    valid,
-    opset,
-    operators,
-    types,
-    mixed,
-    control_flow,
-    saturation,
-)
-"""Rules for every target in the order in which they are reported; limits and TensorRT's traps come after."""
+    external_data, valid, opset, operators, types, mixed, control_flow, saturation,
+    attributes, numbers, refused, inputs,
+)  # fmt: skip
+"""Rules for every target in the order in which they are reported; TensorRT's traps come after."""
 
 
 def rules_for(table: Table) -> tuple[Rule, ...]:
     """All rules that a target is checked by."""
-    if not table.is_tensorrt:
-        return RULES + LIMITS
-    return RULES + LIMITS + (SHARED_TRAPS if table.is_rtx else TRAPS)
+    traps = SHARED_TRAPS if table.is_rtx else TRAPS if table.is_tensorrt else ()
+    return RULES + traps

@@ -1,6 +1,6 @@
 """ONNX files to TensorRT engines, and engines run on torch's CUDA tensors: TensorRT 10, 11 and for RTX.
 
-TensorRT is imported in `bindings.py` alone, when it is asked for; what can be done without it is.
+TensorRT is imported in `library.py` alone, when it is asked for; what needs no TensorRT works without it.
 """
 
 from __future__ import annotations

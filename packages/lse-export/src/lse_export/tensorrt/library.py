@@ -1,17 +1,28 @@
-"""Is TensorRT here, which flavour and release, and on which GPU?"""
+"""TensorRT's Python module of one flavour: found, imported, and with our logger and progress monitor for it.
+
+The flavours are separate modules with the same classes, so the classes that derive from theirs are made for
+each. Variables that hold TensorRT objects are annotated, here and wherever TensorRT is called, so that a test
+can look up every name used in every known release.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lse_core.errors import unknown_name
 from lse_export.errors import ExportError
+from lse_export.tensorrt.progress import BuildProgress
 
-__all__ = ["FLAVOURS", "Flavour", "flavour_of", "major_of", "require_gpu", "require_tensorrt"]
+if TYPE_CHECKING:
+    import tensorrt
+
+__all__ = ["FLAVOURS", "Bindings", "Flavour", "flavour_of", "load", "major_of", "new_runtime", "require_gpu"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,35 @@ FLAVOURS = {
     "tensorrt": Flavour("tensorrt", "TensorRT", "tensorrt", (10, 11)),
     "rtx": Flavour("rtx", "TensorRT for RTX", "tensorrt_rtx", (1,)),
 }
-"""By name. Engines of one are nothing to the other."""
+"""By name. An engine of one flavour cannot be loaded by the other."""
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """One flavour of TensorRT, ready to use.
+
+    Attributes:
+        flavour: which one.
+        trt: the module.
+        Log: a logger, made without arguments: `errors` holds the errors that were logged, `layers` the account
+            of an engine's layers that TensorRT for RTX logs, and `last()` the last error in brackets.
+        Monitor: a progress monitor that tells the `BuildProgress` it is made with.
+    """
+
+    flavour: Flavour
+    trt: Any
+    Log: type[Any]
+    Monitor: type[Any]
+
+    @property
+    def version(self) -> str:
+        """The release, such as "10.16.1.11", or "1.7.1.116" of TensorRT for RTX."""
+        return str(self.trt.__version__)
+
+    @property
+    def title(self) -> str:
+        """Flavour and release for people, such as "TensorRT 10.16.1.11"."""
+        return f"{self.flavour.title} {self.version}"
 
 
 def flavour_of(name: str) -> Flavour:
@@ -50,25 +89,90 @@ def flavour_of(name: str) -> Flavour:
     return FLAVOURS[name]
 
 
-def require_tensorrt(flavour: str = "tensorrt") -> str:
-    """Import TensorRT; returns its version, such as "10.16.1.11", or "1.7.1.116" of TensorRT for RTX.
+def load(name: str = "tensorrt") -> Bindings:
+    """Import the flavour called `name`.
 
     Raises:
-        ExportError: it is not installed, does not load, or is of another major release.
-        UnknownNameError: no such flavour.
+        ExportError: it is not installed, does not load, or is of a major release that is not supported.
+        UnknownNameError: no flavour has this name.
     """
-    wanted = flavour_of(flavour)
+    wanted = flavour_of(name)
     if find_spec(wanted.module) is None:
         raise ExportError(f"{wanted.title} is not installed: {wanted.install}")
     try:
-        version = str(import_module(wanted.module).__version__)
+        trt = import_module(wanted.module)
+        version = str(trt.__version__)
     except (ImportError, OSError, AttributeError) as error:  # its libraries are missing or do not match
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f"{wanted.title} is installed but does not load ({text[:200]})") from error
     if major_of(version) not in wanted.majors:
         majors = " or ".join(map(str, wanted.majors))
-        raise ExportError(f"{wanted.title} {version} is here, but {majors} is needed")
-    return version
+        raise ExportError(f"{wanted.title} {version} is installed, but release {majors} is needed")
+    return _bind(trt, wanted)
+
+
+@cache
+def _bind(trt: Any, flavour: Flavour) -> Bindings:
+    class Log(trt.ILogger):  # type: ignore[name-defined]
+        """Keeps what TensorRT logs, for our own messages; prints nothing. No exception may leave it."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.layers = ""
+
+        def log(self, severity: tensorrt.ILogger.Severity, message: str) -> None:
+            """Called by TensorRT."""
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+            elif message.startswith("Layers:"):
+                self.layers = message
+
+        def last(self) -> str:
+            """The last error in brackets, to append to a message; "" where there was none."""
+            return f" ({self.errors[-1][:300]})" if self.errors else ""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
+        """Hands the builder's progress on. No exception may leave it: it is called from C++."""
+
+        def __init__(self, progress: BuildProgress) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.progress = progress
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """Called by TensorRT."""
+            self.progress.guarded(self.progress.start, phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """Called by TensorRT; False asks it to end the build."""
+            return self.progress.guarded(self.progress.step, phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Called by TensorRT."""
+            self.progress.guarded(self.progress.finish, phase_name)
+
+    return Bindings(flavour, trt, Log, Monitor)
+
+
+def new_runtime(found: Bindings, log: Any, host_code: bool = False) -> tensorrt.Runtime:
+    """Make the object that loads engines.
+
+    Args:
+        found: the flavour.
+        log: a `found.Log`.
+        host_code: allow an engine to run the code it carries; version-compatible engines carry their runtime.
+
+    Raises:
+        ExportError: TensorRT cannot start.
+    """
+    trt = found.trt
+    try:
+        runtime: tensorrt.Runtime = trt.Runtime(log)
+    except TypeError as error:  # the binding raises it for a runtime that could not be made
+        raise ExportError(f"{found.title} cannot start its runtime{log.last()}") from error
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    return runtime
 
 
 def major_of(version: str) -> int:
@@ -81,7 +185,7 @@ def require_gpu(device: torch.device | str | None = None) -> torch.device:
     """Return the CUDA device asked for with its index; None means torch's current one.
 
     Raises:
-        ExportError: no such device, or no GPU at all.
+        ExportError: there is no such device, or no GPU at all.
     """
     if not torch.cuda.is_available():
         raise ExportError("TensorRT needs an NVIDIA GPU, and torch finds none here")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lse_export.errors import ExportError
-from lse_export.tensorrt.bindings import Bindings, new_runtime
+from lse_export.tensorrt.library import Bindings, new_runtime
 
 if TYPE_CHECKING:
     import tensorrt
