@@ -105,14 +105,14 @@ def test_tables_are_whole() -> None:
         assert table.source
         assert table.date.startswith("202")
         assert table.opsets[0] <= 18 <= table.opsets[1]
-        for limit in table.limits:
+        for limit in table.limit:
             for operator in limit.operators:
                 attributes = onnx.defs.get_schema(operator, 20).attributes
                 assert limit.attribute in attributes, (operator, limit.attribute)
-    assert len(load_table("tensorrt10").limits) == len(load_table("tensorrt11").limits) >= 9
+    assert len(load_table("tensorrt10").limit) == len(load_table("tensorrt11").limit) >= 9
     # what one flavour was seen to refuse is not said of the others
-    assert not load_table("tensorrt11").bounds
-    assert len(load_table("tensorrt-rtx").bounds) >= 5
+    assert not load_table("tensorrt11").bound
+    assert len(load_table("tensorrt-rtx").bound) >= 5
     assert "Swish" in load_table("tensorrt11").types
     assert "Swish" not in load_table("tensorrt10").types
     with pytest.raises(UnknownNameError, match=r"Did you mean 'tensorrt(10|11|-rtx)'\?"):

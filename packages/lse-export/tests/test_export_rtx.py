@@ -399,6 +399,6 @@ def test_preprocessing_and_classes_go_into_the_engines_sidecar(tmp_path: Path, r
     engine.facts = facts.model_copy(update={"metadata": {}})
     assert engine.class_names == []
     with pytest.raises(
-        lse_export.ExportError, match=r"model\.onnx says nothing of how pictures are prepared"
+        lse_export.ExportError, match=r"model\.onnx does not say how pictures are prepared"
     ):
         engine.read([picture])

@@ -14,7 +14,8 @@ from lse_core.pictures import PictureError, picture_files
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_export.errors import ExportError
-from lse_export.preprocess import Takes, facts_of, prepared_in, raw_in, raw_picture, raw_pictures, told_by
+from lse_export.metadata import facts_of
+from lse_export.preprocess import RawPictures
 
 __all__ = ["check_preprocess", "dtype_of", "images_for", "load_model", "shape_of"]
 
@@ -58,54 +59,47 @@ def images_for(
         ExportError: the model does not say what size it takes or, with pictures, how they are prepared.
         PictureError: a file is no picture; with `skip`, none is.
     """
-    raw = raw_in(*_told(file)) if file is not None else None
-    if raw is not None:
-        if not images:
-            return raw_pictures([], raw)
-        return torch.stack(_read(images, lambda path: raw_picture(path, raw)[0], limit, skip))
-    preprocess = preprocess_of(model, size)
-    if preprocess is None:
-        if images:
-            raise ExportError(
-                f"{type(model).__name__} does not say how its pictures are prepared: save it with "
-                "lse_dec.save(..., preprocess=...)"
-            )
-        channels, own = channels_and_size(model)
-        side = size or own
-        if channels is None or side is None:
-            raise ExportError(
-                f"{type(model).__name__} does not say what images it takes; give a size, or save it with "
-                "lse_dec.save(..., preprocess=...)"
-            )
-        preprocess = Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+    how: RawPictures | Preprocess | None = facts_of(file).raw_pictures() if file is not None else None
+    how = how or _preprocess(model, size, bool(images))
     if not images:
-        return preprocess.sample()
-    found = _read(images, preprocess.read, limit, skip)
+        return how.sample()
+    found = _read(images, how.read, limit, skip)
     if len({image.shape for image in found}) > 1:
         raise LSEError("the pictures differ in size, and the model takes any: give one size for all")
     return torch.stack(found)
 
 
+def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) -> Preprocess:
+    """How the model prepares pictures; where it does not say and there are none, what it takes suffices."""
+    found = preprocess_of(model, size)
+    if found is not None:
+        return found
+    missing = f"{type(model).__name__} does not say"
+    save = "save it with lse_dec.save(..., preprocess=...)"
+    if pictures:
+        raise ExportError(f"{missing} how its pictures are prepared: {save}")
+    channels, own = channels_and_size(model)
+    side = size or own
+    if channels is None or side is None:
+        raise ExportError(f"{missing} what images it takes; give a size, or {save}")
+    return Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
 def shape_of(file: Path) -> tuple[int | None, tuple[int, int] | None]:
     """Batch size and (height, width) of the images that an ONNX file takes; None for what it leaves open.
 
-    A size that varies is the one that its metadata tell, where they do; a file that takes raw pictures has
-    none.
+    A size that varies is the one that its metadata tell, where they do; of a file that takes raw pictures
+    it is None.
     """
-    facts, where, takes = _told(file)
-    batch = takes[1][0] if takes[1] else None
-    sides = takes[1][2:]
-    if takes[0] == "uint8" or len(sides) != 2:
+    facts = facts_of(file)
+    batch = facts.shape[0] if facts.shape else None
+    sides = facts.shape[2:]
+    if facts.kind == "uint8" or len(sides) != 2:
         return batch, None
     if sides[0] is not None and sides[1] is not None:
         return batch, (sides[0], sides[1])
-    told = prepared_in(facts, where)
+    told = facts.preprocess()
     return batch, told.size if told is not None else None
-
-
-def _told(file: Path) -> tuple[dict[str, str], str, Takes]:
-    facts, takes = told_by(file)
-    return facts, str(file), takes
 
 
 def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, skip: bool) -> list[Tensor]:
@@ -141,7 +135,7 @@ def check_preprocess(model: nn.Module, file: Path) -> None:
     Raises:
         LSEError: names what differs.
     """
-    told, own = prepared_in(facts_of(file), str(file)), preprocess_of(model)
+    told, own = facts_of(file).preprocess(), preprocess_of(model)
     if told is None or own is None:
         return
     for name, value in own.plain().items():

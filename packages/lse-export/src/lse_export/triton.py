@@ -17,8 +17,7 @@ from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
 from lse_export.gate.graph import open_model, type_name, weight_files
-from lse_export.metadata import CARRIED, class_names_in, read_metadata
-from lse_export.preprocess import input_of, prepared_in, raw_in
+from lse_export.metadata import facts_of
 
 __all__ = ["TritonModel", "write_triton"]
 
@@ -40,6 +39,7 @@ _TYPES = {
     "string": "TYPE_STRING",
 }
 LABELS = "labels.txt"
+PARAMETERS = ("lse.preprocess", "lse.raw_pictures")  # metadata that the config passes on to clients
 OURS = frozenset({"model.onnx", "model.plan", "config.pbtxt", LABELS})  # names in the folder
 LARGEST = 32  # batch, where nothing else is said
 KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
@@ -121,13 +121,13 @@ def write_triton(
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
     proto = open_model(path).proto
-    graph, facts = proto.graph, read_metadata(proto)
+    graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     scores = outputs[0][2] if outputs else []
     count = scores[1] if len(scores) == 2 and scores[1] > 0 else None
-    labels = [" ".join(label.split()) for label in class_names_in(facts, str(path), count)]
-    prepared_in(facts, str(path))  # what clients are told must be true
-    raw_in(facts, str(path), input_of(proto))
+    labels = [" ".join(label.split()) for label in facts.class_names(count)]
+    facts.preprocess()  # what clients are told must be true
+    facts.raw_pictures()
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
     sections = [
@@ -139,7 +139,7 @@ def write_triton(
             _io("output", *tensor, batched, LABELS if labels and not place else "")
             for place, tensor in enumerate(outputs)
         ),
-        *(_parameter(key, facts[key]) for key in CARRIED if key in facts and key != "lse.class_names"),
+        *(_parameter(key, facts.metadata[key]) for key in PARAMETERS if key in facts.metadata),
         f"instance_group [ {{ kind: {KINDS[kind]} count: {instances} }} ]",
     ]
     if batched:

@@ -187,7 +187,7 @@ def build_engine(
             model=source.name,
             model_hash=digest,
             engine_hash=hashlib.sha256(plan).hexdigest(),
-            flavour=flavour,
+            flavour="rtx" if rtx else "tensorrt",
             compute_capabilities=tuple(targets),
             metadata={key: told[key] for key in CARRIED if key in told},
             **{name: value for name, value in asdict(options).items() if name in EngineFacts.model_fields},
@@ -279,11 +279,11 @@ def _configure(
 
 def _use_timings(config: tensorrt.IBuilderConfig, timings: bytes) -> tensorrt.ITimingCache:
     """Let a build begin from earlier timings, or anew from those of another GPU or release."""
-    cache: tensorrt.ITimingCache = config.create_timing_cache(timings)
-    if not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    return cache
+    kept: tensorrt.ITimingCache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(kept, False):
+        kept = config.create_timing_cache(b"")
+        config.set_timing_cache(kept, False)
+    return kept
 
 
 def _plan(

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError
-from lse_export.metadata import class_names_in
-from lse_export.preprocess import pictures_for
+from lse_export.metadata import FileFacts
 from lse_export.tensorrt.library import load, require_gpu
 from lse_export.tensorrt.rtx import RtxRunner
 from lse_export.tensorrt.runner import Captured, Runner
@@ -111,14 +110,14 @@ class Engine:
         """
         name, kind = next(iter(self.facts.inputs.items()))
         least, _, largest = self.facts.profile[name]
-        sizes = [low if low == high else None for low, high in zip(least, largest, strict=True)]
-        images = pictures_for(self.facts.metadata, pictures, self.facts.model, (kind, sizes))
-        return images.to(self.device, getattr(torch, kind))
+        sizes = tuple(low if low == high else None for low, high in zip(least, largest, strict=True))
+        told = FileFacts(self.facts.model, self.facts.metadata, kind, sizes)
+        return told.pictures().batch(pictures).to(self.device, getattr(torch, kind))
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in order; empty where the ONNX file did not tell any."""
-        return class_names_in(self.facts.metadata, self.facts.model)
+        return FileFacts(self.facts.model, self.facts.metadata).class_names()
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:
         assert self._graphs is not None

@@ -61,7 +61,7 @@ class Bindings:
     Attributes:
         flavour: which one.
         trt: the module.
-        Log: a logger, made without arguments: `errors` holds the errors that were logged, `layers` the account
+        Log: a logger, made without arguments: `errors` holds the errors logged, `layers` the account
             of an engine's layers that TensorRT for RTX logs, and `last()` the last error in brackets.
         Monitor: a progress monitor that tells the `BuildProgress` it is made with.
     """

@@ -1,4 +1,4 @@
-"""What TensorRT for RTX alone has: engines for compute capabilities, built without a GPU, and runtime caches."""
+"""What TensorRT for RTX alone has: engines for compute capabilities, built without a GPU, and its caches."""
 
 from __future__ import annotations
 
@@ -143,16 +143,16 @@ class RtxRunner(Runner):
         """An execution context with the runtime cache and, where asked for, CUDA graphs."""
         trt = self.found.trt
         engine: tensorrt_rtx.ICudaEngine = self.engine
-        config: tensorrt_rtx.IRuntimeConfig = engine.create_runtime_config()
+        settings: tensorrt_rtx.IRuntimeConfig = engine.create_runtime_config()
         if self.cache is None:
-            cache: tensorrt_rtx.IRuntimeCache = config.create_runtime_cache()
+            cache: tensorrt_rtx.IRuntimeCache = settings.create_runtime_cache()
             if self.cache_file is not None and self.cache_file.is_file():
                 cache.deserialize(self.cache_file.read_bytes())  # one that does not fit is left out
             self.cache = cache
-        config.set_runtime_cache(self.cache)
+        settings.set_runtime_cache(self.cache)
         if self.cuda_graphs:
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        context: tensorrt_rtx.IExecutionContext | None = engine.create_execution_context(config)
+            settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context: tensorrt_rtx.IExecutionContext | None = engine.create_execution_context(settings)
         return context
 
     def save_cache(self, path: Path) -> None:
