@@ -13,8 +13,8 @@ from torch import nn
 import lse_export
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export import to_onnx
+from lse_export.bench import interleaved
 from lse_export.cleanup import clean
-from lse_export.latency import interleaved
 from lse_export.loading import images_for, load_model
 from lse_export.runtime import open_session, run
 from lse_export.unroll import evaluating, with_steps

@@ -398,7 +398,5 @@ def test_preprocessing_and_classes_go_into_the_engines_sidecar(tmp_path: Path, r
         assert torch.equal(found, prepare.batch([picture, picture]))
     engine.facts = facts.model_copy(update={"metadata": {}})
     assert engine.class_names == []
-    with pytest.raises(
-        lse_export.ExportError, match=r"model\.onnx does not say how pictures are prepared"
-    ):
+    with pytest.raises(lse_export.ExportError, match=r"model\.onnx does not say how pictures are prepared"):
         engine.read([picture])

@@ -153,7 +153,7 @@ def test_a_plan_must_be_of_this_model(tmp_path: Path) -> None:
         outputs={"logits": "float32"}, model="m.onnx", model_hash=model_hash(path),
         engine_hash=hashlib.sha256(b"engine").hexdigest(),
     )  # fmt: skip
-    sidecar_of(plan).write_text(json.dumps(facts.as_dict()))
+    sidecar_of(plan).write_text(json.dumps(facts.plain()))
     assert lse_export.write_triton(path, tmp_path / "models", plan=plan).max_batch_size == 8
     with pytest.raises(LSEError, match="batches up to 8; got 'auto' and max_batch_size 9"):
         lse_export.write_triton(path, tmp_path / "others", plan=plan, max_batch_size=9)

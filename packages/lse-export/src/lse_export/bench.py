@@ -1,10 +1,12 @@
-"""Latency of a model in all the ways it can run here, the plain model beside the adapted one."""
+"""Latency of a model in all the ways it can run here, and of an exported file beside its model."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -13,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
-from lse_export.latency import interleaved
 from lse_export.runtime import PROVIDERS, TensorrtOptions, open_session, run
+from lse_export.tensorrt import Engine, build_engine
 from lse_export.to_onnx import export_onnx
 from lse_export.unroll import check_example, evaluating
 
-__all__ = ["WAYS", "BenchRow", "bench"]
+__all__ = ["WAYS", "BenchRow", "LatencyRatio", "bench", "interleaved", "latency_ratio"]
 
 WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS), "tensorrt")
 """Ways to run a model: eager, torch.compile, ONNX Runtime by provider, and a TensorRT engine."""
@@ -55,6 +57,32 @@ class BenchRow:
         return values | ({"spread": None} if self.error else {})
 
 
+@dataclass(frozen=True)
+class LatencyRatio:
+    """Latency of a file over latency of its model; `float(...)` gives the ratio.
+
+    Attributes:
+        ratio: median of the rounds' ratios, below 1 where the file is faster.
+        onnx_ms: median milliseconds of ONNX Runtime.
+        eager_ms: median milliseconds of the model in eager mode.
+        spread: quartiles of the rounds' ratios.
+        rounds: how many times each ran.
+        threads: CPU threads both had.
+        providers: what ONNX Runtime ran on.
+    """
+
+    ratio: float
+    onnx_ms: float
+    eager_ms: float
+    spread: tuple[float, float]
+    rounds: int
+    threads: int
+    providers: list[str]
+
+    def __float__(self) -> float:
+        return self.ratio
+
+
 def bench(
     models: dict[str, nn.Module],
     example: Tensor,
@@ -78,19 +106,25 @@ def bench(
         UnknownNameError: no such way.
         LSEError: no model, or fewer than two rounds.
     """
-    if not models or rounds < 2 or warmup < 0:
-        raise LSEError("a benchmark needs at least one model, two rounds and no negative warmup")
+    if not models:
+        raise LSEError("a benchmark needs at least one model")
+    _check_rounds(rounds, warmup)
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = _Files(Path(folder), example, tensorrt)
+
+        @cache
+        def exported(name: str) -> Path:
+            return export_onnx(models[name], example, Path(folder) / f"{name}.onnx", allow_plain=True).path
+
         for way in ways:
             try:
                 made = {
-                    (way, name): _call(name, model, example, way, files) for name, model in models.items()
+                    (way, name): _call(name, models[name], example, way, exported, tensorrt)
+                    for name in models
                 }
                 for call in made.values():
                     call()  # what cannot run is told apart before the clock starts
@@ -99,61 +133,114 @@ def bench(
                 text = str(error).strip().splitlines()
                 errors[way] = text[0][:200] if text else type(error).__name__
         seconds = dict(zip(calls, interleaved(list(calls.values()), rounds, warmup), strict=True))
+    nan = float("nan")
     return [
-        _failed(name, way, errors[way]) if way in errors else _row(name, way, len(example), seconds)
+        BenchRow(name, way, nan, (nan, nan), nan, nan, nan, errors[way])
+        if way in errors
+        else _row(name, way, len(example), seconds)
         for way in ways
         for name in models
     ]
 
 
+def latency_ratio(
+    path: str | Path,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    rounds: int = 20,
+    warmup: int = 3,
+    provider: str = "cpu",
+) -> LatencyRatio:
+    """Time a file and its model alternately on one batch, both with torch's number of threads.
+
+    Alternating lets other load on the machine fall on both; the ratio is taken within each round.
+
+    Args:
+        path: the ONNX file.
+        model: the model, run in eval mode without gradients and left as it was.
+        example: (B, C, H, W), the batch both run on.
+        rounds: measurements of each, at least 2.
+        warmup: runs of each before them.
+        provider: ONNX Runtime's execution provider.
+
+    Raises:
+        ExportError: the file cannot be run.
+        LSEError: fewer than two rounds.
+    """
+    _check_rounds(rounds, warmup)
+    threads = torch.get_num_threads()
+    session = open_session(path, provider, threads=threads)
+    calls = [lambda: run(session, example), _eager(model, check_example(model, example))]
+    ours, theirs = interleaved(calls, rounds, warmup)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return LatencyRatio(
+        median(ratios), 1e3 * median(ours), 1e3 * median(theirs), _quartiles(ratios), rounds, threads,
+        list(session.get_providers()),
+    )  # fmt: skip
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
+    """Seconds of every call in every round, the calls taking turns: one list per call."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for k in range(warmup + rounds):
+        for call, record in zip(calls, seconds, strict=True):
+            began = time.perf_counter()
+            call()
+            if k >= warmup:
+                record.append(time.perf_counter() - began)
+    return seconds
+
+
+def _check_rounds(rounds: int, warmup: int) -> None:
+    if rounds < 2 or warmup < 0:
+        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    low, _, high = quantiles(values, n=4)
+    return low, high
+
+
 def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]]) -> BenchRow:
-    own = seconds[way, name]
-    low, _, high = quantiles(own, n=4)
+    own = [1e3 * time for time in seconds[way, name]]
 
     def over(other: list[float]) -> float:
-        return median(a / b for a, b in zip(own, other, strict=True))
+        return median(a / b for a, b in zip(seconds[way, name], other, strict=True))
 
     first_model = next(times for (w, _), times in seconds.items() if w == way)
     first_way = next(times for (_, n), times in seconds.items() if n == name)
     return BenchRow(
-        name, way, 1e3 * median(own), (1e3 * low, 1e3 * high), batch / median(own), over(first_model),
-        over(first_way),
-    )  # fmt: skip
+        name, way, median(own), _quartiles(own), 1e3 * batch / median(own), over(first_model), over(first_way)
+    )
 
 
-def _failed(name: str, way: str, reason: str) -> BenchRow:
-    nan = float("nan")
-    return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, reason)
-
-
-class _Files:
-    """Models exported once, whatever the number of ways that run the file."""
-
-    def __init__(self, folder: Path, example: Tensor, tensorrt: TensorrtOptions | None) -> None:
-        self.folder, self.example, self.tensorrt = folder, example, tensorrt
-
-    def of(self, name: str, model: nn.Module) -> Path:
-        path = self.folder / f"{name}.onnx"
-        if not path.exists():
-            export_onnx(model, self.example, path, allow_plain=True)
-        return path
-
-
-def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files) -> Callable[[], object]:
+def _call(
+    name: str,
+    model: nn.Module,
+    example: Tensor,
+    way: str,
+    exported: Callable[[str], Path],
+    tensorrt: TensorrtOptions | None,
+) -> Callable[[], object]:
     if way.startswith("ort-"):
         provider = way.removeprefix("ort-")
-        path = files.of(name, model)
-        options = files.tensorrt if provider == "tensorrt" else None
-        session = open_session(path, provider, threads=torch.get_num_threads(), tensorrt=options)
+        options = tensorrt if provider == "tensorrt" else None
+        session = open_session(exported(name), provider, threads=torch.get_num_threads(), tensorrt=options)
         return lambda: run(session, example)
     if way == "tensorrt":
-        return _engine(files.of(name, model), example)
-    image = check_example(model, example)
-    ran: Callable[[Tensor], object] = torch.compile(model) if way == "compiled" else model
+        return _engine(exported(name), example)
+    return _eager(model, check_example(model, example), torch.compile(model) if way == "compiled" else None)
+
+
+def _eager(
+    model: nn.Module, image: Tensor, compiled: Callable[[Tensor], object] | None = None
+) -> Callable[[], object]:
+    """Run the model, or what it was compiled to, and wait for a GPU to finish."""
 
     def call() -> None:
         with evaluating(model):
-            ran(image)
+            (compiled or model)(image)
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
 
@@ -162,8 +249,6 @@ def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files)
 
 def _engine(path: Path, example: Tensor) -> Callable[[], object]:
     """Build an engine for this one batch size, and run it on tensors that are on the GPU already."""
-    from lse_export.tensorrt import Engine, build_engine
-
     size = len(example)
     plan = build_engine(path, path.with_suffix(".plan"), axes={"batch": (size, size, size)}).path
     engine = Engine(plan, model=path)

@@ -160,7 +160,7 @@ def export_onnx(
             picture = torch.zeros((len(example), *raw.shape), dtype=torch.uint8, device=example.device)
             facts["lse.raw_pictures"] = json.dumps({"source": raw.source, "layout": raw.layout})
             facts["lse.preprocess"] = raw.preprocess.to_json()
-        with evaluating(model), evaluating(inner):
+        with evaluating(model, inner):
             facts = describe(model, example, opset=opset, class_names=class_names) | facts
             proto, sizes, phases = trace(
                 inner,

@@ -2,19 +2,21 @@
 
 An adapted model is known here by its attributes alone: `canonicalizers` (modules by the name of
 their site), `mode` and `settings`. A canonicalizer may carry `steps`, `solver` and `rule`, and
-answers with an object that has `warp` and `solution` (see `lse_dec.canonicalizers.Canonicalization`).
+answers with an object that has `warp` and `solution`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lse_core import modes
 from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite
 from lse_core.separable import SeparableWarp
 from lse_export.errors import ExportError
@@ -78,20 +80,14 @@ def with_steps(model: nn.Module, steps: int | Mapping[str, int] | None) -> Itera
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients while the block runs; every module's own mode comes back after it.
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients while the block runs; every module's own mode comes back after it.
 
-    Without gradients matters for more than speed: the steps that only carry a gradient (phantom
-    steps) would otherwise be exported too.
+    Gradients must be off for more than speed: the steps that only carry a gradient (phantom steps)
+    would otherwise be exported too.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with modes.evaluating(*models), torch.no_grad():
+        yield
 
 
 @contextmanager
@@ -99,21 +95,13 @@ def recording(model: nn.Module) -> Iterator[dict[str, Any]]:
     """Collect the last answer of every canonicalizer by site while the block runs."""
     record: dict[str, Any] = {}
 
-    def keeper(site: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            record[site] = output
+    def keep(site: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        record[site] = output
 
-        return keep
-
-    handles = [
-        canonicalizer.register_forward_hook(keeper(site))
-        for site, canonicalizer in canonicalizers_of(model).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for site, canonicalizer in canonicalizers_of(model).items():
+            hooks.enter_context(canonicalizer.register_forward_hook(partial(keep, site)))
         yield record
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def residual_traces(model: nn.Module, image: Tensor) -> dict[str, list[float]]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_export.commands.common import json_option, size_option, trust_option, working
-from lse_export.commands.providers import tensorrt_options
-from lse_export.errors import ExportError
+from lse_export.commands.common import (
+    json_option,
+    print_table,
+    size_option,
+    tensorrt_options,
+    trust_option,
+    working,
+)
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lse_export.runtime import TensorrtOptions
 
 
 @click.command()
@@ -40,12 +43,11 @@ def bench(
     model: Path,
     ways: tuple[str, ...],
     batch: int,
-    rounds: int,
     device: str,
     size: tuple[int, int] | None,
     trust: bool,
-    tensorrt: TensorrtOptions | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Time the adapted MODEL beside the same model without its canonicalizers.
 
@@ -64,36 +66,25 @@ def bench(
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust).to(device)
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
-        models = {"plain": _plain(adapted), "adapted": adapted}
-        if not hasattr(adapted, "canonicalizers"):
-            models = {"plain": adapted}
+        models = {"plain": adapted}
+        if hasattr(adapted, "without_sites"):
+            models = {"plain": _plain(adapted), "adapted": adapted}
     with working("measuring"):
-        rows = measure(models, example, ways=ways, rounds=rounds, tensorrt=tensorrt)
+        rows = measure(models, example, ways=ways, **options)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows]))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}")
+    shown = []
     for row in rows:
-        if row.error:
-            table.add_row(row.way, row.model, "not here", row.error, "", "", "")
-            continue
         low, high = row.spread
-        table.add_row(
-            row.way, row.model, f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}",
-            f"{row.throughput:.1f}", f"{row.ratio:.2f}", f"{row.to_first_way:.2f}",
-        )  # fmt: skip
-    Console().print(table)
+        numbers = (f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}", f"{row.throughput:.1f}",
+                   f"{row.ratio:.2f}", f"{row.to_first_way:.2f}")  # fmt: skip
+        shown.append((row.way, row.model, *(("not here", row.error, "", "", "") if row.error else numbers)))
+    print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
 
 
 def _plain(adapted: nn.Module) -> nn.Module:
-    """The same model without its canonicalizers, on a copy."""
-    from importlib import import_module
-
-    unadapt = getattr(import_module("lse_dec"), "unadapt", None)
-    if unadapt is None:
-        raise ExportError("this lse-dec cannot take canonicalizers out; upgrade it")
-    plain: nn.Module = unadapt(copy.deepcopy(adapted))
+    """A copy of the model without its canonicalizers, by `without_sites`, which adapted models have."""
+    with adapted.without_sites() as base:  # type: ignore[operator]
+        plain: nn.Module = copy.deepcopy(base)
     return plain

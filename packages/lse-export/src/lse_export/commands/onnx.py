@@ -13,6 +13,7 @@ from lse_export.commands.common import (
     force_option,
     images_option,
     json_option,
+    print_table,
     size_option,
     trust_option,
     working,
@@ -81,7 +82,7 @@ class StepsOrAuto(click.ParamType):
 @click.option(
     "--external-data", is_flag=True, help="Weights in a file beside the graph, whatever their size."
 )
-@click.option("--warps", is_flag=True, help="Add each site's warp and residual as outputs.")
+@click.option("--warps", "with_warps", is_flag=True, help="Add each site's warp and residual as outputs.")
 @force_option("file")
 @size_option
 @images_option
@@ -92,21 +93,15 @@ def onnx(
     out: Path,
     steps: int | Literal["auto"] | None,
     tolerance: float,
-    opset: int,
     fixed_batch: int | None,
     dynamic_size: bool,
-    precision: str,
-    half_io: bool,
     calibration: tuple[Path, ...],
-    preprocess: tuple[int, int] | None,
-    picture_layout: str,
-    external_data: bool,
-    warps: bool,
     force: bool,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
     trust: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write MODEL, a folder that `lse train`, `lse demo` or lse_dec.save wrote, as an ONNX file.
 
@@ -145,42 +140,35 @@ def onnx(
             example,
             out,
             steps=steps,
-            opset=opset,
             dynamic_batch=fixed_batch is None,
             dynamic_size=dynamic_size,
             overwrite=force,
-            with_warps=warps,
             metadata=facts,
-            precision=precision,
-            half_io=half_io,
             calibration=ranges,
-            preprocess=preprocess,
-            picture_layout=picture_layout,
-            external_data=external_data,
             allow_plain=True,
+            **options,
         )
-    report_drop = _drop(report.path, adapted, ranges) if ranges is not None else None
+    loss = _loss(report.path, adapted, ranges) if ranges is not None else None
     if as_json:
         values = {**vars(report), "path": str(report.path), "ops": dict(report.ops)}
-        click.echo(json.dumps(values | ({"calibration": report_drop} if report_drop else {})))
+        click.echo(json.dumps(values | ({"calibration": loss} if loss else {})))
         return
     click.echo(
         f"wrote {report.path}: opset {report.opset}, {report.nodes} nodes "
         f"({report.canonicalizer_nodes} of canonicalizers, {report.nodes_per_step:g} a solver step), "
         f"{report.seconds:.1f} s ({', '.join(f'{k} {v:.1f}' for k, v in report.phases.items())})"
     )
-    if report_drop is not None:
+    if loss is not None:
         click.echo(
-            f"  on {report_drop['images']} calibration images: same answer as the float32 model on "
-            f"{report_drop['argmax_agreement']:.1%}, largest difference {report_drop['relative']:.2g} of the "
+            f"  on {loss['images']} calibration images: same answer as the float32 model on "
+            f"{loss['argmax_agreement']:.1%}, largest difference {loss['relative']:.2g} of the "
             "output's range"
         )
     for name in ("sites", "solver", "steps", "rule", "mode", "precision", "residual"):
         click.echo(f"  {name:<9} {report.metadata.get(f'lse.{name}', 'none')}")
     if dynamic_size:
-        click.echo(
-            "  size      " + ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
-        )
+        sizes = ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
+        click.echo(f"  size      {sizes}")
     more: list[str | Path] = ["--trust"] if trust else []
     if dynamic_size and size is not None:  # the file may not tell it
         more += ["--size", *map(str, size)]
@@ -194,7 +182,7 @@ def _open(report: OnnxExport, axis: str) -> str:
     return f"from {least}" if most is None else f"from {least} to {most}"
 
 
-def _drop(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
+def _loss(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
     """What quantization costs: the file against the float32 model."""
     from lse_export.verification import verify
 
@@ -209,14 +197,10 @@ def _drop(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
 
 def _print_choice(choice: StepChoice) -> None:
     """Print the table to stderr, so that --json stays readable by scripts."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("steps", "residual", "deviation", "same answer", "")
-    for row in choice.rows:
-        mark = "chosen" if row.steps == choice.steps else ""
-        table.add_row(
-            str(row.steps), f"{row.residual:.2e}", f"{row.deviation:.2e}", f"{row.agreement:.1%}", mark
-        )
-    Console(stderr=True).print(table)
+    rows = [
+        (str(row.steps), f"{row.residual:.2e}", f"{row.deviation:.2e}", f"{row.agreement:.1%}",
+         "chosen" if row.steps == choice.steps else "")
+        for row in choice.rows
+    ]  # fmt: skip
+    print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
     click.echo(choice.summary(), err=True)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_export.commands.common import force_option, json_option, trust_option
-from lse_export.commands.providers import tensorrt_options
+from lse_export.commands.common import force_option, json_option, tensorrt_options, trust_option
 
 if TYPE_CHECKING:
     from lse_export.predict import Prediction
-    from lse_export.runtime import TensorrtOptions
 
 
 @click.command()
@@ -48,14 +45,11 @@ def predict(
     images: tuple[Path, ...],
     top: int,
     out: Path | None,
-    skip_bad: bool,
     force: bool,
-    provider: str,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    trust: bool,
-    tensorrt: TensorrtOptions | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Classify pictures with MODEL: an exported ONNX file, or a folder with a trained or saved model.
 
@@ -71,24 +65,16 @@ def predict(
     """
     from lse_core.atomic import check_target
     from lse_core.pictures import picture_files
+    from lse_core.progress import Bars
     from lse_export.predict import predict as classify
 
     if out is not None:
         check_target(out, force)
     files = picture_files(images)
-    with _progress() as on_picture:
-        found = classify(
-            model,
-            files,
-            top=top,
-            provider=provider,
-            tensorrt=tensorrt,
-            mean=mean or None,
-            std=std or None,
-            skip_bad=skip_bad,
-            trust=trust,
-            on_picture=on_picture,
-        )
+    with Bars() as bars:
+        show = bars.add("classifying").update
+        options |= {"mean": mean or None, "std": std or None}
+        found = classify(model, files, top=top, on_picture=show, **options)
     if out is not None:
         _write(found, out, top, force)
     if as_json:
@@ -121,15 +107,3 @@ def _write(found: Sequence[Prediction], out: Path, top: int, force: bool) -> Non
         for p in found:
             cells = [cell for pair in zip(p.classes, p.probabilities, strict=True) for cell in pair]
             writer.writerow([p.file, *(cells or [""] * len(head)), p.error])
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, so that stdout stays readable by scripts; nothing where it cannot be redrawn."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("classifying", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

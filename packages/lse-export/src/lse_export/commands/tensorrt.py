@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,12 +29,14 @@ from lse_export.commands.common import command_line, force_option, json_option
 )
 @click.option(
     "--compute-capability",
-    "capabilities",
+    "compute_capabilities",
     multiple=True,
     metavar="N.N",
     help="With rtx: build for these, such as 8.6; repeat for several.  [default: all known from 8.0 on]",
 )
-@click.option("--workspace", type=float, metavar="GIB", help="Scratch memory a layer may take.")
+@click.option(
+    "--workspace", "workspace_gib", type=float, metavar="GIB", help="Scratch memory a layer may take."
+)
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most.")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="File of kernel timings to reuse.")
 @click.option("--version-compatible", is_flag=True, help="For later releases of the same major, too.")
@@ -48,17 +51,12 @@ def tensorrt(
     out: Path,
     axes: tuple[str, ...],
     flavour: str,
-    capabilities: tuple[str, ...],
-    workspace: float | None,
-    optimization_level: int | None,
+    compute_capabilities: tuple[str, ...],
     timing_cache: Path | None,
-    version_compatible: bool,
-    hardware_compatible: bool,
-    refit: bool,
-    tf32: bool,
     device: str | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Build a TensorRT engine of the ONNX file MODEL.
 
@@ -78,40 +76,23 @@ def tensorrt(
     from lse_export.tensorrt.profile import parse_axis
     from lse_export.tensorrt.progress import BuildProgress
 
-    options = BuildOptions(
-        workspace_gib=workspace,
-        optimization_level=optimization_level,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        refit=refit,
-        tf32=tf32,
-    )
-    ranges = dict(parse_axis(text) for text in axes)
     progress = BuildProgress()
     with progress:
         built = build_engine(
             model,
             out,
-            axes=ranges,
-            options=options,
+            axes=dict(parse_axis(text) for text in axes),
+            options=BuildOptions(**options),
             timing_cache=timing_cache,
             device=device,
             overwrite=force,
             progress=progress,
             flavour=flavour,
-            compute_capabilities=capabilities,
+            compute_capabilities=compute_capabilities,
         )
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "path": str(built.path),
-                    "seconds": built.seconds,
-                    "layers": built.layer_count,
-                    **built.facts.plain(),
-                }
-            )
-        )
+        made = {"path": str(built.path), "seconds": built.seconds, "layers": built.layer_count}
+        click.echo(json.dumps(made | built.facts.plain()))
         return
     facts = built.facts
     title = flavour_of(facts.flavour).title

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,6 +22,7 @@ from lse_export.commands.common import command_line, json_option, working
 )
 @click.option(
     "--queue-delay",
+    "max_queue_delay_us",
     type=click.IntRange(0),
     default=100,
     show_default=True,
@@ -30,19 +32,7 @@ from lse_export.commands.common import command_line, json_option, working
 @click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 @click.option("--warmup/--no-warmup", default=True, help="Run a random batch before reporting ready.")
 @json_option
-def triton(
-    file: Path,
-    repository: Path,
-    name: str | None,
-    version: int,
-    plan: Path | None,
-    max_batch_size: int | None,
-    queue_delay: int,
-    kind: str,
-    instances: int,
-    warmup: bool,
-    as_json: bool,
-) -> None:
+def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
     """Write the ONNX FILE into REPOSITORY, a model repository of Triton Inference Server.
 
     \b
@@ -52,18 +42,7 @@ def triton(
     from lse_export.triton import write_triton
 
     with working(f"writing {repository}"):
-        written = write_triton(
-            file,
-            repository,
-            name=name,
-            version=version,
-            plan=plan,
-            max_batch_size=max_batch_size,
-            max_queue_delay_us=queue_delay,
-            kind=kind,
-            instances=instances,
-            warmup=warmup,
-        )
+        written = write_triton(file, repository, **options)
     if as_json:
         click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))
         return

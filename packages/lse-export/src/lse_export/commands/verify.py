@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lse_export.commands.common import (
     images_option,
     json_option,
+    print_table,
     size_option,
     trust_option,
     working,
@@ -29,18 +31,15 @@ from lse_export.commands.common import (
 @images_option
 @trust_option
 @json_option
-@click.pass_context
 def verify(
-    ctx: click.Context,
     file: Path,
     model: Path,
     batch_sizes: tuple[int, ...],
-    tolerance: float | None,
-    provider: str,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
     trust: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare the ONNX FILE with the MODEL it was exported from, a folder that `lse train`,
     `lse demo` or lse_dec.save wrote.
@@ -67,23 +66,19 @@ def verify(
             adapted,
             inputs,
             batch_sizes=batch_sizes or ((1, 5) if fixed is None else (fixed,)),
-            tolerance=tolerance,
-            provider=provider,
             throw=False,
+            **options,
         )
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     else:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("output", "inputs", "batch", "max diff", "of range", "mean diff", "argmax", "verdict")
-        for row in report.rows:
-            table.add_row(
-                row.output, row.inputs, str(row.batch_size), f"{row.max_abs_diff:.2e}", f"{row.relative:.2e}",
-                f"{row.mean_abs_diff:.2e}", f"{row.argmax_agreement:.1%}", row.verdict,
-            )  # fmt: skip
-        Console().print(table)
+        rows = [
+            (row.output, row.inputs, str(row.batch_size), f"{row.max_abs_diff:.2e}", f"{row.relative:.2e}",
+             f"{row.mean_abs_diff:.2e}", f"{row.argmax_agreement:.1%}", row.verdict)
+            for row in report.rows
+        ]  # fmt: skip
+        head = ("output", "inputs", "batch", "max diff", "of range", "mean diff", "argmax", "verdict")
+        print_table(head, rows)
         click.echo(f"ran on {report.providers[0]}")
     click.echo(report.summary(), err=True)
-    ctx.exit(0 if report.ok else 1)
+    click.get_current_context().exit(0 if report.ok else 1)
