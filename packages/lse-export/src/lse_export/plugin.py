@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lse_core.plugins import hookimpl
 
 if TYPE_CHECKING:
     import click
-
-
-@hookimpl
-def lse_exporters() -> Mapping[str, Any]:
-    """The ONNX exporter."""
-    from lse_export.to_onnx import export_onnx
-
-    return {"onnx": export_onnx}
 
 
 @hookimpl

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from torch import Tensor
 
@@ -45,7 +42,7 @@ def quantize(
     (see `lse_export.saturation`). A GPU loses nothing by it but half a step of the weights' rounding.
 
     Args:
-        proto: a float32 graph of one input, as `lse_export.trace` and `lse_export.cleanup` leave it.
+        proto: a float32 graph of one input, as `lse_export.simplify.clean` leaves it; its metadata go.
         calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
         folder: scratch space for ONNX Runtime, which only writes files.
         batch: images a run; a graph of a fixed batch takes its own.
@@ -61,29 +58,31 @@ def quantize(
         raise LSEError(f"weights are quantized to 7 or 8 bits; got {weight_bits!r}")
     names = quantized_nodes(proto)
     if not names:
-        raise LSEError("no layer with weights outside of canonicalizers: nothing to quantize")
+        raise LSEError("there is nothing to quantize: no layer with weights lies outside of canonicalizers")
     image = proto.graph.input[0]
     fixed = image.type.tensor_type.shape.dim[0]
     size = fixed.dim_value or batch
     if len(calibration) < (fixed.dim_value or 1):
         raise LSEError(f"calibration needs at least {size} images; got {len(calibration)}")
+    batches = [b for b in calibration.split(size) if len(b) == size or not fixed.dim_value]
     source, target = folder / "float32.onnx", folder / "int8.onnx"
+    # what ONNX Runtime's own preparation would note; without it, it logs an advice to run that
+    onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})
     onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
-    with _quiet():
-        quantize_static(
-            source,
-            target,
-            _Reader(image.name, calibration, size, whole=bool(fixed.dim_value)),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTIZED),
-            nodes_to_quantize=names,
-            per_channel=True,
-            reduce_range=weight_bits == 7,  # of the weights alone
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            # TensorRT dequantizes no int32, so biases stay as they are
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        )
+    quantize_static(
+        source,
+        target,
+        _Reader(image.name, batches),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTIZED),
+        nodes_to_quantize=names,
+        per_channel=True,
+        reduce_range=weight_bits == 7,  # of the weights alone
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        # TensorRT dequantizes no int32, so biases stay as they are
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+    )
     quantized = onnx.load(target)
     del quantized.metadata_props[:]
     # onnxruntime.quant is its own domain, needed only for operators that are not in this graph
@@ -97,30 +96,10 @@ def quantize(
 class _Reader:
     """Hands the calibration images over, a batch at a time, as ONNX Runtime asks."""
 
-    def __init__(self, name: str, images: Tensor, size: int, whole: bool) -> None:
-        chunks = [np.ascontiguousarray(chunk.cpu().numpy()) for chunk in images.split(size)]
-        self.chunks = [chunk for chunk in chunks if len(chunk) == size or not whole]
-        self.name, self.next = name, 0
+    def __init__(self, name: str, batches: Sequence[Tensor]) -> None:
+        self.name, self.batches = name, iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next batch, None at the end."""
-        if self.next == len(self.chunks):
-            return None
-        self.next += 1
-        return {self.name: self.chunks[self.next - 1]}
-
-    def rewind(self) -> None:
-        """Begin again."""
-        self.next = 0
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """ONNX Runtime advises every caller to run its own preprocessing, which our graphs had already."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        batch = next(self.batches, None)
+        return None if batch is None else {self.name: batch.contiguous().cpu().numpy()}

@@ -33,6 +33,14 @@ PROVIDERS = {
 }
 """Execution providers by short name."""
 
+# inputs that hold images; uint8 for files that prepare raw pictures
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+}
+
 
 @dataclass(frozen=True)
 class TensorrtOptions:
@@ -130,8 +138,6 @@ def open_session(
         asked = [(wanted, (tensorrt or TensorrtOptions()).as_provider()), PROVIDERS["cuda"]]
         with suppress(ImportError, OSError):
             import_module("tensorrt")  # brings its libraries into the process, where the provider finds them
-    # what it logs about libraries it misses is said below, in one line
-    ort.set_default_logger_severity(4)
     try:
         # its own fallback would print pages and go on with the CPU, when loading and at every run
         session = ort.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
@@ -140,12 +146,10 @@ def open_session(
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())
         raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
-    finally:
-        ort.set_default_logger_severity(2)  # its default
     if session.get_providers()[0] != wanted:
         raise ExportError(
-            f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start "
-            "(a driver or library it needs is missing)"
+            f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start, "
+            "because a driver or library is missing that ONNX Runtime names above"
         )
     return session
 
@@ -194,7 +198,9 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
     if len(takes) != 1:
         raise ExportError(f"the file has {len(takes)} inputs, not one of images")
     first = takes[0]
-    array = image.detach().cpu().numpy().astype(_dtype(first.type), copy=False)
+    if first.type not in _TYPES:
+        raise ExportError(f"the file's input is {first.type}, not a tensor of images")
+    array = image.detach().cpu().numpy().astype(_TYPES[first.type], copy=False)
     try:
         results: list[Any] = session.run(None, {first.name: np.ascontiguousarray(array)})
         tensors = [torch.from_numpy(np.asarray(result)) for result in results]
@@ -208,15 +214,3 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
 def _plain(error: Exception) -> str:
     """What ONNX Runtime says, in one line, without the place in its source."""
     return re.sub(r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split()))[:240]
-
-
-def _dtype(name: str) -> type[np.number[Any]]:
-    types: dict[str, type[np.number[Any]]] = {
-        "tensor(float)": np.float32,
-        "tensor(float16)": np.float16,
-        "tensor(double)": np.float64,
-        "tensor(uint8)": np.uint8,  # raw pictures, for files that prepare them
-    }
-    if name not in types:
-        raise ExportError(f"the file's input is {name}, not a tensor of images")
-    return types[name]

@@ -1,57 +1,39 @@
-"""Making a traced graph small, with the passes of onnx-ir and the rules of onnxscript."""
+"""Making a traced graph small, and the same bytes for the same model, with onnx-ir and onnxscript."""
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
+
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules import common as rules
 
-__all__ = ["simplify"]
+__all__ = ["clean", "simplify"]
 
-RULES = (
-    rules.mul_by_1_rule,
-    rules.add_0_rule,
-    rules.sub_0_rule,
-    rules.div_by_1_rule,
-    rules.one_reshape_matmul_reshape_rule,
-    rules.two_reshapes_matmul_reshape_rule,
-    rules.cast_constant_of_shape_rule,
-    rules.collapse_slice_rule,
-    rules.collapse_slice2_rule,
-    rules.materialize_reshape_shape_rule,
-    rules.min_min_rule,
-    rules.max_max_rule,
-    rules.min_max_rule,
-    rules.max_min_rule,
-    rules.successive_clip_relu_rule,
-    rules.successive_relu_clip_rule,
-    rules.successive_relu_rule,
-    rules.successive_clip_rule,
-    rules.cast_cast_rule,
-    rules.no_op_cast_rule,
-    rules.no_op_expand_rule,
-    rules.flatten_to_reshape_rule,
-    rules.reshape_reshape_rule,
-    rules.no_op_transpose_rule,
-    rules.transpose_transpose_rule,
-    rules.unsqueeze_unsqueeze_rule,
-    rules.squeeze_reshape_1d_rule,
-    rules.normalize_pad_format_conv_rule,
-    rules.fuse_pad_into_conv_rule,
-    rules.fuse_batchnorm_into_conv_rule,
-    rules.fuse_batchnorm_into_conv_transpose_rule,
-    rules.fuse_batchnorm_into_gemm_rule,
-    rules.remove_optional_bias_from_conv_rule,
-    rules.remove_optional_bias_from_conv_transpose_rule,
-    rules.remove_optional_bias_from_gemm_rule,
-)
-"""onnxscript's own choice but for what no network in eval mode has, and for `slice_split_rule`: a pattern of
-two outputs is looked for by listing the whole graph again at every node, most of the time of long solves."""
+# fmt: off
+RULES = tuple(getattr(rules, f"{name}_rule") for name in (
+    "mul_by_1", "add_0", "sub_0", "div_by_1", "one_reshape_matmul_reshape", "two_reshapes_matmul_reshape",
+    "cast_constant_of_shape", "collapse_slice", "collapse_slice2", "materialize_reshape_shape",
+    "min_min", "max_max", "min_max", "max_min", "successive_clip_relu", "successive_relu_clip",
+    "successive_relu", "successive_clip", "cast_cast", "no_op_cast", "no_op_expand", "flatten_to_reshape",
+    "reshape_reshape", "no_op_transpose", "transpose_transpose", "unsqueeze_unsqueeze",
+    "squeeze_reshape_1d", "normalize_pad_format_conv", "fuse_pad_into_conv", "fuse_batchnorm_into_conv",
+    "fuse_batchnorm_into_conv_transpose", "fuse_batchnorm_into_gemm", "remove_optional_bias_from_conv",
+    "remove_optional_bias_from_conv_transpose", "remove_optional_bias_from_gemm",
+))
+# fmt: on
+"""onnxscript's own choice, without rules for what no network in eval mode has, and without `slice_split`: a
+pattern of two outputs is looked for by listing the whole graph again at every node, most of the time of long
+solves."""
 
 ROUNDS = 2
 """What one round of rules leaves, the next can still fold; a third finds nothing."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def simplify(model: ir.Model) -> ir.Model:
@@ -73,9 +55,7 @@ def simplify(model: ir.Model) -> ir.Model:
     for _ in range(ROUNDS):
         fold_constants(model)
         model = rewrite(model, RULES)
-        model = common.RemoveUnusedNodesPass()(model).model
     end = ir.passes.Sequential(
-        common.RemoveUnusedFunctionsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
@@ -105,3 +85,30 @@ def _ask_sizes_of_casts(model: ir.Model) -> None:
         model.graph.insert_before(model.graph[0], casts[0])
         for node in shapes:
             node.replace_input_with(0, casts[0].outputs[0])
+
+
+def clean(proto: onnx.ModelProto) -> None:
+    """Name every node after the module it came from and strip what torch noted beside the graph, in place.
+
+    torch notes stack traces with the paths of files; a node's new name, `module.path/Op_number`, keeps
+    what is useful in them.
+    """
+    counts: Counter[str] = Counter()
+    for node in proto.graph.node:
+        stem = f"{_scope(node)}/{node.op_type}".lstrip("/")
+        node.name = f"{stem}_{counts[stem]}"
+        counts[stem] += 1
+    graph = proto.graph
+    noted = [proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for item in noted:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Path of the module a node was traced in, without the wrapper's own name."""
+    noted = next((prop.value for prop in node.metadata_props if prop.key == _SCOPES), "[]")
+    # the last entry is the operation itself
+    path = str(["", *ast.literal_eval(noted)][-2:][0])
+    # torch's own helpers, such as the query for the batch size, have scopes that are no module
+    return "" if path.startswith("_") else path.removeprefix("model").removeprefix(".")

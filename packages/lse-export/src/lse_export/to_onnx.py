@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from lse_core.atomic import check_target, replacing
 from lse_core.errors import LSEError
-from lse_export.cleanup import clean
 from lse_export.errors import ExportError
 from lse_export.metadata import describe
 from lse_export.precision import Half, check_precision, halved
 from lse_export.preprocess import Prepare, raw_pictures_of
+from lse_export.quantize import quantize
+from lse_export.simplify import clean
 from lse_export.trace import FIXED, Sizes, timed, trace
 from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
 
@@ -202,8 +203,6 @@ def export_onnx(
 
 
 def _quantized(proto: onnx.ModelProto, calibration: Tensor) -> onnx.ModelProto:
-    from lse_export.quantize import quantize
-
     try:
         with tempfile.TemporaryDirectory() as folder:
             return quantize(proto, calibration, Path(folder))

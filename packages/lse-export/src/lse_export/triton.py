@@ -21,23 +21,9 @@ from lse_export.metadata import facts_of
 
 __all__ = ["TritonModel", "write_triton"]
 
-# names of Triton's DataType
-_TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "bfloat16": "TYPE_BF16",
-    "float64": "TYPE_FP64",
-    "int8": "TYPE_INT8",
-    "int16": "TYPE_INT16",
-    "int32": "TYPE_INT32",
-    "int64": "TYPE_INT64",
-    "uint8": "TYPE_UINT8",
-    "uint16": "TYPE_UINT16",
-    "uint32": "TYPE_UINT32",
-    "uint64": "TYPE_UINT64",
-    "bool": "TYPE_BOOL",
-    "string": "TYPE_STRING",
-}
+# types that Triton can pass
+_TYPES = ("float32", "float16", "bfloat16", "float64", "int8", "int16", "int32", "int64",
+          "uint8", "uint16", "uint32", "uint64", "bool", "string")  # fmt: skip
 LABELS = "labels.txt"
 PARAMETERS = ("lse.preprocess", "lse.raw_pictures")  # metadata that the config passes on to clients
 OURS = frozenset({"model.onnx", "model.plan", "config.pbtxt", LABELS})  # names in the folder
@@ -176,7 +162,8 @@ def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:
     if kind not in _TYPES:
         raise ExportError(f"{value.name!r} is {kind}, which Triton cannot pass")
     dims = value.type.tensor_type.shape.dim
-    return value.name, _TYPES[kind], [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
+    name = kind.replace("bfloat", "bf").replace("float", "fp").upper()
+    return value.name, f"TYPE_{name}", [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -239,22 +239,20 @@ def verify(
             if not isinstance(inputs, Tensor):
                 raise DTypeError(f"the inputs must be a tensor of raw pictures; got {type(inputs).__name__}")
             prepared = prepare(inputs)
-        batches = [("real", batch) for size in sizes for batch in _batches(inputs, size)]
+        groups = [("real", size, _batches(inputs, size)) for size in sizes]
         if edges:
-            batches += list(edge_inputs(inputs, sizes[-1]).items())
-        found: dict[tuple[str, str, int], list[_Pair]] = {}
-        for kind, batch in batches:
-            _fits(facts, batch)
+            groups += [(kind, sizes[-1], [batch]) for kind, batch in edge_inputs(inputs, sizes[-1]).items()]
+        rows: list[Comparison] = []
+        for kind, size, batches in groups:
+            _fits(facts, batches[0])
             with recording(model) as record:
-                for name, pair in _compare(session, whole, record, batch).items():
-                    found.setdefault((name, kind, len(batch)), []).append(pair)
-        rows = [_row(key, pairs, whole, tolerance) for key, pairs in found.items()]
+                rows += _compare(session, whole, record, kind, size, batches, tolerance)
         eight_bits = is_quantized(proto)
         layers = overflowing(onnx.load_model(path)) if eight_bits else []
         kernels = 0.0
         # of our own files all weights were looked at; of others some may be hidden
         if provider == "cpu" and (layers or (eight_bits and precision != "int8")):
-            kernels = kernel_difference(path, [batch for kind, batch in batches if kind == "real"])
+            kernels = kernel_difference(path, [batch for size in sizes for batch in _batches(inputs, size)])
         traces = residual_traces(model, prepared)
     report = Verification(
         path, rows, sizes, tolerance, list(session.get_providers()), steps, traces, layers, kernels,
@@ -312,16 +310,6 @@ def kernel_difference(path: Path, batches: list[Tensor]) -> float:
     return worst
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """One output of the model and of the file for one batch."""
-
-    image: Tensor
-    index: int
-    expected: Tensor
-    got: Tensor
-
-
 def _batches(inputs: Tensor, size: int) -> list[Tensor]:
     count = -(-len(inputs) // size)
     index = torch.arange(count * size, device=inputs.device) % len(inputs)
@@ -341,40 +329,48 @@ def _fits(facts: FileFacts, batch: Tensor) -> None:
             raise ExportError(f"the file takes a {side} from {least} {upto}, not {have}")
 
 
-def _compare(session: Any, model: nn.Module, record: dict[str, Any], batch: Tensor) -> dict[str, _Pair]:
-    got = run(session, batch)
-    extras = any(name.startswith(EXTRAS) for name in got)
-    expected = Unrolled(model, record if extras else None)(batch)
-    if len(expected) != len(got):
-        raise ExportError(f"the file has {len(got)} outputs, the model {len(expected)}: not made from it")
-    pairs = {}
-    for index, (name, value) in enumerate(got.items()):
-        reference = expected[index].cpu()
-        if reference.shape != value.shape:
+def _compare(
+    session: Any,
+    model: nn.Module,
+    record: dict[str, Any],
+    kind: str,
+    size: int,
+    batches: list[Tensor],
+    tolerance: float,
+) -> Iterator[Comparison]:
+    """Every output over batches of one kind and size."""
+    found = [run(session, batch) for batch in batches]
+    extras = any(name.startswith(EXTRAS) for name in found[0])
+    unrolled = Unrolled(model, record if extras else None)
+    wanted = [[tensor.cpu() for tensor in unrolled(batch)] for batch in batches]
+    if len(wanted[0]) != len(found[0]):
+        count = f"the file has {len(found[0])} outputs, the model {len(wanted[0])}"
+        raise ExportError(f"{count}: it was not made from this model")
+    for index, name in enumerate(found[0]):
+        expected = torch.cat([outputs[index] for outputs in wanted]).double()
+        got = torch.cat([outputs[name] for outputs in found]).double()
+        if expected.shape != got.shape:
             raise ExportError(
-                f"output {name!r} is {tuple(value.shape)} in the file and {tuple(reference.shape)} "
-                "in the model: not made from it"
+                f"output {name!r} is {tuple(found[0][name].shape)} in the file and "
+                f"{tuple(wanted[0][index].shape)} in the model: it was not made from this model"
             )
-        pairs[name] = _Pair(batch, index, reference, value)
-    return pairs
-
-
-def _row(key: tuple[str, str, int], pairs: list[_Pair], model: nn.Module, tolerance: float) -> Comparison:
-    name, kind, size = key
-    expected = torch.cat([pair.expected for pair in pairs]).double()
-    got = torch.cat([pair.got for pair in pairs]).double()
-    diff = _difference(expected, got)
-    extent = _extent(name, expected)
-    largest = float(diff.max())
-    verdict: Verdict = "equal" if largest <= tolerance * extent else "different"
-    if verdict == "different" and not name.startswith(EXTRAS):
-        shaken = max(_shake(model, pair) for pair in pairs)
-        # the same order of magnitude: the export moved no further than rounding alone can
-        if tolerance * extent < 8.0 * shaken and largest <= 32.0 * shaken:
-            verdict = "amplified"
-    scores = expected.ndim in (2, 4) and not name.startswith(EXTRAS)
-    agreement = float((expected.argmax(1) == got.argmax(1)).double().mean()) if scores else 1.0
-    return Comparison(name, kind, size, largest, float(diff.mean()), largest / extent, agreement, verdict)
+        diff, extent = _difference(expected, got), _extent(name, expected)
+        largest = float(diff.max())
+        verdict: Verdict = "equal" if largest <= tolerance * extent else "different"
+        agreement = 1.0
+        if not name.startswith(EXTRAS):
+            if verdict == "different":
+                shaken = max(
+                    _shake(model, batch, index, outputs[index])
+                    for batch, outputs in zip(batches, wanted, strict=True)
+                )
+                # the same order of magnitude: the export moved no further than rounding alone can
+                if tolerance * extent < 8.0 * shaken and largest <= 32.0 * shaken:
+                    verdict = "amplified"
+            if expected.ndim in (2, 4):
+                agreement = float((expected.argmax(1) == got.argmax(1)).double().mean())
+        mean = float(diff.mean())
+        yield Comparison(name, kind, size, largest, mean, largest / extent, agreement, verdict)
 
 
 def _difference(expected: Tensor, got: Tensor) -> Tensor:
@@ -394,20 +390,19 @@ def _extent(name: str, expected: Tensor) -> float:
     return max(float(finite.max() - finite.min()), 1e-3 * float(finite.abs().max()), 1e-12)
 
 
-def _shake(model: nn.Module, pair: _Pair) -> float:
-    """How far the model's own output moves when its input changes by rounding only."""
-    expected = pair.expected.double()
+def _shake(model: nn.Module, image: Tensor, index: int, expected: Tensor) -> float:
+    """How far output number `index` of the model itself moves when its input changes by rounding only."""
 
     def moved(image: Tensor) -> float:
-        return float(_difference(expected, Unrolled(model)(image)[pair.index].cpu().double()).max())
+        return float(_difference(expected.double(), Unrolled(model)(image)[index].cpu().double()).max())
 
-    if pair.image.is_floating_point():
+    if image.is_floating_point():
         generator = torch.Generator().manual_seed(0)
-        noise = [torch.rand(pair.image.shape, generator=generator) * 2 - 1 for _ in range(2)]
+        noise = [torch.rand(image.shape, generator=generator) * 2 - 1 for _ in range(2)]
         # pixels on their own, and all together: an average over the image hides the former
         changes = [*noise, torch.ones(()), -torch.ones(())]
-        size = ROUNDING * float(pair.image.abs().max())
-        return max(moved(pair.image + size * change.to(pair.image)) for change in changes)
+        size = ROUNDING * float(image.abs().max())
+        return max(moved(image + size * change.to(image)) for change in changes)
     # levels of raw pictures are whole, but resizing may round to either of two
     prepare: Any = model[0]  # type: ignore[index]
     offset, found = prepare.offset, 0.0
@@ -415,7 +410,7 @@ def _shake(model: nn.Module, pair: _Pair) -> float:
         for sign in (1.0, -1.0):
             # a level is a sum of dozens of products
             prepare.offset = offset + sign * 8.0 * ROUNDING * 255.0
-            found = max(found, moved(pair.image))
+            found = max(found, moved(image))
     finally:
         prepare.offset = offset
     return found
