@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lse_export.bench import LatencyRatio, latency_ratio
+    from lse_export.bench import latency_ratio
     from lse_export.errors import ExportError, VerificationError
     from lse_export.gate import GateReport, check
     from lse_export.steps import StepChoice, choose_steps
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "bench": ["LatencyRatio", "latency_ratio"],
+    "bench": ["latency_ratio"],
     "errors": ["ExportError", "VerificationError"],
     "gate": ["GateReport", "check"],
     "steps": ["StepChoice", "choose_steps"],
@@ -34,7 +34,6 @@ __all__ = [
     "Engine",
     "ExportError",
     "GateReport",
-    "LatencyRatio",
     "OnnxExport",
     "StepChoice",
     "TritonModel",

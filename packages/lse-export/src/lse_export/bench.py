@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
+from lse_export.errors import first_line
 from lse_export.runtime import PROVIDERS, TensorrtOptions, open_session, run
 from lse_export.tensorrt import Engine, build_engine
 from lse_export.to_onnx import export_onnx
 from lse_export.unroll import check_example, evaluating
 
-__all__ = ["WAYS", "BenchRow", "LatencyRatio", "bench", "interleaved", "latency_ratio"]
+__all__ = ["WAYS", "BenchRow", "bench", "interleaved", "latency_ratio"]
 
 WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS), "tensorrt")
 """Ways to run a model: eager, torch.compile, ONNX Runtime by provider, and a TensorRT engine."""
@@ -55,32 +56,6 @@ class BenchRow:
         """Plain values for JSON, None for NaN."""
         values = {k: None if isinstance(v, float) and v != v else v for k, v in asdict(self).items()}
         return values | ({"spread": None} if self.error else {})
-
-
-@dataclass(frozen=True)
-class LatencyRatio:
-    """Latency of a file over latency of its model; `float(...)` gives the ratio.
-
-    Attributes:
-        ratio: median of the rounds' ratios, below 1 where the file is faster.
-        onnx_ms: median milliseconds of ONNX Runtime.
-        eager_ms: median milliseconds of the model in eager mode.
-        spread: quartiles of the rounds' ratios.
-        rounds: how many times each ran.
-        threads: CPU threads both had.
-        providers: what ONNX Runtime ran on.
-    """
-
-    ratio: float
-    onnx_ms: float
-    eager_ms: float
-    spread: tuple[float, float]
-    rounds: int
-    threads: int
-    providers: list[str]
-
-    def __float__(self) -> float:
-        return self.ratio
 
 
 def bench(
@@ -130,8 +105,7 @@ def bench(
                     call()  # what cannot run is told apart before the clock starts
                 calls |= made
             except Exception as error:  # compilers and drivers fail in ways of their own
-                text = str(error).strip().splitlines()
-                errors[way] = text[0][:200] if text else type(error).__name__
+                errors[way] = first_line(error)
         seconds = dict(zip(calls, interleaved(list(calls.values()), rounds, warmup), strict=True))
     nan = float("nan")
     return [
@@ -151,7 +125,7 @@ def latency_ratio(
     rounds: int = 20,
     warmup: int = 3,
     provider: str = "cpu",
-) -> LatencyRatio:
+) -> float:
     """Time a file and its model alternately on one batch, both with torch's number of threads.
 
     Alternating lets other load on the machine fall on both; the ratio is taken within each round.
@@ -164,20 +138,18 @@ def latency_ratio(
         warmup: runs of each before them.
         provider: ONNX Runtime's execution provider.
 
+    Returns:
+        The median of the rounds' ratios, below 1 where the file is faster. `bench` gives times and quartiles.
+
     Raises:
         ExportError: the file cannot be run.
         LSEError: fewer than two rounds.
     """
     _check_rounds(rounds, warmup)
-    threads = torch.get_num_threads()
-    session = open_session(path, provider, threads=threads)
+    session = open_session(path, provider, threads=torch.get_num_threads())
     calls = [lambda: run(session, example), _eager(model, check_example(model, example))]
     ours, theirs = interleaved(calls, rounds, warmup)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return LatencyRatio(
-        median(ratios), 1e3 * median(ours), 1e3 * median(theirs), _quartiles(ratios), rounds, threads,
-        list(session.get_providers()),
-    )  # fmt: skip
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
@@ -197,13 +169,9 @@ def _check_rounds(rounds: int, warmup: int) -> None:
         raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
 
 
-def _quartiles(values: list[float]) -> tuple[float, float]:
-    low, _, high = quantiles(values, n=4)
-    return low, high
-
-
 def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]]) -> BenchRow:
     own = [1e3 * time for time in seconds[way, name]]
+    low, _, high = quantiles(own, n=4)
 
     def over(other: list[float]) -> float:
         return median(a / b for a, b in zip(seconds[way, name], other, strict=True))
@@ -211,7 +179,7 @@ def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[fl
     first_model = next(times for (w, _), times in seconds.items() if w == way)
     first_way = next(times for (_, n), times in seconds.items() if n == name)
     return BenchRow(
-        name, way, median(own), _quartiles(own), 1e3 * batch / median(own), over(first_model), over(first_way)
+        name, way, median(own), (low, high), 1e3 * batch / median(own), over(first_model), over(first_way)
     )
 
 

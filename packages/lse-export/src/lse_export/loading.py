@@ -17,7 +17,7 @@ from lse_export.errors import ExportError
 from lse_export.metadata import facts_of
 from lse_export.preprocess import RawPictures
 
-__all__ = ["check_preprocess", "dtype_of", "images_for", "load_model", "shape_of"]
+__all__ = ["check_preprocess", "images_for", "load_model"]
 
 
 def load_model(path: Path, *, trust: bool = False) -> nn.Module:
@@ -85,23 +85,6 @@ def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) 
     return Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def shape_of(file: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Batch size and (height, width) of the images that an ONNX file takes; None for what it leaves open.
-
-    A size that varies is the one that its metadata tell, where they do; of a file that takes raw pictures
-    it is None.
-    """
-    facts = facts_of(file)
-    batch = facts.shape[0] if facts.shape else None
-    sides = facts.shape[2:]
-    if facts.kind == "uint8" or len(sides) != 2:
-        return batch, None
-    if sides[0] is not None and sides[1] is not None:
-        return batch, (sides[0], sides[1])
-    told = facts.preprocess()
-    return batch, told.size if told is not None else None
-
-
 def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, skip: bool) -> list[Tensor]:
     """The first pictures that can be read, at most `limit`; without `skip` the first must be."""
     found: list[Tensor] = []
@@ -122,11 +105,6 @@ def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, sk
         text = f"left out {len(bad)} of {seen} pictures; {bad[0]}"
         warnings.warn(text, LSEWarning, stacklevel=3)
     return found
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating dtype of the model's parameters, float32 for one without."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def check_preprocess(model: nn.Module, file: Path) -> None:

@@ -194,6 +194,19 @@ class FileFacts:
         except (LSEError, OverflowError) as error:  # the latter for numbers that no float holds
             raise self._damaged("lse.preprocess", str(error).removeprefix("it: ")) from error
 
+    def image_shape(self) -> tuple[int | None, tuple[int, int] | None]:
+        """Batch size and (height, width) of the images that the file takes; None for what it leaves open.
+
+        A size that varies is the one that the metadata tell; of a file that takes raw pictures it is None.
+        """
+        batch, sides = self.shape[0] if self.shape else None, self.shape[2:]
+        if self.kind == "uint8" or len(sides) != 2:
+            return batch, None
+        if sides[0] is not None and sides[1] is not None:
+            return batch, (sides[0], sides[1])
+        told = self.preprocess()
+        return batch, told.size if told is not None else None
+
     def raw_pictures(self) -> RawPictures | None:
         """The pictures that a file takes which prepares them itself."""
         told = self._json("lse.raw_pictures", _OBJECT)

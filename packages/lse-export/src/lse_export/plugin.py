@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 def lse_commands() -> Mapping[str, click.Command]:
     """The command group `export`, and the commands that run what it made."""
     from lse_export.commands import export
-    from lse_export.commands.bench import bench
-    from lse_export.commands.predict import predict
+    from lse_export.commands.running import bench, predict
 
     return {"bench": bench, "export": export, "predict": predict}
 

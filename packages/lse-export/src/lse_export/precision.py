@@ -38,14 +38,14 @@ def halved(model: nn.Module) -> nn.Module:
     """A copy of `model` in float16.
 
     Canonicalizers keep warp coordinates, their state and the solver in float32 whatever the dtype of the
-    features, so these are the islands; what they cast at their shores is explicit in the graph.
+    features, and cast what enters and leaves them; these casts are nodes of the graph.
     """
     with evaluating(model):
         return copy.deepcopy(model).half()
 
 
 class Half(nn.Module):
-    """A float16 model behind a float32 door: casts what comes in, and what goes out unless told not to.
+    """A float16 model that takes images of any floating type, and answers in float32 unless told not to.
 
     Args:
         model: in float16.
@@ -60,8 +60,6 @@ class Half(nn.Module):
     def forward(self, image: Tensor) -> Any:
         """The model's outputs for images of any floating dtype."""
         out = self.model(image.half())
-        return pytree.tree_map_only(Tensor, _full, out) if self.outputs else out
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.float16 else x
+        if not self.outputs:
+            return out
+        return pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == torch.float16 else x, out)

@@ -18,7 +18,7 @@ from lse_core.pictures import PictureError
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import validated
 from lse_export.errors import ExportError
-from lse_export.loading import dtype_of, load_model
+from lse_export.loading import load_model
 from lse_export.metadata import FileFacts, facts_of, shown
 from lse_export.runtime import TensorrtOptions, open_session, run
 
@@ -166,7 +166,8 @@ def _open(
 
 
 def _of_model(model: nn.Module, given: Mapping[str, Sequence[float]]) -> _Scorer:
-    what, dtype = type(model).__name__, dtype_of(model)
+    what = type(model).__name__
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     told = preprocess_of(model)
     if told is None:
         raise ExportError(

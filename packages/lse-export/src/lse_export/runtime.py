@@ -51,15 +51,11 @@ class TensorrtOptions:
         profile: least, usual and largest shape of every input, see `lse_export.tensorrt.profile`; None lets
             the provider build again whenever a shape leaves what it has seen.
         fp16: let it compute float32 layers in half precision.
-        workspace_gib: scratch memory a layer may take, GiB.
-        optimization_level: 0 (fast to build) to 5 (tries most kernels).
     """
 
     cache: Path | None = None
     profile: Shapes | None = None
     fp16: bool = False
-    workspace_gib: float | None = None
-    optimization_level: int | None = None
 
     def as_provider(self) -> dict[str, str]:
         """The same by ONNX Runtime's names."""
@@ -74,10 +70,6 @@ class TensorrtOptions:
                 )
         if self.fp16:
             options["trt_fp16_enable"] = "1"
-        if self.workspace_gib is not None:
-            options["trt_max_workspace_size"] = str(int(self.workspace_gib * 2**30))
-        if self.optimization_level is not None:
-            options["trt_builder_optimization_level"] = str(self.optimization_level)
         return options
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError
-from lse_export.errors import ExportError
+from lse_export.errors import ExportError, first_line
 from lse_export.simplify import simplify
 from lse_export.unroll import Unrolled, recording
 
@@ -160,14 +160,13 @@ def _why(error: BaseException) -> str:
     """One line on why tracing failed; torch's own message is pages long."""
     cause = _cause(error)
     name = type(cause).__name__
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    text = lines[0].strip() if lines else ""
+    text = first_line(cause, 300)
     if name == "GuardOnDataDependentSymNode" or "data-dependent" in text.lower():
         return (
             "the model branches on values of its tensors, which no fixed graph can hold; a solver must "
-            f"take a fixed number of steps ({name}: {text[:200]})"
+            f"take a fixed number of steps ({name}: {text})"
         )
-    return f"torch cannot trace the model ({name}: {text[:300]})"
+    return f"torch cannot trace the model ({name}: {text})"
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from lse_core import modes
 from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite
 from lse_core.separable import SeparableWarp
-from lse_export.errors import ExportError
+from lse_export.errors import ExportError, first_line
 
 __all__ = [
     "Unrolled",
@@ -183,6 +183,6 @@ def check_example(model: nn.Module, example: Tensor) -> Tensor:
     except LSEError:
         raise
     except Exception as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"the model fails on an example of shape {tuple(example.shape)}: {text}") from error
+        where = f"the model fails on an example of shape {tuple(example.shape)}"
+        raise ExportError(f"{where}: {first_line(error)}") from error
     return example

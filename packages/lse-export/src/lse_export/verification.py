@@ -17,8 +17,8 @@ from lse_export.gate.graph import load_proto
 from lse_export.metadata import FileFacts, facts_of, shown
 from lse_export.precision import tolerance_of
 from lse_export.preprocess import Prepare
+from lse_export.quantize import is_quantized, overflowing
 from lse_export.runtime import open_session, run
-from lse_export.saturation import is_quantized, overflowing
 from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
 
 __all__ = ["KERNEL_TOLERANCE", "Comparison", "Verification", "edge_inputs", "kernel_difference", "verify"]
@@ -76,7 +76,7 @@ class Verification:
         providers: execution providers of the session, the first being what ran.
         steps: solver steps compared, by site.
         residuals: largest residual over the real inputs at every step, by site.
-        overflowing: layers whose int8 weights overflow on CPUs without VNNI, see `lse_export.saturation`.
+        overflowing: layers whose int8 weights overflow on CPUs without VNNI, see `lse_export.quantize`.
         kernels: largest difference on real inputs between ONNX Runtime's 8-bit kernels on this CPU and those
             that cannot overflow, of the output's range; 0.0 for a file that has no 8-bit tensors or, by what
             is known of it, none that overflow, and where another provider than the CPU was asked for.
@@ -287,7 +287,7 @@ def edge_inputs(like: Tensor, batch: int) -> dict[str, Tensor]:
 def kernel_difference(path: Path, batches: list[Tensor]) -> float:
     """Largest difference between ONNX Runtime's fast kernels on this CPU and its precise ones.
 
-    The fast 8-bit kernels of CPUs without VNNI instructions cut sums off, see `lse_export.saturation`.
+    The fast 8-bit kernels of CPUs without VNNI instructions cut sums off, see `lse_export.quantize`.
 
     Args:
         path: an ONNX file of one input.

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from lse_export.errors import ExportError
 
-__all__ = ["Model", "attribute", "label", "load_proto", "open_model", "type_name", "weight_files"]
+__all__ = ["Model", "attribute", "label", "load_proto", "open_model", "sizes_of", "type_name", "weight_files"]
 
 
 class Model:
@@ -22,7 +22,6 @@ class Model:
         proto: the model without external weights.
         nodes: all nodes in order, those of subgraphs and local functions too.
         types: type names ("float32", "int64", ...) by tensor name, where known.
-        ranks: how many axes a tensor has, by its name, where known.
         shapes: sizes of a tensor's axes, by its name, where its rank is known; None where a size varies.
         constants: names of initializers and of outputs of Constant nodes.
     """
@@ -30,7 +29,6 @@ class Model:
     def __init__(self, path: Path, proto: onnx.ModelProto) -> None:
         self.path, self.proto = path, proto
         self.types: dict[str, str] = {}
-        self.ranks: dict[str, int] = {}
         self.shapes: dict[str, list[int | None]] = {}
         self.constants: set[str] = set()
         self.tensors: dict[str, onnx.TensorProto] = {}
@@ -49,11 +47,7 @@ class Model:
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = type_name(value.type.tensor_type.elem_type)
                 if value.type.tensor_type.HasField("shape"):
-                    sizes = value.type.tensor_type.shape.dim
-                    self.ranks[value.name] = len(sizes)
-                    self.shapes[value.name] = [
-                        dim.dim_value if dim.HasField("dim_value") else None for dim in sizes
-                    ]
+                    self.shapes[value.name] = sizes_of(value)
         for tensor in graph.initializer:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)
@@ -150,6 +144,12 @@ def open_model(path: Path) -> Model:
     if not proto.graph.node:
         raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")
     return Model(path, proto)
+
+
+def sizes_of(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Sizes of a tensor's axes, None where a size varies."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
 
 def type_name(number: int) -> str:

@@ -6,18 +6,20 @@ The last four read the numbers they compare with from the target's table.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from lse_export.gate.graph import Model, attribute
-from lse_export.gate.problem import Problem, Rule, at, nodes_of
-from lse_export.gate.tables import Bound, Table
+from lse_export.errors import first_line
+from lse_export.gate.graph import Model, attribute, open_model
+from lse_export.gate.report import GateReport, Problem, Rule, at, nodes_of
+from lse_export.gate.tables import Bound, Table, load_table
 from lse_export.gate.traps import SHARED_TRAPS, TRAPS
-from lse_export.saturation import overflowing
+from lse_export.quantize import overflowing
 
-__all__ = ["RULES", "rules_for"]
+__all__ = ["RULES", "check"]
 
 
 def valid(model: Model, table: Table) -> Iterator[Problem]:
@@ -25,9 +27,7 @@ def valid(model: Model, table: Table) -> Iterator[Problem]:
     try:
         onnx.checker.check_model(str(model.path), full_check=True)
     except Exception as error:  # the checker and the inference raise classes of their own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = lines[0][:240] if lines else type(error).__name__
-        yield Problem("valid", "", "", f"not valid ONNX ({text})", "export the model again")
+        yield Problem("valid", "", "", f"not valid ONNX ({first_line(error)})", "export the model again")
 
 
 def opset(model: Model, table: Table) -> Iterator[Problem]:
@@ -230,7 +230,22 @@ RULES: tuple[Rule, ...] = (
 """Rules for every target in the order in which they are reported; TensorRT's traps come after."""
 
 
-def rules_for(table: Table) -> tuple[Rule, ...]:
-    """All rules that a target is checked by."""
+def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
+    """Say whether a runtime will take an ONNX file, whoever made it, and name the node where not.
+
+    The answer rests on a support table (its source and date are in the report) and on known traps;
+    nothing is built or run.
+
+    Args:
+        path: an ONNX file.
+        target: "tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime" or "web".
+
+    Raises:
+        ExportError: the file is absent, truncated or no ONNX model.
+        UnknownNameError: no such target.
+    """
+    table = load_table(target)
+    model = open_model(Path(path))
     traps = SHARED_TRAPS if table.is_rtx else TRAPS if table.is_tensorrt else ()
-    return RULES + traps
+    problems = [problem for rule in RULES + traps for problem in rule(model, table)]
+    return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)

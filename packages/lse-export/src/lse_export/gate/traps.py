@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lse_export.gate.graph import Model, attribute
-from lse_export.gate.problem import Problem, Rule, at, nodes_of
+from lse_export.gate.report import Problem, Rule, at, nodes_of
 from lse_export.gate.tables import Table
 
 __all__ = ["SHARED_TRAPS", "TRAPS"]
@@ -63,7 +63,7 @@ def zero_points(model: Model, table: Table) -> Iterator[Problem]:
 def volumes(model: Model, table: Table) -> Iterator[Problem]:
     """GridSample of volumes, read from 11.2 on."""
     for node in nodes_of(model, "GridSample"):
-        if model.ranks.get(node.input[0], 4) != 4:
+        if len(model.shapes.get(node.input[0], [None] * 4)) != 4:
             yield at("volume", node, "its input is no image (4 axes)", "sample slices, or use TensorRT 11.2")
 
 

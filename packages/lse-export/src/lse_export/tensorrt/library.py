@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lse_core.errors import unknown_name
-from lse_export.errors import ExportError
+from lse_export.errors import ExportError, first_line
 from lse_export.tensorrt.progress import BuildProgress
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def load(name: str = "tensorrt") -> Bindings:
         trt = import_module(wanted.module)
         version = str(trt.__version__)
     except (ImportError, OSError, AttributeError) as error:  # its libraries are missing or do not match
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"{wanted.title} is installed but does not load ({text[:200]})") from error
+        raise ExportError(f"{wanted.title} is installed but does not load ({first_line(error)})") from error
     if major_of(version) not in wanted.majors:
         majors = " or ".join(map(str, wanted.majors))
         raise ExportError(f"{wanted.title} {version} is installed, but release {majors} is needed")

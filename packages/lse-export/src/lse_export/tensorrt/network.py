@@ -16,29 +16,10 @@ from lse_export.tensorrt.progress import interrupts
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Parsed", "Refusal", "parse", "parsed_reports", "read"]
+__all__ = ["Parsed", "parse", "parsed_reports", "read"]
 
 SHOWN = 5  # parser errors in one message
 FLAVOUR_OF = {"tensorrt10": "tensorrt", "tensorrt11": "tensorrt", "tensorrt-rtx": "rtx"}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One error of the parser.
-
-    Attributes:
-        node: name of the node it is about, or "".
-        operator: the node's operator, or "".
-        words: TensorRT's own, in one line.
-    """
-
-    node: str
-    operator: str
-    words: str
-
-    def __str__(self) -> str:
-        place = f"{self.operator} {self.node!r}: " if self.operator or self.node else ""
-        return place + self.words[:200]
 
 
 @dataclass(frozen=True)
@@ -50,14 +31,14 @@ class Parsed:
         network: strongly typed: every tensor has the type it has in the file.
         parser: read the file.
         log: a `Bindings.Log`.
-        refusals: why the file was not read; empty where it was.
+        refusals: why the file was not read, in TensorRT's own words; empty where it was.
     """
 
     builder: tensorrt.Builder
     network: tensorrt.INetworkDefinition
     parser: tensorrt.OnnxParser
     log: Any
-    refusals: list[Refusal]
+    refusals: list[Problem]
 
 
 def read(found: Bindings, path: Path) -> Parsed:
@@ -86,10 +67,16 @@ def read(found: Bindings, path: Path) -> Parsed:
     for k in range(0 if taken else parser.num_errors):
         fault: tensorrt.ParserError = parser.get_error(k)
         words: str = fault.desc()
-        refusals.append(Refusal(fault.node_name(), fault.node_operator(), " ".join(words.split())))
+        refusals.append(_refusal(" ".join(words.split()), fault.node_name(), fault.node_operator()))
     if not taken and not refusals:
-        refusals = [Refusal("", "", "the parser gives no reason")]
+        refusals = [_refusal("the parser gives no reason")]
     return Parsed(builder, network, parser, log, refusals)
+
+
+def _refusal(words: str, node: str = "", operator: str = "") -> Problem:
+    return Problem(
+        "parser", node, operator, words, "write the model with other operators, or see the problems above"
+    )
 
 
 def parse(found: Bindings, path: Path) -> Parsed:
@@ -100,7 +87,7 @@ def parse(found: Bindings, path: Path) -> Parsed:
     """
     parsed = read(found, path)
     if parsed.refusals:
-        texts = [str(refusal) for refusal in parsed.refusals]
+        texts = [f"{refusal.place}{refusal.what[:200]}" for refusal in parsed.refusals]
         more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
         raise ExportError(f"{found.title} cannot read {path}: {'; '.join(texts[:SHOWN])}{more}")
     return parsed
@@ -145,9 +132,6 @@ def _judged(report: GateReport) -> GateReport:
         raise ExportError(f"the parser of {report.target} cannot be asked: {found.title} is installed")
     if any(problem.rule == "valid" for problem in report.problems):
         return report
-    problems = [
-        Problem("parser", refusal.node, refusal.operator, f"{found.title} says: {refusal.words[:240]}",
-                "write the model with other operators, or see the problems above")
-        for refusal in read(found, report.path).refusals
-    ]  # fmt: skip
+    refusals = read(found, report.path).refusals
+    problems = [replace(refusal, what=f"{found.title} says: {refusal.what[:240]}") for refusal in refusals]
     return replace(report, problems=[*report.problems, *problems], parser=found.title)

@@ -157,8 +157,7 @@ def _hash(paths: list[Path]) -> str:
     for path in paths:
         try:
             with path.open("rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise ExportError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()

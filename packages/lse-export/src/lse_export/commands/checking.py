@@ -1,4 +1,4 @@
-"""`lse export verify`."""
+"""`lse export verify` and `lse export check`: is a file right, and will a runtime take it?"""
 
 from __future__ import annotations
 
@@ -52,13 +52,14 @@ def verify(
     Example:
       lse export verify model.onnx runs/model --images photos/ --batch-sizes 1 --batch-sizes 7
     """
-    from lse_export.loading import check_preprocess, images_for, load_model, shape_of
+    from lse_export.loading import check_preprocess, images_for, load_model
+    from lse_export.metadata import facts_of
     from lse_export.verification import verify as compare
 
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
-        fixed, own = shape_of(file)
+        fixed, own = facts_of(file).image_shape()
         inputs = images_for(adapted, size or own, images, file=file, skip=True)
     with working(f"comparing {file}"):
         report = compare(
@@ -82,3 +83,49 @@ def verify(
         click.echo(f"ran on {report.providers[0]}")
     click.echo(report.summary(), err=True)
     click.get_current_context().exit(0 if report.ok else 1)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--target", "targets", multiple=True, metavar="NAME",
+    help="tensorrt10, tensorrt11, tensorrt-rtx, onnxruntime or web; repeat for several.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--parse", is_flag=True, help="Let the parsers of the TensorRT installed here read the file, too."
+)
+@json_option
+def check(file: Path, targets: tuple[str, ...], parse: bool, as_json: bool) -> None:
+    """Say whether runtimes will take an ONNX FILE, whoever made it.
+
+    Looks at every node's operator, types and known traps, and says what to do about each problem.
+    Ends with exit status 1 where a target would refuse the file or compute something else.
+
+    --parse asks NVIDIA's own parser as well, of TensorRT or of TensorRT for RTX, whichever is installed
+    and among the targets. It needs no GPU; what one parser takes says nothing of the others.
+
+    \b
+    Example:
+      lse export check model.onnx --target tensorrt10 --target web
+      lse export check model.onnx --target tensorrt-rtx --parse
+    """
+    from lse_export.gate import TARGETS
+    from lse_export.gate import check as inspect
+
+    with working(f"checking {file}"):
+        reports = [inspect(file, target) for target in targets or TARGETS]
+        if parse:
+            from lse_export.tensorrt.network import parsed_reports
+
+            reports = parsed_reports(reports, strict=bool(targets))
+    if as_json:
+        click.echo(json.dumps([report.as_dict() for report in reports]))
+    else:
+        for report in reports:
+            verdict = "ok" if report.ok else "refused"
+            by = f", read by {report.parser}" if report.parser else ""
+            click.echo(f"{report.target}: {verdict} ({report.nodes} nodes, opset {report.opset}{by})")
+            for problem in report.problems:
+                click.echo(f"  {problem}")
+            click.echo(f"  table: {report.source}, {report.date}")
+    click.get_current_context().exit(0 if all(report.ok for report in reports) else 1)
