@@ -149,7 +149,10 @@ def test_commands_say_force(model: Small, photos: Path, tmp_path: Path) -> None:
         ["export", "tensorrt", tmp_path / "m.onnx", "--out", out],
     ):
         done = lse(*args, status=1)
-        assert "there exists already; choose another name, or pass --force" in done.stderr
+        assert (
+            "there exists already; choose another name or allow overwriting (a command's --force)"
+            in done.stderr
+        )
     with pytest.raises(OutputError, match="or allow overwriting"):
         lse_export.export_onnx(model, torch.rand(2, 3, 8, 8), out, allow_plain=True)
     for command in (predict_command, export.commands["onnx"], export.commands["tensorrt"]):

@@ -95,12 +95,20 @@ def bench(
         def exported(name: str) -> Path:
             return export_onnx(models[name], example, Path(folder) / f"{name}.onnx", allow_plain=True).path
 
+        def call_of(name: str, way: str) -> Callable[[], object]:
+            if way == "tensorrt":
+                return _engine(exported(name), example)
+            kind, _, provider = way.partition("-")
+            if kind == "ort":
+                options = tensorrt if provider == "tensorrt" else None
+                threads = torch.get_num_threads()
+                session = open_session(exported(name), provider, threads=threads, tensorrt=options)
+                return lambda: run(session, example)
+            return _eager(models[name], example, compiled=way == "compiled")
+
         for way in ways:
             try:
-                made = {
-                    (way, name): _call(name, models[name], example, way, exported, tensorrt)
-                    for name in models
-                }
+                made = {(way, name): call_of(name, way) for name in models}
                 for call in made.values():
                     call()  # what cannot run is told apart before the clock starts
                 calls |= made
@@ -147,7 +155,7 @@ def latency_ratio(
     """
     _check_rounds(rounds, warmup)
     session = open_session(path, provider, threads=torch.get_num_threads())
-    calls = [lambda: run(session, example), _eager(model, check_example(model, example))]
+    calls = [lambda: run(session, example), _eager(model, example)]
     ours, theirs = interleaved(calls, rounds, warmup)
     return median(a / b for a, b in zip(ours, theirs, strict=True))
 
@@ -183,32 +191,14 @@ def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[fl
     )
 
 
-def _call(
-    name: str,
-    model: nn.Module,
-    example: Tensor,
-    way: str,
-    exported: Callable[[str], Path],
-    tensorrt: TensorrtOptions | None,
-) -> Callable[[], object]:
-    if way.startswith("ort-"):
-        provider = way.removeprefix("ort-")
-        options = tensorrt if provider == "tensorrt" else None
-        session = open_session(exported(name), provider, threads=torch.get_num_threads(), tensorrt=options)
-        return lambda: run(session, example)
-    if way == "tensorrt":
-        return _engine(exported(name), example)
-    return _eager(model, check_example(model, example), torch.compile(model) if way == "compiled" else None)
-
-
-def _eager(
-    model: nn.Module, image: Tensor, compiled: Callable[[Tensor], object] | None = None
-) -> Callable[[], object]:
-    """Run the model, or what it was compiled to, and wait for a GPU to finish."""
+def _eager(model: nn.Module, example: Tensor, compiled: bool = False) -> Callable[[], object]:
+    """Run the model, or what torch compiles it to, and wait for a GPU to finish."""
+    image = check_example(model, example)
+    ran: Callable[[Tensor], object] = torch.compile(model) if compiled else model
 
     def call() -> None:
         with evaluating(model):
-            (compiled or model)(image)
+            ran(image)
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
 

@@ -229,24 +229,19 @@ class FileFacts:
 
 
 def _settings(canonicalizer: nn.Module) -> dict[str, Any]:
+    """A canonicalizer's class, solver, rule and numbers, as plain values."""
     facts: dict[str, Any] = {"canonicalizer": type(canonicalizer).__name__}
     for key in ("solver", "rule"):
-        if hasattr(canonicalizer, key):
-            facts[key] = _plain(getattr(canonicalizer, key))
+        if (thing := getattr(canonicalizer, key, None)) is not None:
+            # settings objects are frozen dataclasses; of anything else only its class is told (no addresses)
+            values = vars(thing) if dataclasses.is_dataclass(thing) else {}
+            plain = {k: v for k, v in values.items() if isinstance(v, (int, float, str))}
+            facts[key] = {"name": type(thing).__name__, **plain}
     for key in ("steps", "tol", "segments", "ratio", "resolution"):
         value = getattr(canonicalizer, key, None)
         if isinstance(value, (int, float)):
             facts[key] = value
     return facts
-
-
-def _plain(thing: Any) -> Any:
-    """Settings objects are frozen dataclasses; of anything else only its class is told (no addresses)."""
-    name = type(thing).__name__
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        values = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
-        return {"name": name, **{k: v for k, v in values.items() if isinstance(v, (int, float, str))}}
-    return {"name": name}
 
 
 def _name(thing: Any) -> str:

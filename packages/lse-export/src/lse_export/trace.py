@@ -9,10 +9,11 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx
 import torch
+import torch.fx.config
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError
@@ -20,26 +21,12 @@ from lse_export.errors import ExportError, first_line
 from lse_export.simplify import simplify
 from lse_export.unroll import Unrolled, recording
 
-__all__ = ["FIXED", "Sizes", "Traced", "timed", "trace"]
+__all__ = ["FIXED", "Sizes", "timed", "trace"]
 
 Sizes = dict[str, tuple[int, int | None]]
 """Least and largest (None: any) size by the name of the axis."""
 
 FIXED = "export it at one size, without dynamic_size"
-
-
-class Traced(NamedTuple):
-    """A graph in ONNX.
-
-    Attributes:
-        proto: the graph.
-        sizes: with `dynamic_size` the least and largest "height" and "width" it holds for, else empty.
-        seconds: what "trace" and "simplify" took.
-    """
-
-    proto: onnx.ModelProto
-    sizes: Sizes
-    seconds: dict[str, float]
 
 
 def trace(
@@ -52,7 +39,7 @@ def trace(
     dynamic_size: bool = False,
     with_warps: bool,
     output_names: Sequence[str] | None,
-) -> Traced:
+) -> tuple[onnx.ModelProto, Sizes, dict[str, float]]:
     """The graph of `entry` in ONNX, simplified, its input called "image".
 
     Args:
@@ -65,9 +52,13 @@ def trace(
         with_warps: outputs for every site's warp and residual too.
         output_names: of the model's outputs; None: "logits", or "output_0", ....
 
+    Returns:
+        The graph, with `dynamic_size` the least and largest "height" and "width" it holds for, and the
+        seconds that "trace" and "simplify" took.
+
     Raises:
         ExportError: the model cannot be traced, or fixes its batch or size.
-        LSEError: as many output names as the model has not.
+        LSEError: the number of output names is not that of the model's outputs.
     """
     if dynamic_batch and len(example) == 1:
         # torch treats an axis of size 1 as fixed
@@ -100,16 +91,19 @@ def trace(
                 with timed(seconds, "simplify"):
                     program.model = simplify(program.model)
         except Exception as error:
-            if dynamic_size and (axes := _fixed_axis(error)):
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            if dynamic_size and (axes := _fixed_axis(cause)):
                 raise ExportError(f"the model fixes its {axes}; {FIXED}") from error
-            raise ExportError(_why(error)) from error
+            raise ExportError(_why(cause)) from error
     proto = program.model_proto
     dims = [axis.dim_param for axis in proto.graph.input[0].type.tensor_type.shape.dim]
     if dynamic_batch and dims[0] != "batch":
         raise ExportError("the model fixes its batch size; export it with dynamic_batch=False")
     if dynamic_size and dims[2:] != ["height", "width"]:
         raise ExportError(f"the model fixes its height or width; {FIXED}")
-    return Traced(proto, _bounds(program) if dynamic_size else {}, seconds)
+    return proto, _bounds(program) if dynamic_size else {}, seconds
 
 
 @contextlib.contextmanager
@@ -141,26 +135,18 @@ def _bounds(program: torch.onnx.ONNXProgram) -> Sizes:
     return found
 
 
-def _cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _fixed_axis(error: BaseException) -> str | None:
     """What torch says of height or width where the model's code makes a constant of it."""
     # "inputs[0].shape[2]" or "L['image'].size()[2]", depending on how torch found out
     axis = re.compile(r"(?:shape|size\(\))\[([23])\]")
-    fixed = {m[1] for line in str(_cause(error)).splitlines() if (m := axis.search(line))}
+    fixed = {m[1] for line in str(error).splitlines() if (m := axis.search(line))}
     names = [name for k, name in (("2", "height"), ("3", "width")) if k in fixed]
     return " and ".join(names) or None
 
 
 def _why(error: BaseException) -> str:
     """One line on why tracing failed; torch's own message is pages long."""
-    cause = _cause(error)
-    name = type(cause).__name__
-    text = first_line(cause, 300)
+    name, text = type(error).__name__, first_line(error, 300)
     if name == "GuardOnDataDependentSymNode" or "data-dependent" in text.lower():
         return (
             "the model branches on values of its tensors, which no fixed graph can hold; a solver must "
@@ -179,18 +165,16 @@ def _quiet() -> Iterator[None]:
     names = ("torch.onnx", "torch.export", "onnxscript", "torch.__trace")
     loggers: list[Any] = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    traces: Any = getattr(torch.fx, "config", None)
-    before = getattr(traces, "do_not_emit_stack_traces", None)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            if before is not None:
-                traces.do_not_emit_stack_traces = True
+    traces: Any = torch.fx.config
+    before = getattr(traces, "do_not_emit_stack_traces", False)
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        traces.do_not_emit_stack_traces = True
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            if before is not None:
-                traces.do_not_emit_stack_traces = before
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        traces.do_not_emit_stack_traces = before
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

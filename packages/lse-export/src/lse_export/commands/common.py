@@ -11,8 +11,6 @@ from typing import Any
 
 import click
 
-from lse_core.errors import OutputError
-
 size_option = click.option(
     "--size",
     nargs=2,
@@ -33,28 +31,10 @@ trust_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
-# the words of lse_core.atomic for those who call it from Python
-ALLOW = "choose another name or allow overwriting"
-
 
 def force_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add `--force`, which replaces `what`, and name it where the command refuses to."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
-        @wraps(command)
-        def wrapped(*args: Any, **rest: Any) -> Any:
-            try:
-                return command(*args, **rest)
-            except OutputError as error:
-                text = str(error)
-                if ALLOW not in text:
-                    raise
-                raise OutputError(text.replace(ALLOW, "choose another name, or pass --force")) from error
-
-        return wrapped
-
-    return decorate
+    """Add `--force`, which replaces `what`."""
+    return click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
 
 
 def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:

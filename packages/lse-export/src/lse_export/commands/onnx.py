@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,18 +26,13 @@ if TYPE_CHECKING:
     from lse_export.to_onnx import OnnxExport
 
 
-class StepsOrAuto(click.ParamType):
-    """A whole number of at least 1, or "auto"."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
-        """Read the value off the command line."""
-        if value == "auto":
-            return "auto"
-        if str(value).isdigit() and int(value) >= 1:
-            return int(value)
-        self.fail(f"{value!r} is neither 'auto' nor a whole number of at least 1", param, ctx)
+def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Read a whole number of at least 1, or "auto"."""
+    if value is None or value == "auto":
+        return value
+    if value.isdigit() and int(value) >= 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of at least 1", ctx, param)
 
 
 @click.command()
@@ -45,7 +40,8 @@ class StepsOrAuto(click.ParamType):
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 @click.option(
     "--steps",
-    type=StepsOrAuto(),
+    metavar="N|auto",
+    callback=steps_or_auto,
     help="Solver steps to unroll, or 'auto' to measure how few do.  [default: the model's]",
 )
 @click.option(
@@ -91,7 +87,7 @@ class StepsOrAuto(click.ParamType):
 def onnx(
     model: Path,
     out: Path,
-    steps: int | Literal["auto"] | None,
+    steps: int | str | None,
     tolerance: float,
     fixed_batch: int | None,
     dynamic_size: bool,
@@ -127,10 +123,11 @@ def onnx(
         example = images_for(adapted, size, images, skip=True)
         ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
     facts: dict[str, str] = {}
+    count = steps if isinstance(steps, int) else None
     if steps == "auto":
         with working("measuring how few steps do"):
             choice = choose_steps(adapted, example, tolerance=tolerance)
-        steps, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
+        count, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
         _print_choice(choice)
     if fixed_batch is not None:
         example = example[[k % len(example) for k in range(fixed_batch)]]
@@ -139,7 +136,7 @@ def onnx(
             adapted,
             example,
             out,
-            steps=steps,
+            steps=count,
             dynamic_batch=fixed_batch is None,
             dynamic_size=dynamic_size,
             overwrite=force,
@@ -187,12 +184,8 @@ def _loss(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
     from lse_export.verification import verify
 
     found = verify(path, model, images, batch_sizes=(min(8, len(images)),), edges=False, throw=False)
-    return {
-        "images": len(images),
-        "argmax_agreement": found.argmax_agreement,
-        "relative": found.relative,
-        "max_abs_diff": found.max_abs_diff,
-    }
+    names = ("argmax_agreement", "relative", "max_abs_diff")
+    return {"images": len(images), **{name: getattr(found, name) for name in names}}
 
 
 def _print_choice(choice: StepChoice) -> None:

@@ -27,17 +27,14 @@ def valid(model: Model, table: Table) -> Iterator[Problem]:
     try:
         onnx.checker.check_model(str(model.path), full_check=True)
     except Exception as error:  # the checker and the inference raise classes of their own
-        yield Problem("valid", "", "", f"not valid ONNX ({first_line(error)})", "export the model again")
+        yield at("valid", "", f"not valid ONNX ({first_line(error)})")
 
 
 def opset(model: Model, table: Table) -> Iterator[Problem]:
     """The opset must be one the target reads."""
     first, last = table.opsets
     if not first <= model.opset <= last:
-        yield Problem(
-            "opset", "", "", f"opset {model.opset}, but {table.name} reads {first} to {last}",
-            "export with another opset, or convert with onnx.version_converter",
-        )  # fmt: skip
+        yield at("opset", "", f"opset {model.opset}, but {table.name} reads {first} to {last}")
 
 
 def operators(model: Model, table: Table) -> Iterator[Problem]:
@@ -48,15 +45,9 @@ def operators(model: Model, table: Table) -> Iterator[Problem]:
             continue
         if node.domain not in ("", "ai.onnx"):
             if node.domain not in table.domains:
-                yield at(
-                    "domain", node, f"operators of domain {node.domain!r} are unknown to {table.name}",
-                    "use standard operators, or a plugin of the target",
-                )  # fmt: skip
+                yield at("domain", node, f"operators of domain {node.domain!r} are unknown to {table.name}")
         elif node.op_type not in supported:
-            yield at(
-                "operator", node, f"{table.name} has no such operator (table of {table.date})",
-                "write the model with other operators",
-            )  # fmt: skip
+            yield at("operator", node, f"{table.name} has no such operator (table of {table.date})")
 
 
 # operators whose data is not their first input
@@ -75,10 +66,7 @@ def types(model: Model, table: Table) -> Iterator[Problem]:
             found = model.types.get(name, "unknown")
             # doubles have a rule of their own
             if found not in (*known, "unknown", "float64"):
-                yield at(
-                    "type", node, f"{found} data, but {table.name} takes {', '.join(sorted(known))}",
-                    "cast it before this node",
-                )  # fmt: skip
+                yield at("type", node, f"{found} data, but {table.name} takes {', '.join(sorted(known))}")
 
 
 # operators whose listed inputs must agree in type
@@ -91,16 +79,13 @@ def mixed(model: Model, table: Table) -> Iterator[Problem]:
     for node in nodes_of(model, *_UNIFORM, *table.uniform):
         kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
         if len(kinds) > 1:
-            yield at("mixed", node, f"its inputs are {' and '.join(kinds)}", "cast them to one type")
+            yield at("mixed", node, f"its inputs are {' and '.join(kinds)}")
 
 
 def control_flow(model: Model, table: Table) -> Iterator[Problem]:
     """Loop, If and Scan are read, but cost fusion and, on GPUs, a wait at every turn."""
     for node in nodes_of(model, "Loop", "If", "Scan"):
-        yield at(
-            "control-flow", node, "branches or loops in the graph hinder every optimiser",
-            "unroll it, as lse_export does with solvers", "warning",
-        )  # fmt: skip
+        yield at("control-flow", node, "branches or loops in the graph hinder every optimiser")
 
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
@@ -116,9 +101,9 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
             elif file.stat().st_size < _end(tensor):
                 short.add(place)
     for place in sorted(missing):
-        yield Problem("external-data", place, "", "weights lie in a file that is missing", "copy it along")
+        yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
     for place in sorted(short):
-        yield Problem("external-data", place, "", "weights lie in a file that was cut short", "copy it again")
+        yield at("external-data", place, "weights lie in a file that was cut short", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
@@ -142,11 +127,8 @@ def saturation(model: Model, table: Table) -> Iterator[Problem]:
         return
     layers = overflowing(model.proto)
     if layers:
-        yield Problem(
-            "saturation", layers[0], "",
-            f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions",
-            "quantize with 7-bit weights (reduce_range), as lse export onnx does", "warning",
-        )  # fmt: skip
+        overflow = f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions"
+        yield at("saturation", layers[0], overflow)
 
 
 def attributes(model: Model, table: Table) -> Iterator[Problem]:
@@ -220,7 +202,7 @@ def inputs(model: Model, table: Table) -> Iterator[Problem]:
         found = model.types.get(value.name, "unknown")
         if table.inputs and value.name not in weights and found not in (*table.inputs, "unknown"):
             what = f"an input of {found}, but {table.name} takes {', '.join(table.inputs)}"
-            yield Problem("input", value.name, "", what, "give it another type, and cast in the graph")
+            yield at("input", value.name, what)
 
 
 RULES: tuple[Rule, ...] = (

@@ -16,10 +16,7 @@ def doubles(model: Model, table: Table) -> Iterator[Problem]:
     wide = {name for name, kind in model.types.items() if kind == "float64"}
     for node in model.nodes:
         if wide.intersection([*node.input, *node.output]):
-            yield at(
-                "double", node, f"float64 tensors; {table.name} computes them in float32",
-                "export the model in float32",
-            )  # fmt: skip
+            yield at("double", node, f"float64 tensors; {table.name} computes them in float32")
             return  # where one is, hundreds are: the first says enough
 
 
@@ -31,10 +28,8 @@ def grid_sample(model: Model, table: Table) -> Iterator[Problem]:
     for node in nodes_of(model, "GridSample"):
         mode = attribute(node, "mode", "linear" if model.opset >= 20 else "bilinear")
         if model.opset >= 20 and mode != "nearest":
-            yield at(
-                "grid-sample", node, f"mode {mode!r} of opset {model.opset} is read as nearest-neighbour",
-                "export with an opset below 20, or warp by matrix products as lse_core does",
-            )  # fmt: skip
+            what = f"mode {mode!r} of opset {model.opset} is read as nearest-neighbour"
+            yield at("grid-sample", node, what)
 
 
 def half_grid_sample(model: Model, table: Table) -> Iterator[Problem]:
@@ -43,10 +38,8 @@ def half_grid_sample(model: Model, table: Table) -> Iterator[Problem]:
         return
     for node in nodes_of(model, "GridSample"):
         if model.types.get(node.input[0]) == "float32":
-            yield at(
-                "half-grid-sample", node, "float32 among float16 tensors, computed wrongly since 10.14",
-                "compare the engine with the model, or warp by matrix products", "warning",
-            )  # fmt: skip
+            what = "float32 among float16 tensors, computed wrongly since 10.14"
+            yield at("half-grid-sample", node, what)
 
 
 def zero_points(model: Model, table: Table) -> Iterator[Problem]:
@@ -57,14 +50,14 @@ def zero_points(model: Model, table: Table) -> Iterator[Problem]:
         value = model.value(node.input[2])
         if value is None or value.astype(float).any():
             what = "a zero point that is not 0" if value is not None else "a computed zero point"
-            yield at("zero-point", node, what, "quantize symmetrically, to int8")
+            yield at("zero-point", node, what)
 
 
 def volumes(model: Model, table: Table) -> Iterator[Problem]:
     """GridSample of volumes, read from 11.2 on."""
     for node in nodes_of(model, "GridSample"):
         if len(model.shapes.get(node.input[0], [None] * 4)) != 4:
-            yield at("volume", node, "its input is no image (4 axes)", "sample slices, or use TensorRT 11.2")
+            yield at("volume", node, "its input is no image (4 axes)")
 
 
 # input that must be known when the engine is built, by operator
@@ -79,10 +72,7 @@ def constant_axes(model: Model, table: Table) -> Iterator[Problem]:
     for node in model.nodes:
         k = _CONSTANT.get(node.op_type)
         if k is not None and len(node.input) > k and node.input[k] not in ("", *model.constants):
-            yield at(
-                "axes", node, f"axes come from {node.input[k]!r}, which is computed",
-                "write them as an initializer; folding constants often does it",
-            )  # fmt: skip
+            yield at("axes", node, f"axes come from {node.input[k]!r}, which is computed")
 
 
 # how many outputs TensorRT gives
@@ -94,9 +84,7 @@ def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
     for node in model.nodes:
         limit = _OUTPUTS.get(node.op_type, len(node.output))
         if any(node.output[limit:]):
-            yield at(
-                "outputs", node, f"only its first output is computed, not {node.output[limit]!r}", "drop it"
-            )
+            yield at("outputs", node, f"only its first output is computed, not {node.output[limit]!r}")
 
 
 SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_outputs)

@@ -5,21 +5,8 @@ TensorRT is imported in `library.py` alone, when it is asked for; what needs no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lse_core.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from lse_export.tensorrt.build import EngineBuild, build_engine
-    from lse_export.tensorrt.engine import Engine
-    from lse_export.tensorrt.sidecar import EngineFacts, read_facts
-
-_HOMES = {
-    "build": ["EngineBuild", "build_engine"],
-    "engine": ["Engine"],
-    "sidecar": ["EngineFacts", "read_facts"],
-}
+from lse_export.tensorrt.build import EngineBuild, build_engine
+from lse_export.tensorrt.engine import Engine
+from lse_export.tensorrt.sidecar import EngineFacts, read_facts
 
 __all__ = ["Engine", "EngineBuild", "EngineFacts", "build_engine", "read_facts"]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
