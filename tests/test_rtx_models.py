@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import lse_export
 from lse_dec import adapt
 from lse_export.metadata import facts_of
-from lse_export.precision import tolerance_of
 from lse_export.preprocess import Prepare
+from lse_export.unroll import tolerance_of
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,8 @@ import lse_export
 from lse_core.errors import UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import TARGETS, check
-from lse_export.gate.rules import RULES
+from lse_export.gate.rules import RULES, TRAPS
 from lse_export.gate.tables import load_table
-from lse_export.gate.traps import TRAPS
 
 
 def test_broken_files_are_refused_for_the_right_reason(broken: str, odd: ModuleType, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lse_export import to_onnx
 from lse_export.bench import interleaved
 from lse_export.loading import images_for, load_model
 from lse_export.runtime import open_session, run
-from lse_export.simplify import clean
+from lse_export.trace import clean
 from lse_export.unroll import evaluating, with_steps
 from lse_export.verification import edge_inputs
 

@@ -25,10 +25,15 @@ from lse_export.gate.graph import open_model
 from lse_export.tensorrt import EngineFacts, read_facts
 from lse_export.tensorrt.build import BuildOptions, pass_gate, precision_of
 from lse_export.tensorrt.engine import check_inputs
-from lse_export.tensorrt.library import require_gpu
-from lse_export.tensorrt.profile import parse_axis, profile_shapes
-from lse_export.tensorrt.progress import BuildProgress
-from lse_export.tensorrt.sidecar import check_files, check_machine, model_hash, sidecar_of
+from lse_export.tensorrt.library import BuildProgress, require_gpu
+from lse_export.tensorrt.sidecar import (
+    check_files,
+    check_machine,
+    model_hash,
+    parse_axis,
+    profile_shapes,
+    sidecar_of,
+)
 
 GPU = "NVIDIA H200"
 

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 import lse_export
 from lse_export.tensorrt.build import BuildOptions
-from lse_export.tensorrt.progress import BuildProgress
+from lse_export.tensorrt.library import BuildProgress
 
 NAMES = Path(__file__).parent / "tensorrt_names"
 PLAN, CACHE, LAYERS = b"engine", b"timings", '{"Layers": []}'

@@ -58,7 +58,7 @@ def quantize(
     (see above). A GPU loses nothing by it but half a step of the weights' rounding.
 
     Args:
-        proto: a float32 graph of one input, as `lse_export.simplify.clean` leaves it; its metadata go.
+        proto: a float32 graph of one input, as `lse_export.trace.clean` leaves it; its metadata go.
         calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
         folder: scratch space for ONNX Runtime, which only writes files.
         batch: images a run; a graph of a fixed batch takes its own.

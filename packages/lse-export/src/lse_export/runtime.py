@@ -22,7 +22,7 @@ from lse_export.errors import ExportError
 if TYPE_CHECKING:
     import onnxruntime
 
-    from lse_export.tensorrt.profile import Shapes
+    from lse_export.tensorrt.sidecar import Shapes
 
 __all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run", "runtimes_here"]
 
@@ -48,7 +48,7 @@ class TensorrtOptions:
 
     Attributes:
         cache: folder in which engines and kernel timings are kept for the next session.
-        profile: least, usual and largest shape of every input, see `lse_export.tensorrt.profile`; None lets
+        profile: least, usual and largest shape of every input, see `lse_export.tensorrt.sidecar`; None lets
             the provider build again whenever a shape leaves what it has seen.
         fp16: let it compute float32 layers in half precision.
     """

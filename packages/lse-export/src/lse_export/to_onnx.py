@@ -18,12 +18,19 @@ from lse_core.atomic import check_target, replacing
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError, first_line
 from lse_export.metadata import describe
-from lse_export.precision import Half, check_precision, halved
 from lse_export.preprocess import Prepare, raw_pictures_of
 from lse_export.quantize import quantize
-from lse_export.simplify import clean
-from lse_export.trace import FIXED, Sizes, timed, trace
-from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
+from lse_export.trace import FIXED, Sizes, clean, timed, trace
+from lse_export.unroll import (
+    Half,
+    canonicalizers_of,
+    check_example,
+    check_precision,
+    evaluating,
+    halved,
+    steps_of,
+    with_steps,
+)
 from lse_export.verification import verify
 
 __all__ = ["OnnxExport", "export_onnx"]

@@ -15,11 +15,18 @@ from lse_core.errors import DTypeError, LSEError
 from lse_export.errors import ExportError, VerificationError
 from lse_export.gate.graph import load_proto
 from lse_export.metadata import FileFacts, facts_of, shown
-from lse_export.precision import tolerance_of
 from lse_export.preprocess import Prepare
 from lse_export.quantize import is_quantized, overflowing
 from lse_export.runtime import open_session, run
-from lse_export.unroll import Unrolled, check_example, evaluating, recording, residual_traces, with_steps
+from lse_export.unroll import (
+    Unrolled,
+    check_example,
+    evaluating,
+    recording,
+    residual_traces,
+    tolerance_of,
+    with_steps,
+)
 
 __all__ = ["KERNEL_TOLERANCE", "Comparison", "Verification", "edge_inputs", "kernel_difference", "verify"]
 

@@ -56,7 +56,7 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
         options = None
         if trt_cache or trt_fp16 or trt_profile:
             from lse_export.runtime import TensorrtOptions
-            from lse_export.tensorrt.profile import parse_shapes
+            from lse_export.tensorrt.sidecar import parse_shapes
 
             shapes = dict(parse_shapes(text) for text in trt_profile) or None
             options = TensorrtOptions(cache=trt_cache, fp16=trt_fp16, profile=shapes)

@@ -72,9 +72,8 @@ def tensorrt(
       lse export tensorrt model.onnx --out model.plan --flavour rtx --compute-capability 8.6
     """
     from lse_export.tensorrt.build import BuildOptions, build_engine
-    from lse_export.tensorrt.library import flavour_of
-    from lse_export.tensorrt.profile import parse_axis
-    from lse_export.tensorrt.progress import BuildProgress
+    from lse_export.tensorrt.library import BuildProgress, flavour_of
+    from lse_export.tensorrt.sidecar import parse_axis
 
     progress = BuildProgress()
     with progress:

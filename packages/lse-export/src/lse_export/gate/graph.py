@@ -11,8 +11,6 @@ from onnx import helper, numpy_helper
 
 from lse_export.errors import ExportError
 
-__all__ = ["Model", "attribute", "label", "load_proto", "open_model", "sizes_of", "type_name", "weight_files"]
-
 
 class Model:
     """A loaded model and what was inferred about it.

@@ -12,9 +12,6 @@ import onnx
 from lse_export.gate.graph import Model, label
 from lse_export.gate.tables import Table
 
-__all__ = ["GateReport", "Problem", "Rule", "at", "nodes_of"]
-
-
 Severity = Literal["error", "warning"]
 
 

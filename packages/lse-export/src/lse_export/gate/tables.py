@@ -10,8 +10,6 @@ from typing import Any
 from lse_core.errors import unknown_name
 from lse_core.settings import Settings, validated
 
-__all__ = ["TARGETS", "Bound", "Table", "load_table"]
-
 TARGETS = ("tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime", "web")
 """Targets a file can be checked for."""
 

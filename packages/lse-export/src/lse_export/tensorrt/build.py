@@ -24,17 +24,23 @@ from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model
 from lse_export.gate.tables import load_table
 from lse_export.metadata import CARRIED, read_metadata
-from lse_export.tensorrt.library import Bindings, flavour_of, load, major_of, new_runtime, require_gpu
+from lse_export.tensorrt.library import (
+    Bindings,
+    BuildProgress,
+    flavour_of,
+    interrupts,
+    load,
+    major_of,
+    new_runtime,
+    require_gpu,
+)
 from lse_export.tensorrt.network import Parsed, parse
-from lse_export.tensorrt.profile import Range, Shapes, profile_shapes
-from lse_export.tensorrt.progress import BuildProgress, interrupts
 from lse_export.tensorrt.rtx import aim, capabilities, layers_of
-from lse_export.tensorrt.sidecar import EngineFacts, model_hash, sidecar_of
+from lse_export.tensorrt.sidecar import EngineFacts, Range, Shapes, model_hash, profile_shapes, sidecar_of
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["BuildOptions", "EngineBuild", "build_engine", "pass_gate", "precision_of"]
 
 RTX_REFUSES = {
     "refit": "without a GPU it cannot build engines whose weights can be replaced",

@@ -16,8 +16,6 @@ from lse_export.tensorrt.rtx import RtxRunner
 from lse_export.tensorrt.runner import Captured, Runner
 from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
 
-__all__ = ["Engine", "check_inputs"]
-
 ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 MOST_GRAPHS = 8  # kept at a time; each holds its own activations
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
 from lse_export.gate import GateReport, Problem
-from lse_export.tensorrt.library import Bindings, load, major_of
-from lse_export.tensorrt.progress import interrupts
+from lse_export.tensorrt.library import Bindings, interrupts, load, major_of
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Parsed", "parse", "parsed_reports", "read"]
 
 SHOWN = 5  # parser errors in one message
 FLAVOUR_OF = {"tensorrt10": "tensorrt", "tensorrt11": "tensorrt", "tensorrt-rtx": "rtx"}

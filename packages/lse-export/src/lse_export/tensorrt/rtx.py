@@ -18,7 +18,6 @@ from lse_export.tensorrt.runner import Runner
 if TYPE_CHECKING:
     import tensorrt_rtx
 
-__all__ = ["RtxRunner", "aim", "capabilities", "known_capabilities", "layers_of", "rtx_here"]
 
 ON_REQUEST = ("7.5",)  # built for only when asked: 7.5 has no float32 products
 

@@ -14,8 +14,6 @@ from lse_export.tensorrt.library import Bindings, new_runtime
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Captured", "Runner", "torch_types"]
-
 
 def torch_types(trt: Any) -> dict[Any, torch.dtype]:
     """torch's types by TensorRT's."""
