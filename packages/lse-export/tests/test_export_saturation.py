@@ -45,7 +45,7 @@ def quantized(path: Path, weight_bits: int) -> onnx.ModelProto:
         [numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    made = quantize(whole, images(), path.parent, weight_bits=weight_bits)
+    made = quantize(whole, images(), weight_bits=weight_bits)
     helper.set_model_props(made, {"lse.precision": "int8"})
     onnx.save(made, path)
     return made

@@ -243,14 +243,15 @@ def test_progress_is_shown_and_an_interrupt_stops_the_build() -> None:
     with BuildProgress(hidden=True) as progress:
         progress.start("building", None, 2)
         progress.start("tactics", "building", 9)
-        assert progress.phases == ["building", "tactics"]
+        assert [(bar.text, bar.total) for bar in progress._levels] == [("building", 2), ("  tactics", 9)]
         assert progress.step("tactics", 0)
         progress.stopped = True
         assert not progress.step("tactics", 1)
         progress.finish("tactics")  # before all its steps
         progress.finish("building")
         progress.finish("building")
-        assert progress.phases == []
+        progress.start("packing", None, 3)  # in the place of the phase that ended
+        assert [(bar.text, bar.done) for bar in progress._levels] == [("packing", 0), ("  tactics", 2)]
 
 
 def command(*args: str | Path) -> tuple[int, str]:

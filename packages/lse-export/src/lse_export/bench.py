@@ -115,14 +115,7 @@ def bench(
             except Exception as error:  # compilers and drivers fail in ways of their own
                 errors[way] = first_line(error)
         seconds = dict(zip(calls, interleaved(list(calls.values()), rounds, warmup), strict=True))
-    nan = float("nan")
-    return [
-        BenchRow(name, way, nan, (nan, nan), nan, nan, nan, errors[way])
-        if way in errors
-        else _row(name, way, len(example), seconds)
-        for way in ways
-        for name in models
-    ]
+    return [_row(name, way, len(example), seconds, errors.get(way, "")) for way in ways for name in models]
 
 
 def latency_ratio(
@@ -177,7 +170,12 @@ def _check_rounds(rounds: int, warmup: int) -> None:
         raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
 
 
-def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]]) -> BenchRow:
+def _row(
+    name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]], error: str
+) -> BenchRow:
+    if error:
+        nan = float("nan")
+        return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, error)
     own = [1e3 * time for time in seconds[way, name]]
     low, _, high = quantiles(own, n=4)
 

@@ -15,7 +15,7 @@ from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_export.errors import ExportError
 from lse_export.metadata import facts_of
-from lse_export.preprocess import RawPictures
+from lse_export.preprocess import RawPictures, preprocessing_of
 
 __all__ = ["check_preprocess", "images_for", "load_model"]
 
@@ -74,14 +74,15 @@ def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) 
     found = preprocess_of(model, size)
     if found is not None:
         return found
-    missing = f"{type(model).__name__} does not say"
-    save = "save it with lse_dec.save(..., preprocess=...)"
     if pictures:
-        raise ExportError(f"{missing} how its pictures are prepared: {save}")
+        return preprocessing_of(model)
     channels, own = channels_and_size(model)
     side = size or own
     if channels is None or side is None:
-        raise ExportError(f"{missing} what images it takes; give a size, or {save}")
+        raise ExportError(
+            f"{type(model).__name__} does not say what images it takes; give a size, or save it with "
+            "lse_dec.save(..., preprocess=...)"
+        )
     return Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 

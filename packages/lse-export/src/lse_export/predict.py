@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ from torch import Tensor, nn
 from lse_core.card import card_of
 from lse_core.errors import LSEError, LSEWarning
 from lse_core.pictures import PictureError
-from lse_core.preprocess import Preprocess, preprocess_of
+from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
 from lse_export.errors import ExportError
 from lse_export.loading import load_model
 from lse_export.metadata import FileFacts, facts_of, shown
+from lse_export.preprocess import preprocessing_of
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
-
-OnPicture = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def predict(
     std: Sequence[float] | None = None,
     skip_bad: bool = False,
     trust: bool = False,
-    on_picture: OnPicture | None = None,
+    on_picture: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Classify pictures; how they are prepared and what the classes are called, the model says itself.
 
@@ -103,7 +101,13 @@ def predict(
     if top < 1 or batch < 1:
         raise LSEError(f"top and batch must be at least 1; got {top} and {batch}")
     given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
-    scorer = _open(model, provider, tensorrt, given, trust)
+    if not isinstance(model, nn.Module) and not Path(model).is_dir():
+        scorer = _of_file(Path(model), provider, tensorrt, given)
+    elif provider != "cpu" or tensorrt is not None:
+        raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
+    else:
+        loaded = model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust)
+        scorer = _of_model(loaded, given)
     found: list[Prediction] = []
     refitted = 0
     size = scorer.fixed or batch
@@ -151,30 +155,10 @@ def _answers(scorer: _Scorer, images: Sequence[Tensor], top: int) -> Iterator[tu
         yield [names[i] if i < len(names) else str(i) for i in indices], row
 
 
-def _open(
-    model: str | Path | nn.Module,
-    provider: str,
-    tensorrt: TensorrtOptions | None,
-    given: Mapping[str, Sequence[float]],
-    trust: bool,
-) -> _Scorer:
-    if not isinstance(model, nn.Module) and not Path(model).is_dir():
-        return _of_file(Path(model), provider, tensorrt, given)
-    if provider != "cpu" or tensorrt is not None:
-        raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
-    return _of_model(model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust), given)
-
-
 def _of_model(model: nn.Module, given: Mapping[str, Sequence[float]]) -> _Scorer:
     what = type(model).__name__
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    told = preprocess_of(model)
-    if told is None:
-        raise ExportError(
-            f"{what} does not say how its pictures are prepared: save it with "
-            "lse_dec.save(..., preprocess=...)"
-        )
-    preprocess = _with(told.plain(), given, what)
+    preprocess = _with(preprocessing_of(model).plain(), given, what)
 
     def scores(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -185,7 +169,9 @@ def _of_model(model: nn.Module, given: Mapping[str, Sequence[float]]) -> _Scorer
             raise ExportError(f"{what} answers with a {type(out).__name__}, not with class scores")
         return found
 
-    return _Scorer(partial(_prepared, preprocess), scores, lambda count: card_of(model).class_names or ())
+    return _Scorer(
+        lambda file: (preprocess.read(file), True), scores, lambda count: card_of(model).class_names or ()
+    )
 
 
 def _of_file(
@@ -199,18 +185,14 @@ def _of_file(
     def scores(images: Tensor) -> Tensor:
         return next(iter(run(session, images).values()))
 
-    read: Callable[[Path], tuple[Tensor, bool]]
-    if raw is None:
-        read = partial(_prepared, _preprocess_in(facts, given))
-    elif given:
+    if raw is not None and given:
         raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
-    else:
-        read = raw.fitted
+    preprocess = _preprocess_in(facts, given) if raw is None else raw.preprocess
+
+    def read(file: Path) -> tuple[Tensor, bool]:
+        return raw.fitted(file) if raw is not None else (preprocess.read(file), True)
+
     return _Scorer(read, scores, facts.class_names, facts.shape[0] if facts.shape else None)
-
-
-def _prepared(preprocess: Preprocess, file: Path) -> tuple[Tensor, bool]:
-    return preprocess.read(file), True
 
 
 def _preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Preprocess:

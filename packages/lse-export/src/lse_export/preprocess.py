@@ -23,7 +23,7 @@ from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
 
-__all__ = ["Prepare", "RawPictures", "raw_pictures_of"]
+__all__ = ["Prepare", "RawPictures", "preprocessing_of", "raw_pictures_of"]
 
 LONGEST = 65536  # pixels a side
 MOST_WEIGHTS = 2**27  # numbers in a matrix that resizes one axis, 1 GiB while it is computed
@@ -83,6 +83,17 @@ class RawPictures(Settings):
         return torch.randint(0, 256, (2, *self.shape), generator=generator, dtype=torch.uint8)
 
 
+def preprocessing_of(model: nn.Module) -> Preprocess:
+    """How the model wants its pictures; ExportError where it does not say."""
+    found = preprocess_of(model)
+    if found is None:
+        raise ExportError(
+            f"{type(model).__name__} does not say how its pictures are prepared: save it with "
+            "lse_dec.save(..., preprocess=...)"
+        )
+    return found
+
+
 def raw_pictures_of(model: nn.Module, source: tuple[int, int], layout: str = "nhwc") -> RawPictures:
     """The pictures that a file of `model` would take which prepares pictures of one size itself.
 
@@ -95,13 +106,7 @@ def raw_pictures_of(model: nn.Module, source: tuple[int, int], layout: str = "nh
         ExportError: the model does not say it.
         SettingsError: there is no such layout, or a picture without pixels.
     """
-    preprocess = preprocess_of(model)
-    if preprocess is None:
-        raise ExportError(
-            f"{type(model).__name__} does not say how its pictures are prepared: save it with "
-            "lse_dec.save(..., preprocess=...), or prepare pictures outside of the graph"
-        )
-    values = {"source": source, "layout": layout, "preprocess": preprocess}
+    values = {"source": source, "layout": layout, "preprocess": preprocessing_of(model)}
     return validated(RawPictures, values, "raw pictures")
 
 

@@ -9,6 +9,7 @@ channel overflow where 255 (a + b) leaves 16 bits, which is where |a + b| > 128.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from lse_core.errors import LSEError
+from lse_export.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +50,7 @@ def quantized_nodes(proto: onnx.ModelProto) -> list[str]:
 
 
 def quantize(
-    proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: int = 8, weight_bits: int = 7
+    proto: onnx.ModelProto, calibration: Tensor, batch: int = 8, weight_bits: int = 7
 ) -> onnx.ModelProto:
     """The graph with int8 weights and activations between QuantizeLinear and DequantizeLinear pairs.
 
@@ -60,11 +62,11 @@ def quantize(
     Args:
         proto: a float32 graph of one input, as `lse_export.trace.clean` leaves it; its metadata go.
         calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
-        folder: scratch space for ONNX Runtime, which only writes files.
         batch: images a run; a graph of a fixed batch takes its own.
         weight_bits: 7 (weights within -64 and 64) or 8 (within -127 and 127), stored as int8 either way.
 
     Raises:
+        ExportError: ONNX Runtime cannot quantize the graph.
         LSEError: `weight_bits` is neither 7 nor 8, nothing in the graph can be quantized, or there are fewer
             images than a fixed batch has.
     """
@@ -81,25 +83,29 @@ def quantize(
     if len(calibration) < (fixed.dim_value or 1):
         raise LSEError(f"calibration needs at least {size} images; got {len(calibration)}")
     batches = [b for b in calibration.split(size) if len(b) == size or not fixed.dim_value]
-    source, target = folder / "float32.onnx", folder / "int8.onnx"
     # what ONNX Runtime's own preparation would note; without it, it logs an advice to run that
     onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
-    quantize_static(
-        source,
-        target,
-        _Reader(image.name, batches),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(QUANTIZED),
-        nodes_to_quantize=names,
-        per_channel=True,
-        reduce_range=weight_bits == 7,  # of the weights alone
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        # TensorRT dequantizes no int32, so biases stay as they are
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-    )
-    quantized = onnx.load(target)
+    with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime only writes files
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
+        try:
+            quantize_static(
+                source,
+                target,
+                _Reader(image.name, batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED),
+                nodes_to_quantize=names,
+                per_channel=True,
+                reduce_range=weight_bits == 7,  # of the weights alone
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                # TensorRT dequantizes no int32, so biases stay as they are
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            )
+        except Exception as error:  # ONNX Runtime's own, of no common class
+            raise ExportError(f"ONNX Runtime cannot quantize the graph: {first_line(error)}") from error
+        quantized = onnx.load(target)
     del quantized.metadata_props[:]
     # onnxruntime.quant is its own domain, needed only for operators that are not in this graph
     used = {node.domain for node in quantized.graph.node}

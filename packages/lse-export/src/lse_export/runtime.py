@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lse_export.tensorrt.sidecar import Shapes
 
-__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run", "runtimes_here"]
+__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -144,21 +144,6 @@ def open_session(
             "because a driver or library is missing that ONNX Runtime names above"
         )
     return session
-
-
-def runtimes_here() -> str:
-    """What exported files can run on here, in one line; starts none of it."""
-    import onnxruntime as ort
-
-    from lse_export.tensorrt.library import load
-
-    built = ", ".join(n for n, full in PROVIDERS.items() if full in ort.get_available_providers())
-    try:
-        tensorrt = load().title
-    except ExportError:
-        tensorrt = "no TensorRT"
-    gpu = "a GPU" if torch.cuda.is_available() else "no GPU"
-    return f"ONNX Runtime {ort.__version__} (built for {built}), {tensorrt}, {gpu}"
 
 
 def ran_on(

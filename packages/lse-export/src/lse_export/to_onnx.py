@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -186,7 +185,7 @@ def export_onnx(
     clean(proto)
     if precision == "int8":
         assert calibration is not None
-        proto = _quantized(proto, calibration)
+        proto = quantize(proto, calibration)
     facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
     with timed(phases, "write"), replacing(path, overwrite) as target:
@@ -207,16 +206,6 @@ def export_onnx(
         inputs=[value.name for value in graph.input],
         outputs=[value.name for value in graph.output],
     )
-
-
-def _quantized(proto: onnx.ModelProto, calibration: Tensor) -> onnx.ModelProto:
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return quantize(proto, calibration, Path(folder))
-    except LSEError:
-        raise
-    except Exception as error:  # ONNX Runtime's own, of no common class
-        raise ExportError(f"ONNX Runtime cannot quantize the graph: {first_line(error)}") from error
 
 
 def _write(proto: onnx.ModelProto, target: Path, external: bool) -> None:

@@ -143,25 +143,23 @@ class Unrolled(nn.Module):
         Warps are (B, N + 1): where the map sends 0, 1/N, ..., 1. Residuals are (B,).
         """
         outputs = [leaf for leaf in pytree.tree_leaves(self.model(image)) if isinstance(leaf, Tensor)]
-        for site, answer in (self.record or {}).items():
-            if not isinstance(answer.warp, SeparableWarp):
-                raise ExportError(
-                    f"the warp of {site!r} is a {type(answer.warp).__name__}, which no two lists of values "
-                    "hold; leave with_warps out, or adapt with warp='separable'"
-                )
-            outputs += [answer.warp.x.values, answer.warp.y.values]
-            if answer.solution is not None:
-                outputs.append(answer.solution.residual)
-        return tuple(outputs)
+        return (*outputs, *(tensor for _, tensor in self._extras()))
 
     def extra_names(self) -> list[str]:
         """Names of the outputs that `record` adds; known after a forward pass."""
-        names = []
+        return [name for name, _ in self._extras()]
+
+    def _extras(self) -> Iterator[tuple[str, Tensor]]:
         for site, answer in (self.record or {}).items():
-            names += [f"warp_x.{site}", f"warp_y.{site}"]
+            if not isinstance(answer.warp, SeparableWarp):
+                raise ExportError(
+                    f"the warp of {site!r} is a {type(answer.warp).__name__}, which two lists of values "
+                    "cannot hold; leave with_warps out, or adapt with warp='separable'"
+                )
+            yield f"warp_x.{site}", answer.warp.x.values
+            yield f"warp_y.{site}", answer.warp.y.values
             if answer.solution is not None:
-                names.append(f"residual.{site}")
-        return names
+                yield f"residual.{site}", answer.solution.residual
 
 
 def check_example(model: nn.Module, example: Tensor) -> Tensor:

@@ -36,12 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them.")
 @force_option("CSV file")
-@click.option(
-    "--provider",
-    default="cpu",
-    show_default=True,
-    help="Of ONNX files: cpu, cuda or tensorrt.",
-)
+@click.option("--provider", default="cpu", show_default=True, help="Of ONNX files: cpu, cuda or tensorrt.")
 @click.option(
     "--mean", multiple=True, type=float, help="One number, or one a channel.  [default: the model's]"
 )

@@ -226,7 +226,7 @@ def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
     """
     table = load_table(target)
     model = open_model(Path(path))
-    traps = SHARED_TRAPS if table.is_rtx else TRAPS if table.is_tensorrt else ()
+    traps = SHARED_TRAPS if target == "tensorrt-rtx" else TRAPS if target.startswith("tensorrt") else ()
     problems = [problem for rule in RULES + traps for problem in rule(model, table)]
     return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)
 

@@ -113,16 +113,6 @@ class Table(Settings):
         """Types of an operator's data, by operator of the standard domain."""
         return {operator: group.types for group in self.support for operator in group.operators}
 
-    @property
-    def is_tensorrt(self) -> bool:
-        """Whether TensorRT's own traps apply, whatever the flavour."""
-        return self.target.startswith("tensorrt")
-
-    @property
-    def is_rtx(self) -> bool:
-        """Whether the target is TensorRT for RTX, whose parser reads more than that of TensorRT 10 and 11."""
-        return self.target == "tensorrt-rtx"
-
 
 @cache
 def load_table(target: str) -> Table:

@@ -60,11 +60,6 @@ class BuildProgress(Bars):
         self._levels: list[Bar] = []
         self._depths: dict[str, int] = {}
 
-    @property
-    def phases(self) -> list[str]:
-        """Phases under way, the outermost first."""
-        return list(self._depths)
-
     def stop(self) -> None:
         """Ask the builder to end."""
         self.stopped = True
@@ -192,7 +187,6 @@ def _bind(trt: Any, flavour: Flavour) -> Bindings:
             self.layers = ""
 
         def log(self, severity: tensorrt.ILogger.Severity, message: str) -> None:
-            """Called by TensorRT."""
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(" ".join(message.split()))
             elif message.startswith("Layers:"):
@@ -203,22 +197,20 @@ def _bind(trt: Any, flavour: Flavour) -> Bindings:
             return f" ({self.errors[-1][:300]})" if self.errors else ""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
-        """Hands the builder's progress on. No exception may leave it: it is called from C++."""
+        """Hands the builder's progress on when TensorRT calls it. No exception may leave it: it is called from C++."""
 
         def __init__(self, progress: BuildProgress) -> None:
             trt.IProgressMonitor.__init__(self)
             self.progress = progress
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """Called by TensorRT."""
             self.progress.guarded(self.progress.start, phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """Called by TensorRT; False asks it to end the build."""
+            # False asks TensorRT to end the build
             return self.progress.guarded(self.progress.step, phase_name, step)
 
         def phase_finish(self, phase_name: str) -> None:
-            """Called by TensorRT."""
             self.progress.guarded(self.progress.finish, phase_name)
 
     return Bindings(flavour, trt, Log, Monitor)

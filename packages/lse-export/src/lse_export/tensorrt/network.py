@@ -107,17 +107,17 @@ def parsed_reports(reports: Sequence[GateReport], strict: bool) -> list[GateRepo
     """
     if not any(report.target in FLAVOUR_OF for report in reports):
         raise LSEError(f"only targets of TensorRT have a parser to ask: {', '.join(FLAVOUR_OF)}")
-    judged, missing = [], []
-    for report in reports:
+    judged = list(reports)
+    missing: ExportError | None = None
+    for k, report in enumerate(reports):
         try:
-            judged.append(_judged(report))
+            judged[k] = _judged(report)
         except ExportError as error:
             if strict:
                 raise
-            missing.append(error)
-            judged.append(report)
-    if not any(report.parser for report in judged) and missing:
-        raise missing[-1]
+            missing = error
+    if missing is not None and not any(report.parser for report in judged):
+        raise missing
     return judged
 
 

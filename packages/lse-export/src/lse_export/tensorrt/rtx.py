@@ -12,7 +12,7 @@ import torch
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
-from lse_export.tensorrt.library import Bindings, flavour_of, load
+from lse_export.tensorrt.library import Bindings, load
 from lse_export.tensorrt.runner import Runner
 
 if TYPE_CHECKING:
@@ -47,16 +47,6 @@ def capabilities(asked: Sequence[str]) -> list[str]:
                 f"TensorRT for RTX knows no compute capability {capability!r}; it knows {', '.join(known)}"
             )
     return [c for c in known if c in asked or (not asked and c not in ON_REQUEST)]
-
-
-def rtx_here() -> str:
-    """Whether engines for RTX GPUs can be built here, in one line, for `lse doctor`."""
-    try:
-        title = load("rtx").title
-    except ExportError:
-        wanted = flavour_of("rtx")
-        return f"no {wanted.title} ({wanted.install})"
-    return f"{title}: builds for {', '.join(known_capabilities())}, no GPU needed"
 
 
 def aim(found: Bindings, config: tensorrt_rtx.IBuilderConfig, targets: Sequence[str], log: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an engine is for and was built from: a profile of shapes, and a JSON file that is checked on loading."""
+"""What an engine is for and was built from: a profile of shapes, and a JSON file checked on loading."""
 
 from __future__ import annotations
 
