@@ -112,7 +112,7 @@ class Library(ModuleType):
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", made)
-    monkeypatch.setattr("lse_export.tensorrt.build.require_gpu", lambda device: torch.device("cuda", 0))
+    monkeypatch.setattr("lse_export.tensorrt.build.require_gpu", lambda device, hint: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

@@ -117,9 +117,9 @@ def check_preprocess(model: nn.Module, file: Path) -> None:
     told, own = facts_of(file).preprocess(), preprocess_of(model)
     if told is None or own is None:
         return
+    theirs = told.plain()
     for name, value in own.plain().items():
-        other = told.plain()[name]
-        if name != "size" and other != value:
+        if name != "size" and (other := theirs[name]) != value:
             raise LSEError(
                 f"{file} says that pictures are prepared with {name} {other}, the model says {value}: "
                 "the two do not belong together, or one was changed; export the model again"

@@ -20,11 +20,11 @@ from lse_core.errors import LSEError
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import validated
 from lse_export.errors import ExportError
-from lse_export.gate.graph import type_name
+from lse_export.gate.graph import inputs_of, sizes_of, type_name
 from lse_export.preprocess import RawPictures
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
-__all__ = ["CARRIED", "FileFacts", "describe", "facts_of", "read_metadata", "shown"]
+__all__ = ["CARRIED", "FileFacts", "describe", "facts_of", "shown"]
 
 T = TypeVar("T")
 
@@ -80,9 +80,8 @@ def describe(
             "lse.settings": json.dumps({site: _settings(c) for site, c in canonicalizers.items()}),
         }
         for key in ("solver", "rule"):
-            names = {
-                _name(asked[key] if key in asked else getattr(c, key, None)) for c in canonicalizers.values()
-            }
+            things = [asked.get(key) or getattr(c, key, None) for c in canonicalizers.values()]
+            names = {thing if isinstance(thing, str) else type(thing).__name__.lower() for thing in things}
             facts[f"lse.{key}"] = ", ".join(sorted(names))
         if steps := steps_of(model):
             same = len(set(steps.values())) == 1
@@ -90,11 +89,6 @@ def describe(
         traces = residual_traces(model, example)
         facts["lse.residual"] = json.dumps({site: _short(trace[-1]) for site, trace in traces.items()})
     return dict(sorted(facts.items()))
-
-
-def read_metadata(proto: onnx.ModelProto) -> dict[str, str]:
-    """All metadata properties of a model."""
-    return {prop.key: prop.value for prop in proto.metadata_props}
 
 
 def shown(shape: Sequence[int | None]) -> str:
@@ -114,13 +108,11 @@ def facts_of(path: Path, proto: onnx.ModelProto | None = None) -> FileFacts:
             proto = onnx.load_model(path, load_external_data=False)
         except Exception:  # protobuf's DecodeError moves between its versions
             return FileFacts(str(path))
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    for value in proto.graph.input:
-        if value.name not in constants:
-            kind = value.type.tensor_type
-            sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-            return FileFacts(str(path), read_metadata(proto), type_name(kind.elem_type), sizes)
-    return FileFacts(str(path), read_metadata(proto))
+    told = {prop.key: prop.value for prop in proto.metadata_props}
+    for value in inputs_of(proto.graph):
+        kind = type_name(value.type.tensor_type.elem_type)
+        return FileFacts(str(path), told, kind, tuple(n or None for n in sizes_of(value)))
+    return FileFacts(str(path), told)
 
 
 @dataclass(frozen=True)
@@ -242,10 +234,6 @@ def _settings(canonicalizer: nn.Module) -> dict[str, Any]:
         if isinstance(value, (int, float)):
             facts[key] = value
     return facts
-
-
-def _name(thing: Any) -> str:
-    return thing if isinstance(thing, str) else type(thing).__name__.lower()
 
 
 def _short(value: Tensor | float) -> float:

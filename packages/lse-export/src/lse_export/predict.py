@@ -169,9 +169,8 @@ def _of_model(model: nn.Module, given: Mapping[str, Sequence[float]]) -> _Scorer
             raise ExportError(f"{what} answers with a {type(out).__name__}, not with class scores")
         return found
 
-    return _Scorer(
-        lambda file: (preprocess.read(file), True), scores, lambda count: card_of(model).class_names or ()
-    )
+    names = card_of(model).class_names or ()
+    return _Scorer(lambda file: (preprocess.read(file), True), scores, lambda count: names)
 
 
 def _of_file(

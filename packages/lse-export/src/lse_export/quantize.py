@@ -10,9 +10,9 @@ channel overflow where 255 (a + b) leaves 16 bits, which is where |a + b| > 128.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -82,7 +82,11 @@ def quantize(
     size = fixed.dim_value or batch
     if len(calibration) < (fixed.dim_value or 1):
         raise LSEError(f"calibration needs at least {size} images; got {len(calibration)}")
-    batches = [b for b in calibration.split(size) if len(b) == size or not fixed.dim_value]
+    batches = iter(
+        {image.name: chunk.contiguous().cpu().numpy()}
+        for chunk in calibration.split(size)
+        if len(chunk) == size or not fixed.dim_value
+    )
     # what ONNX Runtime's own preparation would note; without it, it logs an advice to run that
     onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime only writes files
@@ -92,7 +96,7 @@ def quantize(
             quantize_static(
                 source,
                 target,
-                _Reader(image.name, batches),
+                SimpleNamespace(get_next=lambda: next(batches, None)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED),
                 nodes_to_quantize=names,
@@ -113,18 +117,6 @@ def quantize(
     del quantized.opset_import[:]
     quantized.opset_import.extend(kept)
     return quantized
-
-
-class _Reader:
-    """Hands the calibration images over, a batch at a time, as ONNX Runtime asks."""
-
-    def __init__(self, name: str, batches: Sequence[Tensor]) -> None:
-        self.name, self.batches = name, iter(batches)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next batch, None at the end."""
-        batch = next(self.batches, None)
-        return None if batch is None else {self.name: batch.contiguous().cpu().numpy()}
 
 
 def overflowing(proto: onnx.ModelProto) -> list[str]:

@@ -34,12 +34,7 @@ PROVIDERS = {
 """Execution providers by short name."""
 
 # inputs that hold images; uint8 for files that prepare raw pictures
-_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(uint8)": "uint8",
-}
+_TYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8"}
 
 
 @dataclass(frozen=True)
@@ -175,9 +170,10 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
     if len(takes) != 1:
         raise ExportError(f"the file has {len(takes)} inputs, not one of images")
     first = takes[0]
-    if first.type not in _TYPES:
+    kind = _TYPES.get(first.type.removeprefix("tensor(").removesuffix(")"))
+    if kind is None:
         raise ExportError(f"the file's input is {first.type}, not a tensor of images")
-    array = image.detach().cpu().numpy().astype(_TYPES[first.type], copy=False)
+    array = image.detach().cpu().numpy().astype(kind, copy=False)
     try:
         results: list[Any] = session.run(None, {first.name: np.ascontiguousarray(array)})
         tensors = [torch.from_numpy(np.asarray(result)) for result in results]

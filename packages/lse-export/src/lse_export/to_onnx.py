@@ -19,7 +19,7 @@ from lse_export.errors import ExportError, first_line
 from lse_export.metadata import describe
 from lse_export.preprocess import Prepare, raw_pictures_of
 from lse_export.quantize import quantize
-from lse_export.trace import FIXED, Sizes, clean, timed, trace
+from lse_export.trace import FIXED, Sizes, clean, trace
 from lse_export.unroll import (
     Half,
     canonicalizers_of,
@@ -188,10 +188,12 @@ def export_onnx(
         proto = quantize(proto, calibration)
     facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
-    with timed(phases, "write"), replacing(path, overwrite) as target:
+    writing = time.perf_counter()
+    with replacing(path, overwrite) as target:
         _write(proto, target, external_data)
         if dynamic_size:
             _check_sizes(target, model, example[:1] if dynamic_batch else example, sizes)
+    phases["write"] = time.perf_counter() - writing
     graph = proto.graph
     return OnnxExport(
         path=path,

@@ -27,7 +27,7 @@ from lse_core.errors import LSEError
 from lse_export.errors import ExportError, first_line
 from lse_export.unroll import Unrolled, recording
 
-__all__ = ["FIXED", "Sizes", "clean", "simplify", "timed", "trace"]
+__all__ = ["FIXED", "Sizes", "clean", "simplify", "trace"]
 
 Sizes = dict[str, tuple[int, int | None]]
 """Least and largest (None: any) size by the name of the axis."""
@@ -72,7 +72,6 @@ def trace(
     shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=2**20)} if dynamic_batch else {}
     if dynamic_size:  # by name alone: torch then finds the bounds itself instead of wanting to be told them
         shapes |= {2: "height", 3: "width"}
-    seconds: dict[str, float] = {}
     with recording(model) as record:
         wrapped = Unrolled(entry, record if with_warps else None).eval()
         plain = len(wrapped(example)) - len(wrapped.extra_names())
@@ -81,21 +80,27 @@ def trace(
             raise LSEError(f"the model has {plain} outputs; got {len(names)} output names")
         try:
             with _quiet():
-                with timed(seconds, "trace"):
-                    program = torch.onnx.export(
-                        _any_size(wrapped, example, shapes) if dynamic_size else wrapped,
-                        (example,),
-                        dynamo=True,
-                        opset_version=opset,
-                        dynamic_shapes=(shapes,) if shapes else None,
-                        input_names=["image"],
-                        output_names=[*names, *wrapped.extra_names()],
-                        optimize=False,  # see `simplify`
-                        verbose=False,
-                    )
+                began = time.perf_counter()
+                source: Any = wrapped
+                if dynamic_size:
+                    # where this fails, torch.onnx.export tries another way, which can fix the size
+                    free = shapes | dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+                    source = torch.export.export(wrapped, (example,), dynamic_shapes=(free,), strict=False)
+                program = torch.onnx.export(
+                    source,
+                    (example,),
+                    dynamo=True,
+                    opset_version=opset,
+                    dynamic_shapes=(shapes,) if shapes else None,
+                    input_names=["image"],
+                    output_names=[*names, *wrapped.extra_names()],
+                    optimize=False,  # see `simplify`
+                    verbose=False,
+                )
+                traced = time.perf_counter()
                 assert program is not None
-                with timed(seconds, "simplify"):
-                    program.model = simplify(program.model)
+                program.model = simplify(program.model)
+                seconds = {"trace": traced - began, "simplify": time.perf_counter() - traced}
         except Exception as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -110,22 +115,6 @@ def trace(
     if dynamic_size and dims[2:] != ["height", "width"]:
         raise ExportError(f"the model fixes its height or width; {FIXED}")
     return proto, _bounds(program) if dynamic_size else {}, seconds
-
-
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Note the wall-clock time of the block under `phase`."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[phase] = time.perf_counter() - began
-
-
-def _any_size(model: nn.Module, example: Tensor, shapes: dict[int, Any]) -> torch.export.ExportedProgram:
-    # torch.onnx.export, where this fails, tries a second way that may take the size for a constant
-    found = {k: torch.export.Dim.DYNAMIC if isinstance(axis, str) else axis for k, axis in shapes.items()}
-    return torch.export.export(model, (example,), dynamic_shapes=(found,), strict=False)
 
 
 def _bounds(program: torch.onnx.ONNXProgram) -> Sizes:

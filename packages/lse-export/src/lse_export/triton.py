@@ -194,9 +194,7 @@ def _largest(plan: Path, model: Path) -> int:
     """Largest batch of an engine, which must have been built from `model` where that can be known."""
     from lse_export.tensorrt.sidecar import check_files, read_facts, sidecar_of
 
-    if not plan.is_file():
-        raise ExportError(f"{plan}: no such file")
-    if not sidecar_of(plan).is_file():  # built by other means
+    if plan.is_file() and not sidecar_of(plan).is_file():  # built by other means
         return LARGEST
     facts = read_facts(plan)
     if facts.flavour != "tensorrt":

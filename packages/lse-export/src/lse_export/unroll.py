@@ -192,11 +192,11 @@ def check_example(model: nn.Module, example: Tensor) -> Tensor:
     return example
 
 
-PRECISIONS = ("float32", "float16", "int8")
+TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "int8": 0.25}
+PRECISIONS = tuple(TOLERANCES)
 """Precisions an ONNX file can have; int8 by `lse_export.quantize`."""
 
 ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16"}
-TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "int8": 0.25}
 
 
 def check_precision(name: str) -> str:

@@ -400,24 +400,18 @@ def _extent(name: str, expected: Tensor) -> float:
 def _shake(model: nn.Module, image: Tensor, index: int, expected: Tensor) -> float:
     """How far output number `index` of the model itself moves when its input changes by rounding only."""
 
-    def moved(image: Tensor) -> float:
+    def moved(model: nn.Module, image: Tensor) -> float:
         return float(_difference(expected.double(), Unrolled(model)(image)[index].cpu().double()).max())
 
-    if image.is_floating_point():
-        generator = torch.Generator().manual_seed(0)
-        noise = [torch.rand(image.shape, generator=generator) * 2 - 1 for _ in range(2)]
-        # pixels on their own, and all together: an average over the image hides the former
-        changes = [*noise, torch.ones(()), -torch.ones(())]
-        size = ROUNDING * float(image.abs().max())
-        return max(moved(image + size * change.to(image)) for change in changes)
-    # levels of raw pictures are whole, but resizing may round to either of two
-    prepare: Any = model[0]  # type: ignore[index]
-    offset, found = prepare.offset, 0.0
-    try:
-        for sign in (1.0, -1.0):
-            # a level is a sum of dozens of products
-            prepare.offset = offset + sign * 8.0 * ROUNDING * 255.0
-            found = max(found, moved(image))
-    finally:
-        prepare.offset = offset
-    return found
+    if not image.is_floating_point():
+        # levels of raw pictures are whole, but resizing may round to either of two: each is a sum of dozens
+        offsets = (8.0 * ROUNDING * 255.0, -8.0 * ROUNDING * 255.0)
+        prepare: Any
+        prepare, inner = model.children()
+        return max(moved(nn.Sequential(prepare.shifted(offset), inner), image) for offset in offsets)
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.rand(image.shape, generator=generator) * 2 - 1 for _ in range(2)]
+    # pixels on their own, and all together: an average over the image hides the former
+    changes = [*noise, torch.ones(()), -torch.ones(())]
+    size = ROUNDING * float(image.abs().max())
+    return max(moved(model, image + size * change.to(image)) for change in changes)

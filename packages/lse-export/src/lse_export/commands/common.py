@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -63,11 +62,6 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, tensorrt=options, **rest)
 
     return wrapped
-
-
-def command_line(*words: str | Path) -> str:
-    """A command to type next; the first word, the command itself, is taken as it is."""
-    return " ".join([str(words[0]), *(shlex.quote(str(word)) for word in words[1:])])
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], stderr: bool = False) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lse_export.commands.common import command_line, force_option, json_option, working
+from lse_export.commands.common import force_option, json_option, working
 
 
 @click.command()
@@ -106,7 +107,9 @@ def tensorrt(
     size, count = built.path.stat().st_size / 2**20, built.layer_count
     click.echo(f"  {size:.1f} MiB, {count} layers in {built.layers.name}, facts in {built.sidecar.name}")
     if facts.flavour == "tensorrt":
-        click.echo(f"next: {command_line('lse export triton', model, 'models/', '--plan', built.path)}")
+        click.echo(
+            f"next: lse export triton {shlex.join([str(model), 'models/', '--plan', str(built.path)])}"
+        )
     else:
         click.echo(f"next: lse_export.Engine('{built.path}') runs it, where the GPU is")
 
@@ -147,4 +150,4 @@ def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))
         return
     click.echo(f"wrote {written.model} and {written.folder / 'config.pbtxt'}")
-    click.echo(f"next: {command_line('tritonserver', f'--model-repository={repository}')}")
+    click.echo(f"next: tritonserver {shlex.quote(f'--model-repository={repository}')}")

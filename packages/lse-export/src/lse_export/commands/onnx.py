@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lse_export.commands.common import (
-    command_line,
     force_option,
     images_option,
     json_option,
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lse_export.steps import StepChoice
-    from lse_export.to_onnx import OnnxExport
 
 
 def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
@@ -164,19 +163,15 @@ def onnx(
     for name in ("sites", "solver", "steps", "rule", "mode", "precision", "residual"):
         click.echo(f"  {name:<9} {report.metadata.get(f'lse.{name}', 'none')}")
     if dynamic_size:
-        sizes = ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
-        click.echo(f"  size      {sizes}")
+        bounds = {axis: json.loads(report.metadata[f"lse.{axis}"]) for axis in ("height", "width")}
+        sizes = [f"{axis} from {a}{f' to {b}' if b is not None else ''}" for axis, (a, b) in bounds.items()]
+        click.echo(f"  size      {', '.join(sizes)}")
     more: list[str | Path] = ["--trust"] if trust else []
     if dynamic_size and size is not None:  # the file may not tell it
         more += ["--size", *map(str, size)]
     for path in calibration:  # the ranges hold for images like these
         more += ["--images", path]
-    click.echo(f"next: {command_line('lse export verify', report.path, model, *more)}")
-
-
-def _open(report: OnnxExport, axis: str) -> str:
-    least, most = json.loads(report.metadata[f"lse.{axis}"])
-    return f"from {least}" if most is None else f"from {least} to {most}"
+    click.echo(f"next: lse export verify {shlex.join(map(str, [report.path, model, *more]))}")
 
 
 def _loss(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:

@@ -82,7 +82,7 @@ def predict(
         options |= {"mean": mean or None, "std": std or None}
         found = classify(model, files, top=top, on_picture=show, **options)
     if out is not None:
-        _write(found, out, top, force)
+        _write(found, out, force)
     if as_json:
         click.echo(json.dumps([{**vars(p), "file": str(p.file)} for p in found]))
     else:
@@ -101,11 +101,10 @@ def predict(
             click.echo(f"  {p.error}", err=True)
 
 
-def _write(found: Sequence[Prediction], out: Path, top: int, force: bool) -> None:
+def _write(found: Sequence[Prediction], out: Path, force: bool) -> None:
     from lse_core.atomic import replacing
 
-    most = max((len(p.classes) for p in found), default=1)
-    ranks = range(1, min(top, max(most, 1)) + 1)
+    ranks = range(1, max(1, *(len(p.classes) for p in found)) + 1)
     head = [name if rank == 1 else f"{name}_{rank}" for rank in ranks for name in ("class", "probability")]
     with replacing(out, overwrite=force) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from lse_export.errors import ExportError
 
@@ -67,7 +68,7 @@ class Model:
     def value(self, name: str) -> np.ndarray | None:
         """A constant's values; None where it is computed, or kept beside the graph."""
         tensor = self.tensors.get(name)
-        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if tensor is None or uses_external_data(tensor):
             return None
         return numpy_helper.to_array(tensor)
 
@@ -85,13 +86,7 @@ def weight_files(path: Path, graph: onnx.GraphProto) -> list[str]:
     Raises:
         ExportError: a name that leads out of the folder, by itself or by a link, or names no regular file.
     """
-    names = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
     for name in names:
         _check_place(path, name)
     return sorted(names)
@@ -102,19 +97,19 @@ def _check_place(path: Path, name: str) -> None:
     inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
     file = path.parent / name
     try:
-        if not inside or not file.resolve().is_relative_to(path.parent.resolve()):
-            raise ExportError(
-                f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
-                "save the model again with its weights beside it"
-            )
-        if not file.exists():
-            raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
-        if not file.is_file():
-            raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
+        inside = inside and file.resolve().is_relative_to(path.parent.resolve())
+        there, regular = inside and file.exists(), inside and file.is_file()
     except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-        if isinstance(error, ExportError):
-            raise
         raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
+    if not inside:
+        raise ExportError(
+            f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
+            "save the model again with its weights beside it"
+        )
+    if not there:
+        raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
+    if not regular:
+        raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -142,6 +137,12 @@ def open_model(path: Path) -> Model:
     if not proto.graph.node:
         raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")
     return Model(path, proto)
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The graph's inputs without the weights, which files of old versions list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
 
 
 def sizes_of(value: onnx.ValueInfoProto) -> list[int | None]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from lse_export.errors import first_line
-from lse_export.gate.graph import Model, attribute, open_model
+from lse_export.gate.graph import Model, attribute, inputs_of, open_model
 from lse_export.gate.report import GateReport, Problem, Rule, at, nodes_of
 from lse_export.gate.tables import Bound, Table, load_table
 from lse_export.quantize import overflowing
@@ -90,8 +91,8 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there; browsers must be told of them."""
     missing, short, outside = set(), set(), set()
     for tensor in model.initializers:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            place = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if uses_external_data(tensor):
+            place = ExternalDataInfo(tensor).location
             outside.add(place)
             file = model.path.parent / place
             if not file.is_file():
@@ -111,12 +112,9 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
 
 def _end(tensor: onnx.TensorProto) -> int:
     """Where a tensor's bytes end in the file they are kept in."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    length = entries.get("length")
-    if length is None:
-        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        length = str(size * int(np.prod(tensor.dims)))
-    return int(entries.get("offset", "0")) + int(length)
+    told = ExternalDataInfo(tensor)
+    size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
+    return (told.offset or 0) + (told.length or size)
 
 
 def saturation(model: Model, table: Table) -> Iterator[Problem]:
@@ -195,40 +193,11 @@ def refused(model: Model, table: Table) -> Iterator[Problem]:
 
 def inputs(model: Model, table: Table) -> Iterator[Problem]:
     """The graph's own inputs must have types that the target takes."""
-    weights = {tensor.name for tensor in model.initializers}
-    for value in model.proto.graph.input:
+    for value in inputs_of(model.proto.graph):
         found = model.types.get(value.name, "unknown")
-        if table.inputs and value.name not in weights and found not in (*table.inputs, "unknown"):
+        if table.inputs and found not in (*table.inputs, "unknown"):
             what = f"an input of {found}, but {table.name} takes {', '.join(table.inputs)}"
             yield at("input", value.name, what)
-
-
-RULES: tuple[Rule, ...] = (
-    external_data, valid, opset, operators, types, mixed, control_flow, saturation,
-    attributes, numbers, refused, inputs,
-)  # fmt: skip
-"""Rules for every target in the order in which they are reported; TensorRT's traps come after."""
-
-
-def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
-    """Say whether a runtime will take an ONNX file, whoever made it, and name the node where not.
-
-    The answer rests on a support table (its source and date are in the report) and on known traps;
-    nothing is built or run.
-
-    Args:
-        path: an ONNX file.
-        target: "tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime" or "web".
-
-    Raises:
-        ExportError: the file is absent, truncated or no ONNX model.
-        UnknownNameError: no such target.
-    """
-    table = load_table(target)
-    model = open_model(Path(path))
-    traps = SHARED_TRAPS if target == "tensorrt-rtx" else TRAPS if target.startswith("tensorrt") else ()
-    problems = [problem for rule in RULES + traps for problem in rule(model, table)]
-    return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)
 
 
 def doubles(model: Model, table: Table) -> Iterator[Problem]:
@@ -312,3 +281,31 @@ SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_out
 
 TRAPS: tuple[Rule, ...] = (grid_sample, half_grid_sample, volumes, *SHARED_TRAPS)
 """Rules of TensorRT 10 and 11, in the order in which they are reported."""
+
+
+RULES: tuple[Rule, ...] = (
+    external_data, valid, opset, operators, types, mixed, control_flow, saturation,
+    attributes, numbers, refused, inputs,
+)  # fmt: skip
+"""Rules for every target in the order in which they are reported; TensorRT's traps come after."""
+
+
+def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
+    """Say whether a runtime will take an ONNX file, whoever made it, and name the node where not.
+
+    The answer rests on a support table (its source and date are in the report) and on known traps;
+    nothing is built or run.
+
+    Args:
+        path: an ONNX file.
+        target: "tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime" or "web".
+
+    Raises:
+        ExportError: the file is absent, truncated or no ONNX model.
+        UnknownNameError: no such target.
+    """
+    table = load_table(target)
+    model = open_model(Path(path))
+    traps = SHARED_TRAPS if target == "tensorrt-rtx" else TRAPS if target.startswith("tensorrt") else ()
+    problems = [problem for rule in RULES + traps for problem in rule(model, table)]
+    return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)

@@ -23,7 +23,7 @@ from lse_export.errors import ExportError
 from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model
 from lse_export.gate.tables import load_table
-from lse_export.metadata import CARRIED, read_metadata
+from lse_export.metadata import CARRIED, facts_of
 from lse_export.tensorrt.library import (
     Bindings,
     BuildProgress,
@@ -161,11 +161,11 @@ def build_engine(
         raise LSEError("TensorRT 10 and 11 build for the GPU at hand; only flavour rtx takes capabilities")
     timings = _read_timings(cache)
     model = open_model(source)
-    shapes, told = profile_shapes(model, axes), read_metadata(model.proto)
+    shapes, told = profile_shapes(model, axes), facts_of(source, model.proto).metadata
     found = load(flavour)
     targets = capabilities(compute_capabilities) if rtx else []
     pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(found.version)}")
-    gpu = None if rtx else _gpu(device)
+    gpu = None if rtx else require_gpu(device, "; flavour rtx builds for GeForce and RTX cards without one")
     digest = model_hash(source)  # before TensorRT follows the names of files in it
     progress = progress or BuildProgress(hidden=True)
     with torch.cuda.device(gpu) if gpu is not None else nullcontext(), replacing(path, overwrite) as target:
@@ -178,10 +178,8 @@ def build_engine(
         else:
             kept = _use_timings(config, timings)
             plan = _plan(found, parsed, config, source, progress)
-            layers, timings = (
-                _layers(found, plan, parsed, options.version_compatible),
-                bytes(kept.serialize()),
-            )
+            layers = _layers(found, plan, parsed, options.version_compatible)
+            timings = bytes(kept.serialize())
         facts = EngineFacts(
             tensorrt=found.version,
             gpu=torch.cuda.get_device_name(gpu) if gpu is not None else "",
@@ -208,14 +206,6 @@ def build_engine(
         path, sidecar_of(path), path.with_name(f"{path.name}.layers.json"), facts,
         time.perf_counter() - began, len(json.loads(layers).get("Layers", [])),
     )  # fmt: skip
-
-
-def _gpu(device: torch.device | str | None) -> torch.device:
-    """The GPU to build on and for; where there is none, the error names the flavour that needs none."""
-    try:
-        return require_gpu(device)
-    except ExportError as error:
-        raise ExportError(f"{error}; flavour rtx builds for GeForce and RTX cards without one") from error
 
 
 def _read_timings(cache: Path | None) -> bytes:

@@ -91,7 +91,10 @@ class Engine:
         if isinstance(inputs, Tensor):
             inputs = {next(iter(self.facts.inputs)): inputs}
         check_inputs(self.facts, inputs, self.device)
-        ready = {name: _ready(tensor) for name, tensor in inputs.items()}
+        ready = {name: tensor.detach().contiguous() for name, tensor in inputs.items()}
+        for name, tensor in ready.items():
+            if tensor.data_ptr() % ALIGNMENT:  # TensorRT cannot read it in place
+                ready[name] = tensor.clone()
         with torch.cuda.device(self.device):
             if self._graphs is None:
                 return self._runner.run(ready)
@@ -175,9 +178,3 @@ def check_inputs(facts: EngineFacts, inputs: Mapping[str, Tensor], device: torch
             raise ShapeError(
                 f"{name!r} must be within {least} and {largest}, the profile; its shape is {list(shape)}"
             )
-
-
-def _ready(tensor: Tensor) -> Tensor:
-    """The tensor itself where TensorRT can read it in place."""
-    tensor = tensor.detach().contiguous()
-    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()

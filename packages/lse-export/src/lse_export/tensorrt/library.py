@@ -197,7 +197,7 @@ def _bind(trt: Any, flavour: Flavour) -> Bindings:
             return f" ({self.errors[-1][:300]})" if self.errors else ""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
-        """Hands the builder's progress on when TensorRT calls it. No exception may leave it: it is called from C++."""
+        """Hands the builder's progress on. No exception may leave it: TensorRT calls it from C++."""
 
         def __init__(self, progress: BuildProgress) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -243,14 +243,16 @@ def major_of(version: str) -> int:
     return int(first) if first.isdigit() else 0
 
 
-def require_gpu(device: torch.device | str | None = None) -> torch.device:
+def require_gpu(device: torch.device | str | None = None, hint: str = "") -> torch.device:
     """Return the CUDA device asked for with its index; None means torch's current one.
+
+    Where there is no GPU, `hint` is appended to the error.
 
     Raises:
         ExportError: there is no such device, or no GPU at all.
     """
     if not torch.cuda.is_available():
-        raise ExportError("TensorRT needs an NVIDIA GPU, and torch finds none here")
+        raise ExportError(f"TensorRT needs an NVIDIA GPU, and torch finds none here{hint}")
     found = torch.device("cuda" if device is None else device)
     if found.type != "cuda":
         raise ExportError(f"TensorRT runs on CUDA devices only; got {str(found)!r}")

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from lse_core.errors import LSEError, unknown_name
 from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
-from lse_export.gate.graph import Model, load_proto, weight_files
+from lse_export.gate.graph import Model, inputs_of, load_proto, weight_files
 from lse_export.tensorrt.library import major_of
 
 Range = tuple[int, int, int]
@@ -76,10 +76,7 @@ def profile_shapes(model: Model, axes: Mapping[str, Range] | None = None) -> Sha
             raise LSEError(f"axis {name!r}: sizes must rise from 1; got {least}, {usual}, {largest}")
     known: set[str] = set()
     shapes: Shapes = {}
-    weights = {tensor.name for tensor in model.initializers}
-    for value in model.proto.graph.input:
-        if value.name in weights:  # files of old versions list them among the inputs
-            continue
+    for value in inputs_of(model.proto.graph):
         if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
             raise ExportError(f"{model.path}: input {value.name!r} is no tensor of a known rank")
         sizes: list[Range] = []
