@@ -17,7 +17,7 @@ from torch import nn
 
 from lse_dec import adapt
 from lse_export import export_onnx, verify
-from lse_export.latency import interleaved
+from lse_export.bench import interleaved
 from lse_export.runtime import open_session, run
 from lse_export.unroll import evaluating
 

@@ -1,13 +1,15 @@
-"""`lse export tensorrt`."""
+"""`lse export tensorrt` and `lse export triton`: what a file becomes where it is served."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lse_export.commands.common import command_line, force_option, json_option
+from lse_export.commands.common import force_option, json_option, working
 
 
 @click.command()
@@ -28,12 +30,14 @@ from lse_export.commands.common import command_line, force_option, json_option
 )
 @click.option(
     "--compute-capability",
-    "capabilities",
+    "compute_capabilities",
     multiple=True,
     metavar="N.N",
     help="With rtx: build for these, such as 8.6; repeat for several.  [default: all known from 8.0 on]",
 )
-@click.option("--workspace", type=float, metavar="GIB", help="Scratch memory a layer may take.")
+@click.option(
+    "--workspace", "workspace_gib", type=float, metavar="GIB", help="Scratch memory a layer may take."
+)
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most.")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="File of kernel timings to reuse.")
 @click.option("--version-compatible", is_flag=True, help="For later releases of the same major, too.")
@@ -48,17 +52,12 @@ def tensorrt(
     out: Path,
     axes: tuple[str, ...],
     flavour: str,
-    capabilities: tuple[str, ...],
-    workspace: float | None,
-    optimization_level: int | None,
+    compute_capabilities: tuple[str, ...],
     timing_cache: Path | None,
-    version_compatible: bool,
-    hardware_compatible: bool,
-    refit: bool,
-    tf32: bool,
     device: str | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Build a TensorRT engine of the ONNX file MODEL.
 
@@ -73,45 +72,27 @@ def tensorrt(
       lse export tensorrt model.onnx --out model.plan --axis batch=1:8:64 --timing-cache kernels.cache
       lse export tensorrt model.onnx --out model.plan --flavour rtx --compute-capability 8.6
     """
-    from lse_export.tensorrt.build import build_engine
-    from lse_export.tensorrt.library import flavour_of
-    from lse_export.tensorrt.options import BuildOptions
-    from lse_export.tensorrt.profile import parse_axis
-    from lse_export.tensorrt.progress import BuildProgress
+    from lse_export.tensorrt.build import BuildOptions, build_engine
+    from lse_export.tensorrt.library import BuildProgress, flavour_of
+    from lse_export.tensorrt.sidecar import parse_axis
 
-    options = BuildOptions(
-        workspace_gib=workspace,
-        optimization_level=optimization_level,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        refit=refit,
-        tf32=tf32,
-    )
-    ranges = dict(parse_axis(text) for text in axes)
-    with BuildProgress() as progress:
+    progress = BuildProgress()
+    with progress:
         built = build_engine(
             model,
             out,
-            axes=ranges,
-            options=options,
+            axes=dict(parse_axis(text) for text in axes),
+            options=BuildOptions(**options),
             timing_cache=timing_cache,
             device=device,
             overwrite=force,
             progress=progress,
             flavour=flavour,
-            compute_capabilities=capabilities,
+            compute_capabilities=compute_capabilities,
         )
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "path": str(built.path),
-                    "seconds": built.seconds,
-                    "layers": built.layer_count,
-                    **built.facts.as_dict(),
-                }
-            )
-        )
+        made = {"path": str(built.path), "seconds": built.seconds, "layers": built.layer_count}
+        click.echo(json.dumps(made | built.facts.plain()))
         return
     facts = built.facts
     title = flavour_of(facts.flavour).title
@@ -126,6 +107,47 @@ def tensorrt(
     size, count = built.path.stat().st_size / 2**20, built.layer_count
     click.echo(f"  {size:.1f} MiB, {count} layers in {built.layers.name}, facts in {built.sidecar.name}")
     if facts.flavour == "tensorrt":
-        click.echo(f"next: {command_line('lse export triton', model, 'models/', '--plan', built.path)}")
+        click.echo(
+            f"next: lse export triton {shlex.join([str(model), 'models/', '--plan', str(built.path)])}"
+        )
     else:
         click.echo(f"next: lse_export.Engine('{built.path}') runs it, where the GPU is")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("repository", type=click.Path(path_type=Path))
+@click.option("--name", help="The model's name in the repository.  [default: the file's]")
+@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="Its version.")
+@click.option("--plan", type=click.Path(path_type=Path), help="TensorRT engine of FILE to serve instead.")
+@click.option(
+    "--max-batch-size", type=click.IntRange(1), help="Largest.  [default: 32, or the plan's largest]"
+)
+@click.option(
+    "--queue-delay",
+    "max_queue_delay_us",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Microseconds a request may wait for others.",
+)
+@click.option("--kind", default="auto", show_default=True, help="cpu, gpu or auto: where instances run.")
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option("--warmup/--no-warmup", default=True, help="Run a random batch before reporting ready.")
+@json_option
+def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
+    """Write the ONNX FILE into REPOSITORY, a model repository of Triton Inference Server.
+
+    \b
+    Example:
+      lse export triton model.onnx models/ --name digits --max-batch-size 16
+    """
+    from lse_export.triton import write_triton
+
+    with working(f"writing {repository}"):
+        written = write_triton(file, repository, **options)
+    if as_json:
+        click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))
+        return
+    click.echo(f"wrote {written.model} and {written.folder / 'config.pbtxt'}")
+    click.echo(f"next: tritonserver {shlex.quote(f'--model-repository={repository}')}")
