@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
+from lse_core.errors import LSEError, UnknownNameError, unknown_name
 from lse_core.plugins import registry
+from lse_core.settings import build, takes
 from lse_dec.arguments import first_parameter, given_features
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
 from lse_dec.backbones.base import Removable
-from lse_dec.canonicalizers.base import Canonicalization
-from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
 from lse_dec.hub import HubModel
-from lse_dec.settings import build, takes
-from lse_dec.sites import MODES, CanonicalizedStage
+from lse_dec.observation import observe
+from lse_dec.sites import FEEDS, MODES, CanonicalizedStage, Entrance, ImageFedStage, ImageSite
 
 __all__ = ["AdaptedModel", "adapt", "observe", "unadapt", "without_gradient"]
 
@@ -245,7 +244,7 @@ def adapt(
 
 def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
     if place.name == IMAGE:
-        adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode, adapted.entrance)
+        adapted.model = ImageSite(adapted.model, canonicalizer, place, mode, adapted.entrance)
     else:
         stage = _get(adapted.model, place.name)
         if adapted.entrance is None:
@@ -288,58 +287,6 @@ def _behind(module: nn.Module) -> nn.Module:
     return module.stage if isinstance(module, CanonicalizedStage) else module
 
 
-class CheckedImage(CanonicalizedStage):
-    """The image's site: where the caller's tensor enters, so where it is checked.
-
-    Args:
-        stage, canonicalizer, where, mode: as `CanonicalizedStage`.
-        entrance: what is to know the canonicalized image, where sites behind this one look at it.
-    """
-
-    def __init__(
-        self,
-        stage: nn.Module,
-        canonicalizer: nn.Module,
-        where: Stage,
-        mode: str,
-        entrance: Entrance | None = None,
-    ) -> None:
-        super().__init__(stage, canonicalizer, where, mode)
-        self.entrance = entrance
-
-    def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The model on the canonicalized image."""
-        if self.entrance is None:
-            return super().run(canonical, args, kwargs)
-        token = self.entrance.enter(canonical)
-        try:
-            return super().run(canonical, args, kwargs)
-        finally:
-            self.entrance.leave(token)
-
-    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
-        """The image among the arguments of a call, (B, C, H, W) of a floating dtype, and its keyword."""
-        x, name = super().given(args, kwargs)
-        check_image(x, self.where.channels)
-        return x, name
-
-
-def check_image(x: Tensor, channels: int) -> None:
-    """Refuse what is no batch of images: wrong rank, channels or dtype (NaN: see `validate`)."""
-    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-        raise ShapeError(
-            f"expected images (batch, {channels}, height, width); got a tensor of shape {tuple(x.shape)}"
-        )
-    if not x.is_floating_point():
-        raise DTypeError(f"expected floating images, normalised as the model wants them; got {x.dtype}")
-
-
-def validate(x: Tensor, channels: int) -> None:
-    """Refuse what `check_image` refuses, and NaN or infinity; asks the device, so not for a forward."""
-    check_image(x, channels)
-    check_finite(x, "the batch of images")
-
-
 def unadapt(adapted: AdaptedModel) -> nn.Module:
     """Take the canonicalizers out and return the original model, bit for bit; the wrapper is spent."""
     if not isinstance(adapted, AdaptedModel):
@@ -351,21 +298,3 @@ def unadapt(adapted: AdaptedModel) -> nn.Module:
     model = adapted.base
     adapted.names, adapted.handles = [], []
     return model
-
-
-@contextmanager
-def observe(adapted: AdaptedModel) -> Iterator[dict[str, Canonicalization]]:
-    """Collect what each site's canonicalizer answers while the block runs; nothing is kept otherwise.
-
-    Yields:
-        A dict, filled by every forward pass with the last `Canonicalization` by site.
-    """
-    record: dict[str, Canonicalization] = {}
-    sites = list(adapted.sites.values())
-    for site in sites:
-        site.observer = record
-    try:
-        yield record
-    finally:
-        for site in sites:
-            site.observer = None

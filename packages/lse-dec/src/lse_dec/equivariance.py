@@ -2,76 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, ShapeError
+from lse_core.modes import evaluating
 from lse_core.random import random_log_slopes
 from lse_core.separable import SeparableWarp
+from lse_core.settings import takes
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.arguments import call_with
 from lse_dec.backbones import IMAGE
-from lse_dec.backbones.probe import evaluating
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
-from lse_dec.settings import takes
+from lse_dec.observation import Entered, Observation, entering, observe
 
 __all__ = ["Entered", "entering", "equivariance_by_site", "equivariance_loss"]
-
-
-class Entered(NamedTuple):
-    """What entered a site's canonicalizer.
-
-    Attributes:
-        features: (B, C, H, W), or (B, H, W, C) if `channels_last`; tokens come as such a map, without their
-            prefix, and with feed="image" it is the image.
-        channels_last: where the channels are.
-    """
-
-    features: Tensor
-    channels_last: bool
-
-
-@contextmanager
-def entering(adapted: AdaptedModel) -> Iterator[dict[str, Entered]]:
-    """Collect what enters each site's canonicalizer at its first call while the block runs.
-
-    For `equivariance_loss`, to spare it a forward pass of its own:
-
-        with entering(adapted) as entered:
-            loss = criterion(adapted(images), labels)
-        loss = loss + equivariance_loss(adapted, entered=entered)
-
-    Yields:
-        A dict by the name of the site, filled by the first forward pass.
-    """
-    entered: dict[str, Entered] = {}
-
-    def keeping(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            entered.setdefault(name, Entered(args[0], bool(kwargs.get("channels_last", False))))
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(keeping(name), with_kwargs=True)
-        for name, module in adapted.canonicalizers.items()
-    ]
-    try:
-        yield entered
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def equivariance_loss(
     adapted: nn.Module,
     images: Tensor | None = None,
     *,
-    entered: Mapping[str, Entered] | None = None,
+    entered: Mapping[str, Observation | Entered] | None = None,
     generator: torch.Generator | None = None,
     ratio: float = 2.5,
     segments: int = 4,
@@ -98,7 +53,8 @@ def equivariance_loss(
     Args:
         adapted: what `lse_dec.adapt` returned, or a parallel or compiled wrapper of it.
         images: (B, C, H, W) floating images, as the model takes them.
-        entered: what entered the sites in a pass that was made anyway, see `entering`; instead of `images`.
+        entered: what entered the sites in a pass that was made anyway, the record of
+            `lse_dec.observe(adapted, first=True)`; instead of `images`. A value may be an `Entered` too.
         generator: source of randomness, on the CPU; None is torch's own.
         ratio: the slopes of g lie within [1/ratio, ratio]; above 1.
         segments: segments an axis of g, at least 1.
@@ -142,7 +98,7 @@ def equivariance_by_site(
     adapted: nn.Module,
     images: Tensor | None = None,
     *,
-    entered: Mapping[str, Entered] | None = None,
+    entered: Mapping[str, Observation | Entered] | None = None,
     generator: torch.Generator | None = None,
     ratio: float = 2.5,
     segments: int = 4,
@@ -168,8 +124,8 @@ def equivariance_by_site(
             f"no canonicalizer of {', '.join(model.names) or 'the model'} has parameters that Eq. 5 could "
             "train; adapt with another one, such as canonicalizer='dec'"
         )
-    entered = _entered(model, images, entered, learning)
-    batch = len(entered[learning[0]].features)
+    seen = _entered(model, images, entered, learning)
+    batch = len(seen[learning[0]].features)
     if (rows is None) != (total is None):
         raise LSEError("rows and total go together: which of how many images of the step these are")
     if rows is not None and rows.shape != (batch,):
@@ -180,7 +136,7 @@ def equivariance_by_site(
     )
     losses = {}
     for name in learning:
-        canonicalizer, (features, channels_last) = model.canonicalizers[name], entered[name]
+        canonicalizer, (features, channels_last) = model.canonicalizers[name], seen[name]
         dtype = torch.promote_types(features.dtype, torch.float32)
         mine = drawn if rows is None else drawn[rows.cpu()]
         g = SeparableWarp.from_log_slopes(mine.to(features.device, dtype))
@@ -212,8 +168,11 @@ def _unwrapped(model: nn.Module) -> AdaptedModel:
 
 
 def _entered(
-    model: AdaptedModel, images: Tensor | None, entered: Mapping[str, Entered] | None, names: list[str]
-) -> Mapping[str, Entered]:
+    model: AdaptedModel,
+    images: Tensor | None,
+    entered: Mapping[str, Observation | Entered] | None,
+    names: list[str],
+) -> dict[str, Entered]:
     """What entered the sites called `names`."""
     if (images is None) == (entered is None):
         raise LSEError("give either images or what entered the sites (entered=)")
@@ -221,12 +180,13 @@ def _entered(
         assert images is not None
         if names == [IMAGE]:
             return {IMAGE: Entered(images, False)}
-        with torch.no_grad(), evaluating(model), entering(model) as entered:
+        with torch.no_grad(), evaluating(model), observe(model, first=True) as entered:
             call_with(model, images)
     missing = [name for name in names if name not in entered]
     if missing:
         raise LSEError(f"nothing entered the sites {', '.join(missing)}: no forward pass reached them")
-    return entered
+    seen = {name: entered[name] for name in names}
+    return {name: each.entered if isinstance(each, Observation) else each for name, each in seen.items()}
 
 
 def _size(g: SeparableWarp) -> Tensor:

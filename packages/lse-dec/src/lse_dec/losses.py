@@ -9,13 +9,11 @@ from torch import Tensor
 
 from lse_core.errors import unknown_name
 from lse_core.monotone import MonotoneMap, uniform_knots
-from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
+from lse_dec.canonicalizers.base import Warp
 
 __all__ = ["FRAMES", "canonicalizer_equivariance_loss", "off_centre", "warp_distance"]
-
-Warp = SeparableWarp | PointwiseWarp
 
 FRAMES = ("image", "canonical")
 

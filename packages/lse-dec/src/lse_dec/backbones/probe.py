@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,11 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError
 from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_core.modes import evaluating
 from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
-__all__ = ["Seen", "evaluating", "image_sizes", "layout_of", "probe"]
+__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
 
 BATCH = 2  # tells a batch of windows from a batch of maps
 
@@ -108,18 +107,6 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
             handle.remove()
     grid = _grid(model)
     return {name: _seen(name, calls[name], model, x, grid) for name in order if name in calls}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode while the block runs; every module's own mode comes back after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _seen(name: str, calls: list[tuple[Any, Any]], model: nn.Module, x: Tensor, grid: Any) -> Seen:

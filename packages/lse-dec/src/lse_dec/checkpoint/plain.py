@@ -7,9 +7,9 @@ from typing import Any
 
 from lse_core.errors import LSEError
 from lse_core.plugins import registry
+from lse_core.settings import build
 from lse_dec.checkpoint.config import CheckpointError
 from lse_dec.gradients import GRADIENTS
-from lse_dec.settings import build
 
 __all__ = ["PLUGINS", "from_plain", "plugins_of", "to_plain"]
 

@@ -70,12 +70,12 @@ def look(
     figure = plot_sites(adapted, x, pictures=pictures, names=[path.stem for path in images])
     _write(figure, out)
     views = view_sites(adapted, x)
-    numbers = as_scalars({site: view.found for site, view in views.items()}, prefix="")
+    numbers = as_scalars(views, prefix="")
     if as_json:
         click.echo(json.dumps({"file": str(out), "sites": list(views), **numbers}, indent=2))
         return
     for site, view in views.items():
-        away = float(displacement_map(view.found.warp, *pictures.shape[2:]).mean())
+        away = float(displacement_map(view.warp, *pictures.shape[2:]).mean())
         click.echo(f"{site}: moves pixels by {away:.1f} px on average")
     click.echo(f"wrote {out}")
 

@@ -78,6 +78,12 @@ class Solution:
         """Evaluations of f, K."""
         return self.residuals.shape[0]
 
+    def __getitem__(self, samples: slice) -> Solution:
+        """The solves of the samples in a slice of the batch."""
+        return Solution(
+            self.z[samples], self.residual[samples], self.residuals[:, samples], self.codes[samples]
+        )
+
 
 def lengths(x: Tensor) -> Tensor:
     """Euclidean lengths of rows (B, D), (B, 1)."""
