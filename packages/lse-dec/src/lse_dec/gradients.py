@@ -16,7 +16,7 @@ from torchdeq.grad import backward_factory
 
 from lse_core.errors import LSEError, unknown_name
 from lse_dec.solvers import Anderson, Solution, Solver, solve
-from lse_dec.solvers.settings import positive
+from lse_dec.solvers.base import positive
 
 __all__ = ["GRADIENTS", "Gradient", "Implicit", "Phantom", "Unrolled", "as_gradient"]
 

@@ -1,4 +1,4 @@
-"""What a solver is, and what a solve returns."""
+"""What a solver is, what a solve returns, and the plainest solver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Code", "Solution", "Solver", "WholeSolver", "lengths", "multiply_add"]
+from lse_core.errors import LSEError
+
+__all__ = ["Code", "Naive", "Solution", "Solver", "WholeSolver", "lengths", "multiply_add", "positive"]
 
 
 @runtime_checkable
@@ -93,3 +95,34 @@ def lengths(x: Tensor) -> Tensor:
 def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """a + b c in one operation; exported graphs, where `torch.addcmul` would be three, hold two."""
     return a + b * c if torch.compiler.is_exporting() else torch.addcmul(a, b, c)
+
+
+def positive(owner: str, name: str, value: float, *, kind: str = "solver") -> None:
+    """Refuse a setting that is not a number above zero, NaN included."""
+    if not value > 0.0:
+        raise LSEError(f"{owner} {kind}: {name} must be above 0; got {value!r}")
+
+
+@dataclass(frozen=True)
+class Naive:
+    """Naive (Picard) iteration z <- (1 - d) z + d f(z); converges where the update contracts.
+
+    Args:
+        damping: d, the share of the new value, above 0; 1 is undamped.
+
+    Raises:
+        LSEError: a damping that is not above 0.
+    """
+
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("naive", "damping", self.damping)
+
+    def init(self, z: Tensor) -> None:
+        """Nothing to remember."""
+        return
+
+    def step(self, z: Tensor, fz: Tensor, state: None) -> tuple[Tensor, None]:
+        """The damped image."""
+        return (fz if self.damping == 1.0 else z + self.damping * (fz - z)), None

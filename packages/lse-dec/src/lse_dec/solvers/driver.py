@@ -38,11 +38,15 @@ def solve(
         rtol: relative tolerance.
         stop_early: freeze each sample when it has converged and stop when all have; asks the
             device once a step. Off, the loop has a fixed length and never waits for the device.
-        throw: raise ConvergenceError if any sample did not converge.
+        throw: raise ConvergenceError if any sample did not converge; asks the device once.
 
     Returns:
         The `Solution`. Gradients flow through all of it if `f` and the grad mode allow; see
         `lse_dec.gradients` for better ways.
+
+    Raises:
+        ShapeError: no steps, or a state that is not (B, D).
+        ConvergenceError: see `throw`.
     """
     if steps < 1:
         raise ShapeError(f"a solve needs at least 1 step; got {steps}")

@@ -1,4 +1,4 @@
-"""torchdeq's solvers by name, and ours under names in torchdeq."""
+"""torchdeq's solvers under names of ours, and ours under names in torchdeq for whoever asks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from torchdeq.solver import get_solver, register_solver
 from torchdeq.solver.stat import SolverStat
 
 from lse_core.errors import LSEError, unknown_name
-from lse_dec.solvers.anderson import Anderson
-from lse_dec.solvers.anderson_i import AndersonI
-from lse_dec.solvers.base import Solver
+from lse_dec.solvers.anderson import Anderson, AndersonI
+from lse_dec.solvers.base import Naive, Solver, positive
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
-from lse_dec.solvers.naive import Naive
-from lse_dec.solvers.settings import positive
 
 __all__ = ["TorchDEQ", "TorchDEQAnderson", "TorchDEQBroyden", "TorchDEQNaive", "register"]
 
@@ -116,8 +113,9 @@ _OURS: dict[str, Callable[..., Solver]] = {
 def register() -> None:
     """Make our solvers known to torchdeq as "lse.naive", "lse.anderson", "lse.anderson-i", "lse.broyden".
 
-    They take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others;
-    each sample stops on its own.
+    Changes torchdeq's registry, which belongs to the whole process, so nothing in LSE calls it. The solvers
+    take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others; each sample
+    stops on its own.
     """
     for name, factory in _OURS.items():
         register_solver(f"lse.{name}", _for_torchdeq(name, factory))
