@@ -186,7 +186,7 @@ def test_an_interrupted_save_keeps_the_old_checkpoint(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lse_dec.checkpoint.folder.save_model", full)
+    monkeypatch.setattr("lse_dec.checkpoint.saving.save_model", full)
     with pytest.raises(OutputError, match=r"cannot write .*No space left on device"):
         lse_dec.save(stirred(resnet(), "layer3"), tmp_path)
     assert torch.equal(lse_dec.load(tmp_path)(images()), adapted(images()))

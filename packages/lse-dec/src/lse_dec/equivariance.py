@@ -13,7 +13,7 @@ from lse_core.modes import evaluating
 from lse_core.random import random_log_slopes
 from lse_core.separable import SeparableWarp
 from lse_core.settings import takes
-from lse_dec.adaptation import AdaptedModel
+from lse_dec.adapted import AdaptedModel
 from lse_dec.arguments import call_with
 from lse_dec.backbones import IMAGE
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance

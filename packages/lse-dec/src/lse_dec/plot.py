@@ -15,7 +15,7 @@ from lse_core.errors import LSEError, ShapeError
 from lse_core.plot import draw_grid, to_array  # says what to install where matplotlib is absent
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel
+from lse_dec.adapted import AdaptedModel
 from lse_dec.backbones import IMAGE
 from lse_dec.monitor import displacement_map
 from lse_dec.observation import Observation, observe

@@ -16,6 +16,7 @@ __all__ = [
     "FORMAT",
     "NAME",
     "VERSION",
+    "WEIGHTS",
     "Adapt",
     "CheckpointError",
     "Config",
@@ -26,6 +27,7 @@ __all__ = [
 FORMAT = "lse-dec"
 VERSION = 2
 NAME = "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class CheckpointError(LSEError, ValueError):

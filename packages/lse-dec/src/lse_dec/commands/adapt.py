@@ -136,7 +136,7 @@ def adapt(
 
 def _check_folder(out: Path, force: bool) -> None:
     """Refuse the folder of a run, whatever the user says, and without --force one that holds a model."""
-    from lse_dec.checkpoint.folder import INSIDE
+    from lse_dec.checkpoint.loading import INSIDE
 
     for name in ("settings.json", "results.json", *(f"{inside}/config.json" for inside in INSIDE)):
         if (out / name).exists():

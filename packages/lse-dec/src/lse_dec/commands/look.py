@@ -14,7 +14,7 @@ from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess
-    from lse_dec.adaptation import AdaptedModel
+    from lse_dec.adapted import AdaptedModel
 
 __all__ = ["look"]
 
