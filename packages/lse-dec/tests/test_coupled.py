@@ -154,7 +154,7 @@ def test_adapted_models(name: str, mode: str, tmp_path: Path) -> None:
     ("settings", "text"),
     [
         ({"rule": "compose"}, "the rule Compose composes warps, and a product of 'grid' warps is not"),
-        ({"canonicalizer": "variation"}, "knows the warp 'separable' only; got 'grid'"),
+        ({"canonicalizer": "variation"}, "knows the warp 'separable' only: leave warp='grid' out"),
         ({"contraction": 0.95}, "contraction by construction was removed, .* leave contraction out"),
         ({"inverse": "refind"}, "Did you mean 'refined'"),
         (

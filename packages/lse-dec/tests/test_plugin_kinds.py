@@ -276,7 +276,7 @@ def test_a_canonicalizer_from_a_function() -> None:
     for asked in ({"solver": "broyden"}, {"steps": 3}, {"rule": "compose"}):
         with pytest.raises(LSEError, match=f"takes no {next(iter(asked))}"):
             lse_dec.adapt(resnet(), "image", canonicalizer="constant", **asked)  # type: ignore[arg-type]
-    with pytest.raises(LSEError, match="knows the warp 'separable' only; got 'bent'"):
+    with pytest.raises(LSEError, match="knows the warp 'separable' only: leave warp='bent' out"):
         lse_dec.adapt(resnet(), "image", canonicalizer="constant", warp="bent")
 
 

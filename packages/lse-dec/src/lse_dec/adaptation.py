@@ -40,9 +40,10 @@ def adapt(
     result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
 
     Args:
-        model: any model; timm's families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet, torchvision's
-            of ViT, Swin, ResNet and ConvNeXt, and transformers' of ViT, DeiT, DINOv2, Swin and SegFormer
-            are known by heart, the stages of others are found by a dry run.
+        model: any model that takes a batch of images. The stages are known of timm's ViT, Swin, BEiT, ResNet,
+            ConvNeXt, PVT and HRNet, of torchvision's ViT, Swin, ResNet and ConvNeXt, and of transformers'
+            ViT, DeiT, DINOv2, Swin and SegFormer. Those of other models are found by running them once on
+            blank images.
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
@@ -117,10 +118,13 @@ def _canonicalizer(
     for name in [name for name in given if not takes(factory, name)]:
         if name == "warp":
             raise UnknownNameError(
-                f"canonicalizer {canonicalizer!r} knows the warp 'separable' only; got {asked['warp']!r}"
+                f"canonicalizer {canonicalizer!r} knows the warp 'separable' only: "
+                f"leave warp={asked['warp']!r} out"
             )
         if asked[name] != DEFAULTS[name]:
-            raise LSEError(f"canonicalizer {canonicalizer!r} takes no {name}; got {asked[name]!r}")
+            raise LSEError(
+                f"canonicalizer {canonicalizer!r} takes no {name}: leave {name}={asked[name]!r} out"
+            )
         del given[name]
     return factory, given
 
@@ -139,7 +143,9 @@ def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode:
 
 
 def unadapt(adapted: AdaptedModel) -> nn.Module:
-    """Take the canonicalizers out and return the original model, bit for bit; the wrapper is spent.
+    """Take the canonicalizers out and return the original model, bit for bit.
+
+    The adapted model holds no sites afterwards and is not to be used again.
 
     Raises:
         LSEError: not what `adapt` returned.

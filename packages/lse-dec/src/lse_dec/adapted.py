@@ -19,14 +19,14 @@ __all__ = ["AdaptedModel", "get_stage", "put_stage", "remove_site", "without_gra
 class AdaptedModel(HubModel, nn.Module):
     """A model with canonicalizers before some of its stages: M~ of section 4.3.
 
-    An ordinary module: `train`, `eval`, `state_dict`, `to` reach everything. Made by `adapt`, undone
-    by `unadapt`; attributes it does not have itself are the model's. `push_to_hub` and
-    `from_pretrained` share it on the Hugging Face Hub.
+    An ordinary module, whose `train`, `eval`, `state_dict` and `to` reach everything in it. `adapt` makes it
+    and `unadapt` gives the model back. Attributes that it does not have itself are the model's.
+    `push_to_hub` and `from_pretrained` share it on the Hugging Face Hub.
 
     Attributes:
         model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
         mode: "invariant" or "equivariant".
-        settings: what `adapt` was asked for, as plain values where they were plain.
+        settings: the keywords of `adapt` and their values, names of plugins as names.
     """
 
     def __init__(self, model: nn.Module, mode: str, settings: Mapping[str, Any]) -> None:

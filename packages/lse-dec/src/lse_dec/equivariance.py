@@ -39,16 +39,17 @@ def equivariance_loss(
 ) -> Tensor:
     """Eq. 5 for all canonicalizers of a model: the mean over its sites, to be added to the loss of a task.
 
-    Draws one random warp g an image, moves what enters each site by it, and asks that the canonicalizer's
-    answer move by g too. Only canonicalizers get a gradient: their input is held fixed. The backbone is not
-    changed either, since the pass that this makes for latent sites runs in eval mode and without gradient; a
-    site at the image alone needs no pass.
+    Draws a random warp g for each image, moves what enters each site by it, and asks that the canonicalizer's
+    answer move by g too. Only canonicalizers get a gradient, because their input is held fixed. Where a pass
+    of the model is needed to find what enters latent sites, it runs in eval mode and without gradient. A site
+    at the image alone needs none.
 
-    Several processes or several small batches in one step: draw for all of the step's images and take
-    `rows` of them, with generators in the same state everywhere. Then the mean over parts of equal size is
-    what the whole batch would give (but for `centre`, which is about each part's own mean answer). Under
-    `DistributedDataParallel` give the wrapped model, call it for the task's loss first, and go backward once,
-    through the sum of both; where there is no such call, wrap a module whose forward returns this loss.
+    For several processes, or several small batches in one step: give all of them generators in the same
+    state, the number of images of the whole step as `total`, and the places of their own images as `rows`.
+    Then the mean over parts of equal size is what the whole batch would give, except for `centre`, which uses
+    each part's own mean answer. Under `DistributedDataParallel` give the wrapped model, call it for the
+    task's loss first, and go backward once, through the sum of both losses. Where there is no such call, wrap
+    a module whose forward returns this loss.
 
     Args:
         adapted: what `lse_dec.adapt` returned, or a parallel or compiled wrapper of it.
@@ -122,12 +123,12 @@ def equivariance_by_site(
     if not learning:
         raise LSEError(
             f"no canonicalizer of {', '.join(model.names) or 'the model'} has parameters that Eq. 5 could "
-            "train; adapt with another one, such as canonicalizer='dec'"
+            "train; adapt with a canonicalizer that has, such as canonicalizer='dec'"
         )
     seen = _entered(model, images, entered, learning)
     batch = len(seen[learning[0]].features)
     if (rows is None) != (total is None):
-        raise LSEError("rows and total go together: which of how many images of the step these are")
+        raise LSEError("give rows and total together: the places of these images, and how many the step has")
     if rows is not None and rows.shape != (batch,):
         raise ShapeError(f"rows must be one for each of {batch} images; got shape {tuple(rows.shape)}")
     taken = None if steps is None else int(torch.randint(steps[0], steps[1] + 1, (), generator=generator))
@@ -175,7 +176,7 @@ def _entered(
 ) -> dict[str, Entered]:
     """What entered the sites called `names`."""
     if (images is None) == (entered is None):
-        raise LSEError("give either images or what entered the sites (entered=)")
+        raise LSEError("give either images or entered, the record of what entered the sites, and not both")
     if entered is None:
         assert images is not None
         if names == [IMAGE]:

@@ -1,7 +1,4 @@
-"""What the canonicalizers of a model saw and answered, recorded while a block runs.
-
-The one record that logging, pictures, measurements and Eq. 5 read.
-"""
+"""What the canonicalizers of a model saw and answered: one record for logging, pictures and Eq. 5."""
 
 from __future__ import annotations
 

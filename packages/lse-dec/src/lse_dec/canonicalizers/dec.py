@@ -29,29 +29,29 @@ __all__ = ["DEC", "family_of"]
 class DEC(nn.Module):
     """Finds the warp that brings a feature map to canonical form, as a fixed point.
 
-    The map is reduced once (anti-aliased, same corners) and projected to a few channels once, since
-    both commute with a warp; each solver step then only warps that small map, runs the update
-    network on it and applies the update rule. State and solver stay in float32 (float64 for float64
-    features) under autocast and in half precision.
+    The map is reduced and projected to a few channels once, because both commute with a warp (the first up to
+    smoothing). Each solver step then warps that small map, runs the update network on it and applies the
+    update rule. State and solver stay in float32 (float64 for float64 features), also under autocast and in
+    half precision.
 
     Args:
         channels: channels of the features.
         segments: N of Eq. 12, segments of the warp an axis.
-        rule: update rule, see `lse_dec.updates`.
-        solver: step rule, see `lse_dec.solvers`.
+        rule: update rule, see `lse_dec.updates`; None takes `Residual()`.
+        solver: fixed-point solver, see `lse_dec.solvers`; None takes `Anderson()`.
         steps: evaluations of the update, at least 1.
         ratio: bound on the warp's slopes, within [1/ratio, ratio]; above 1, at most 4.
         gradient: how gradients pass the fixed point: "phantom", "implicit", "unrolled" or an object.
         resolution: the reduced map has at most this many pixels a side.
         projection: channels after projection.
-        widths: channels of the update network's convolutions; the paper's 64 and 128 (section A1) cost
-            four times as much, a fifth of vit_tiny's own work at two sites.
+        widths: channels of the update network's convolutions. The paper's 64 and 128 (section A1) cost four
+            times as much; at two sites that is a fifth of vit_tiny's own work.
         tol: residual (root mean square of log-slopes) at which a solve counts as converged.
-        rtol: the same relative to the size of the solution; either suffices.
-        stop_early: freeze each map when it has converged and stop when all have, at the cost of asking
-            the device once a step (never when exporting: that needs a fixed number of steps).
-        start: Phi^(0): "identity", or "variation", the analytic canonicalizer's answer, which is
-            equivariant already (within `ratio`); the update's pull is then towards it.
+        rtol: residual, as a share of the size of the solution, at which it counts as converged too.
+        stop_early: freeze each map when it has converged, and stop when all have. Waits for the device in
+            every step, and must be off for an export, which needs a fixed number of steps.
+        start: Phi^(0): "identity", or "variation", the answer of the analytic canonicalizer, which is
+            equivariant already (within `ratio`). The update's pull is then towards that answer.
         contraction: was removed, and is refused unless None.
         warp: the family of warps that is searched: a name from the hook `lse_warps` or a `WarpFamily`.
             "separable" is the exact group; "grid" is the paper's coupled grid of (segments + 1)^2 nodes (A26

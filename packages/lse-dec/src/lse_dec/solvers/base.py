@@ -17,11 +17,11 @@ __all__ = ["Code", "Naive", "Solution", "Solver", "WholeSolver", "lengths", "mul
 
 @runtime_checkable
 class Solver(Protocol):
-    """A rule for the next iterate of z = f(z); every sample of the batch on its own.
+    """How to get the next iterate of z = f(z), for every sample of the batch on its own.
 
-    Solvers hold settings only; what they remember between steps is the `state` they hand on, so one
-    solver object serves any number of solves and training, evaluation and export run the same step.
-    Steps must not read values back to the host or branch on them.
+    A solver holds settings only. What it remembers between steps is in the `state` that it hands on. So one
+    object serves any number of solves, and training, evaluation and export run the same steps. A step must
+    not read values back to the host, nor branch on them.
     """
 
     def init(self, z: Tensor) -> Any:
@@ -35,7 +35,7 @@ class Solver(Protocol):
 
 @runtime_checkable
 class WholeSolver(Protocol):
-    """A solver with a loop of its own, as other libraries have them; the driver watches what it evaluates."""
+    """A solver with a loop of its own, as other libraries have them; the driver records what it evaluates."""
 
     def run(self, f: Callable[[Tensor], Tensor], z0: Tensor, steps: int) -> None:
         """Search from `z0`, (B, D), with exactly `steps` evaluations of `f`; the result is what `f` saw."""
