@@ -134,11 +134,8 @@ def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode:
         adapted.model = ImageSite(adapted.model, canonicalizer, place, mode, adapted.entrance)
     else:
         stage = get_stage(adapted.model, place.name)
-        if adapted.entrance is None:
-            site = CanonicalizedStage(stage, canonicalizer, place, mode)
-        else:
-            site = ImageFedStage(stage, canonicalizer, place, mode, adapted.entrance)
-        put_stage(adapted.model, place.name, site)
+        kind = CanonicalizedStage if adapted.entrance is None else ImageFedStage
+        put_stage(adapted.model, place.name, kind(stage, canonicalizer, place, mode, adapted.entrance))
     adapted.names.append(place.name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError, ShapeError
+from lse_core.errors import LSEError, ShapeError, unknown_name
 from lse_core.modes import evaluating
 from lse_core.random import random_log_slopes
 from lse_core.separable import SeparableWarp
@@ -36,6 +36,7 @@ def equivariance_loss(
     frame: str = "image",
     rows: Tensor | None = None,
     total: int | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Eq. 5 for all canonicalizers of a model: the mean over its sites, to be added to the loss of a task.
 
@@ -67,59 +68,26 @@ def equivariance_loss(
         frame: where warps are compared, "image" or "canonical", see there.
         rows: (B,) int64, the places of these images among all of the step's.
         total: how many images the step has; goes with `rows`.
+        reduction: "mean" over the sites whose canonicalizers have parameters, or "none", one loss for each.
 
     Returns:
-        Scalar, float32 (float64 for float64 features), at least 0; 1 is what an answer that ignores the
-        picture costs.
+        Scalar, or (sites,), float32 (float64 for float64 features), at least 0. All sites meet the same warps
+        and the same number of steps. An answer that ignores the picture has a loss of 1.
 
     Raises:
         LSEError: not an adapted model, no canonicalizer with parameters, no input or two, or a setting out
             of range.
         ShapeError: `rows` are not one for each image.
-        UnknownNameError: no such distribution or frame.
-    """
-    losses = equivariance_by_site(
-        adapted,
-        images,
-        entered=entered,
-        generator=generator,
-        ratio=ratio,
-        segments=segments,
-        distribution=distribution,
-        steps=steps,
-        centre=centre,
-        frame=frame,
-        rows=rows,
-        total=total,
-    )
-    return torch.stack(list(losses.values())).mean()
-
-
-def equivariance_by_site(
-    adapted: nn.Module,
-    images: Tensor | None = None,
-    *,
-    entered: Mapping[str, Observation | Entered] | None = None,
-    generator: torch.Generator | None = None,
-    ratio: float = 2.5,
-    segments: int = 4,
-    distribution: str = "log_uniform",
-    steps: tuple[int, ...] | None = (2, 6),
-    centre: float = 0.0,
-    frame: str = "image",
-    rows: Tensor | None = None,
-    total: int | None = None,
-) -> dict[str, Tensor]:
-    """As `equivariance_loss`, a scalar for each site whose canonicalizer has parameters.
-
-    All sites meet the same warps and the same number of steps.
+        UnknownNameError: no such distribution, frame or reduction.
     """
     model = _unwrapped(adapted)
+    if reduction not in ("mean", "none"):
+        raise unknown_name("reduction", reduction, ["mean", "none"])
     if steps is not None and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
         raise LSEError(f"steps must be two numbers with 1 <= least <= greatest, or None; got {steps!r}")
     if not centre >= 0.0:
         raise LSEError(f"centre must be at least 0; got {centre!r}")
-    learning = [n for n, m in model.canonicalizers.items() if any(True for _ in m.parameters())]
+    learning = _learning(model)
     if not learning:
         raise LSEError(
             f"no canonicalizer of {', '.join(model.names) or 'the model'} has parameters that Eq. 5 could "
@@ -135,7 +103,7 @@ def equivariance_by_site(
     drawn = random_log_slopes(
         batch if total is None else total, segments, ratio, distribution=distribution, generator=generator
     )
-    losses = {}
+    losses = []
     for name in learning:
         canonicalizer, (features, channels_last) = model.canonicalizers[name], seen[name]
         dtype = torch.promote_types(features.dtype, torch.float32)
@@ -154,8 +122,22 @@ def equivariance_by_site(
         if batch < len(drawn):
             # Eq. 5 is relative to the mean size of its warps: of the whole step's, wherever an image is
             error = error * (_size(g) / _size(SeparableWarp.from_log_slopes(drawn.to(g.x.knots))))
-        losses[name] = error
-    return losses
+        losses.append(error)
+    each = torch.stack(losses)
+    return each if reduction == "none" else each.mean()
+
+
+def equivariance_by_site(
+    adapted: nn.Module, images: Tensor | None = None, **options: Any
+) -> dict[str, Tensor]:
+    """As `equivariance_loss`, with its keywords but `reduction`: a scalar for each site that can learn."""
+    losses = equivariance_loss(adapted, images, reduction="none", **options)
+    return dict(zip(_learning(_unwrapped(adapted)), losses.unbind(), strict=True))
+
+
+def _learning(model: AdaptedModel) -> list[str]:
+    """Sites whose canonicalizers have parameters."""
+    return [n for n, m in model.canonicalizers.items() if any(True for _ in m.parameters())]
 
 
 def _unwrapped(model: nn.Module) -> AdaptedModel:

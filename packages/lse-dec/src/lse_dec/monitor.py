@@ -18,6 +18,12 @@ __all__ = ["SiteSummary", "as_scalars", "displacement", "displacement_map", "sum
 
 Answer = Observation | Canonicalization
 
+NAMES = (
+    *("displacement", "largest_displacement", "least_slope", "greatest_slope"),
+    *("residual", "converged", "not_finite"),
+)
+"""What `as_scalars` calls the numbers of a `SiteSummary`, in their order."""
+
 
 class SiteSummary(NamedTuple):
     """One site's answer to a batch.
@@ -76,12 +82,10 @@ def summaries(record: Mapping[str, Answer]) -> dict[str, SiteSummary]:
         # one device, and a dtype that holds them all
         rows = torch.stack([row.to(found[0].device, torch.float64) for row in found]).tolist()
     told = {}
-    for (name, answer), (mean, largest, least, greatest, residual, converged, failed) in zip(
-        record.items(), rows, strict=True
-    ):
+    for (name, answer), (mean, largest, least, greatest, *solve) in zip(record.items(), rows, strict=True):
         told[name] = SiteSummary(mean, largest, (least, greatest))
         if answer.solution is not None:
-            told[name] = SiteSummary(mean, largest, (least, greatest), residual, converged, int(failed))
+            told[name] = told[name]._replace(residual=solve[0], converged=solve[1], not_finite=int(solve[2]))
     return told
 
 
@@ -123,15 +127,9 @@ def as_scalars(record: Mapping[str, Answer], prefix: str = "lse/") -> dict[str, 
         writer.log(as_scalars(record))
     """
     scalars: dict[str, float] = {}
-    for site, summary in summaries(record).items():
-        values = {
-            "displacement": summary.displacement,
-            "largest_displacement": summary.largest,
-            "least_slope": summary.slopes[0],
-            "greatest_slope": summary.slopes[1],
-            "residual": summary.residual,
-            "converged": summary.converged,
-            "not_finite": summary.not_finite,
+    for site, (mean, largest, slopes, *solve) in summaries(record).items():
+        values = [mean, largest, *slopes, *solve]
+        scalars |= {
+            f"{prefix}{site}/{k}": float(v) for k, v in zip(NAMES, values, strict=True) if v is not None
         }
-        scalars.update({f"{prefix}{site}/{k}": float(v) for k, v in values.items() if v is not None})
     return scalars

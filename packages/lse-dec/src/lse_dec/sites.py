@@ -29,6 +29,40 @@ MODES = ("invariant", "equivariant")
 FEEDS = ("latent", "image")
 
 
+_entered: ContextVar[Tensor | None] = ContextVar("lse_dec_entered_image", default=None)
+
+
+class Entrance:
+    """Where the image enters one adapted model; shared by the model and its sites.
+
+    The image is kept in a context variable while the model's forward runs. So nothing outlives the call,
+    threads see their own image, and no module holds a tensor.
+    """
+
+    def __init__(self) -> None:
+        # torch.compile cannot trace context variables, but traces attributes away: it is None at run time
+        self._traced: Tensor | None = None
+
+    def enter(self, image: Tensor) -> Token[Tensor | None] | Tensor | None:
+        """Make `image` known until `leave` is called with what this returns."""
+        if torch.compiler.is_dynamo_compiling():
+            before, self._traced = self._traced, image
+            return before
+        return _entered.set(image)
+
+    def leave(self, token: Token[Tensor | None] | Tensor | None) -> None:
+        """Forget what `enter` made known."""
+        if isinstance(token, Token):
+            _entered.reset(token)
+        else:
+            self._traced = token
+
+    @property
+    def image(self) -> Tensor | None:
+        """The image that entered, None outside of a forward pass."""
+        return self._traced if torch.compiler.is_dynamo_compiling() else _entered.get()
+
+
 class CanonicalizedStage(nn.Module):
     """M~_k of Eq. 21 and 22: the stage on canonicalized features, its output warped back or not.
 
@@ -40,17 +74,26 @@ class CanonicalizedStage(nn.Module):
         canonicalizer: H_k.
         where: the stage's name, channels and layouts.
         mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21).
+        entrance: where sites that look at the image know it from; None where no site does.
 
     Attributes:
         observers: called with the `Observation` of every forward pass, see `lse_dec.observe`.
     """
 
-    def __init__(self, stage: nn.Module, canonicalizer: nn.Module, where: Stage, mode: str) -> None:
+    def __init__(
+        self,
+        stage: nn.Module,
+        canonicalizer: nn.Module,
+        where: Stage,
+        mode: str,
+        entrance: Entrance | None = None,
+    ) -> None:
         super().__init__()
         self.stage = stage
         self.canonicalizer = canonicalizer
         self.where = where
         self.mode = mode
+        self.entrance = entrance
         self.observers: tuple[Callable[[Observation], None], ...] = ()
         self._entry = first_parameter(stage)
 
@@ -133,54 +176,8 @@ def _restore(x: Tensor, canonical: Tensor, out: Tensor, found: Canonicalization,
     return x + scale(out - canonical, found.warp, layout)
 
 
-_entered: ContextVar[Tensor | None] = ContextVar("lse_dec_entered_image", default=None)
-
-
-class Entrance:
-    """Where the image enters one adapted model; shared by the model and its sites.
-
-    The image is kept in a context variable while the model's forward runs. So nothing outlives the call,
-    threads see their own image, and no module holds a tensor.
-    """
-
-    def __init__(self) -> None:
-        # torch.compile cannot trace context variables, but traces attributes away: it is None at run time
-        self._traced: Tensor | None = None
-
-    def enter(self, image: Tensor) -> Token[Tensor | None] | Tensor | None:
-        """Make `image` known until `leave` is called with what this returns."""
-        if torch.compiler.is_dynamo_compiling():
-            before, self._traced = self._traced, image
-            return before
-        return _entered.set(image)
-
-    def leave(self, token: Token[Tensor | None] | Tensor | None) -> None:
-        """Forget what `enter` made known."""
-        if isinstance(token, Token):
-            _entered.reset(token)
-        else:
-            self._traced = token
-
-    @property
-    def image(self) -> Tensor | None:
-        """The image that entered, None outside of a forward pass."""
-        return self._traced if torch.compiler.is_dynamo_compiling() else _entered.get()
-
-
 class ImageFedStage(CanonicalizedStage):
-    """A latent stage whose canonicalizer sees the image.
-
-    Args:
-        stage, canonicalizer, where, mode: as `CanonicalizedStage`; the canonicalizer is made for the image's
-            channels.
-        entrance: where the image is known from.
-    """
-
-    def __init__(
-        self, stage: nn.Module, canonicalizer: nn.Module, where: Stage, mode: str, entrance: Entrance
-    ) -> None:
-        super().__init__(stage, canonicalizer, where, mode)
-        self.entrance = entrance
+    """A latent stage whose canonicalizer, made for the image's channels, sees the image."""
 
     def looked_at(self, spatial: Tensor, channels_last: bool) -> Entered:
         """The image that entered the model.
@@ -188,7 +185,7 @@ class ImageFedStage(CanonicalizedStage):
         Raises:
             LSEError: the stage runs outside of the adapted model's forward.
         """
-        image = self.entrance.image
+        image = None if self.entrance is None else self.entrance.image
         if image is None:
             raise LSEError(
                 f"the site {self.where.name!r} is fed by the image, which is known only while the adapted "
@@ -198,23 +195,7 @@ class ImageFedStage(CanonicalizedStage):
 
 
 class ImageSite(CanonicalizedStage):
-    """The site at the image: where the caller's tensor enters, and so where it is checked.
-
-    Args:
-        stage, canonicalizer, where, mode: as `CanonicalizedStage`; the stage is the whole model.
-        entrance: what is told the canonical image, for sites behind this one that look at it; None for none.
-    """
-
-    def __init__(
-        self,
-        stage: nn.Module,
-        canonicalizer: nn.Module,
-        where: Stage,
-        mode: str,
-        entrance: Entrance | None = None,
-    ) -> None:
-        super().__init__(stage, canonicalizer, where, mode)
-        self.entrance = entrance
+    """The site at the image, around the whole model: where the caller's tensor enters, and so is checked."""
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
         """The image among the arguments of a call, (B, C, H, W) of a floating dtype, and its keyword.
@@ -235,7 +216,7 @@ class ImageSite(CanonicalizedStage):
         return x, name
 
     def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The model on the canonical image."""
+        """The model on the canonical image, which sites behind this one may look at."""
         if self.entrance is None:
             return super().run(canonical, args, kwargs)
         token = self.entrance.enter(canonical)

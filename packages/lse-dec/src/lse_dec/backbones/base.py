@@ -81,10 +81,12 @@ class Family:
 
     Attributes:
         classes: the classes, "module.Class"; subclasses are of the family too.
+        layout: how what enters and leaves a stage lies.
         output: how what the whole model gives lies, where it is dense.
     """
 
     classes: ClassVar[tuple[str, ...]]
+    layout: ClassVar[Layout] = NCHW()
     output: ClassVar[Layout] = NCHW()
 
     def matches(self, model: nn.Module) -> bool:
@@ -97,7 +99,18 @@ class Family:
 
     def stages(self, model: Any) -> list[Stage]:
         """The latent stages in order of execution."""
+        return [
+            Stage(name, self.channels(model.get_submodule(name)), self.layout, self.layout)
+            for name in self.names(model)
+        ]
+
+    def names(self, model: Any) -> list[str]:
+        """Paths of the stages in the model, in order of execution."""
         raise NotImplementedError
+
+    def channels(self, stage: Any) -> int:
+        """Channels of what enters a stage; here one that begins with a convolution."""
+        return first_convolution(stage).in_channels
 
 
 def is_a(model: nn.Module, *classes: str) -> bool:

@@ -7,10 +7,10 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from safetensors.torch import save_model
@@ -27,19 +27,6 @@ from lse_dec.checkpoint.reading import read_config
 from lse_dec.checkpoint.source import describe
 
 __all__ = ["checksum", "retell", "save", "told_preprocess"]
-
-
-@runtime_checkable
-class Adapted(Protocol):
-    """What a checkpoint must know of an adapted model, see `lse_dec.AdaptedModel`."""
-
-    names: list[str]
-    mode: str
-    settings: dict[str, Any]
-
-    def without_sites(self) -> AbstractContextManager[nn.Module]:
-        """The base model while the block runs."""
-        ...
 
 
 def save(
@@ -76,16 +63,17 @@ def save(
         CheckpointError: `model_kwargs` do not give this base.
         OutputError: the folder cannot be written.
     """
-    if not isinstance(model, nn.Module) or (isinstance(model, Adapted) and not model.names):
+    sites: Any = model if hasattr(model, "without_sites") else None  # what an adapted model is known by
+    if not isinstance(model, nn.Module) or (sites is not None and not sites.names):
         raise LSEError(f"save takes a model, adapted or not, that is whole; got {type(model).__name__}")
     adapted = None
-    if isinstance(model, Adapted):
-        settings = to_plain(model.settings)
+    if sites is not None:
+        settings = to_plain(sites.settings)
         adapted = Adapt(
-            sites=tuple(model.names), mode=model.mode, settings=settings, plugins=plugins_of(settings)
+            sites=tuple(sites.names), mode=sites.mode, settings=settings, plugins=plugins_of(settings)
         )
     # the sites are lifted out while the base is compared with its rebuild
-    with model.without_sites() if isinstance(model, Adapted) else nullcontext(model) as base:
+    with nullcontext(model) if sites is None else sites.without_sites() as base:
         source = describe(base, model_kwargs)
         card = card_of(base)
         known = preprocess or told_preprocess(base)

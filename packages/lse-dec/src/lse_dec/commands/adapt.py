@@ -17,34 +17,28 @@ if TYPE_CHECKING:
 __all__ = ["adapt", "create", "with_options"]
 
 
+PATH = click.Path(dir_okay=False, path_type=Path)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("--list", "only_list", is_flag=True, help="Show the stages of MODEL, and write nothing.")
+@click.option("--all", "everything", is_flag=True, help="With --list: every module that takes a spatial map.")
 @click.option(
-    "--all", "everything", is_flag=True, help="With --list: show every module that takes a spatial map."
-)
-@click.option(
-    "--site",
-    "sites",
-    multiple=True,
-    help="Stage to adapt; may be given several times. Default: the image and the first stage.",
+    "--site", "sites", multiple=True, help="Stage to adapt; repeatable. Default: image and the first."
 )
 @click.option("--canonicalizer", default="dec", show_default=True, help="Name of the canonicalizer.")
 @click.option("--rule", default="residual", show_default=True, help="Name of the update rule.")
 @click.option("--solver", default="anderson", show_default=True, help="Name of the solver.")
-@click.option(
-    "--steps", default=5, show_default=True, type=click.IntRange(1), help="Evaluations of the update."
-)
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps of the solver.")
 @click.option(
     "--mode",
     type=click.Choice(["invariant", "equivariant"]),
     default="invariant",
     show_default=True,
-    help="invariant leaves the output of each stage as it is; equivariant warps dense outputs back.",
+    help="With equivariant, dense outputs of the stages are warped back.",
 )
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A further setting of the canonicalizer."
-)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the canonicalizer.")
 @click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="A keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
 @click.option(
@@ -52,24 +46,16 @@ __all__ = ["adapt", "create", "with_options"]
     nargs=2,
     type=click.IntRange(8),
     metavar="HEIGHT WIDTH",
-    help="Size in pixels of the pictures that the model takes.",
+    help="Pixels of a picture that the model takes.",
 )
 @click.option(
-    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1]; once, or once for each channel."
+    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1]; once, or for each channel."
 )
 @click.option("--std", type=float, multiple=True, help="Standard deviation of pixels in [0, 1]; likewise.")
-@click.option(
-    "--class-names",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Text file with the name of one class on each line.",
-)
+@click.option("--class-names", type=PATH, help="Text file with the name of one class on each line.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
 @click.option("--force", is_flag=True, help="Replace the model that the folder holds.")
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Import and call the function that MODEL names. Only for functions that you know.",
-)
+@click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def adapt(
     model: str,

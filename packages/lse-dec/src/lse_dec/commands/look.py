@@ -19,32 +19,31 @@ if TYPE_CHECKING:
 __all__ = ["look"]
 
 
+PATH = click.Path(dir_okay=False, path_type=Path)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG, SVG or PDF to write."
-)
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="PNG, SVG or PDF to write.")
 @click.option(
     "--size",
     type=click.IntRange(8),
     help="Height and width of the images in pixels; default: the model's own.",
 )
 @click.option("--mean", type=float, multiple=True, help="Mean of pixels in [0, 1]; default: the model's own.")
-@click.option(
-    "--std", type=float, multiple=True, help="Standard deviation of pixels; default: the model's own."
-)
+@click.option("--std", type=float, multiple=True, help="Standard deviation; default: the model's own.")
 @click.option(
     "--site",
     "sites",
     multiple=True,
-    help="Where MODEL is no folder: stage to adapt; may be given several times.",
+    help="Where MODEL is no folder: stage to adapt; repeatable.",
 )
 @click.option("--canonicalizer", default="variation", show_default=True, help="Where MODEL is no folder.")
 @click.option(
     "--trust",
     is_flag=True,
-    help="Import and call the function that MODEL names. Only for functions that you know.",
+    help="Call the function that MODEL names; only if you know it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as numbers, one JSON object.")
 def look(
