@@ -261,6 +261,8 @@ def test_warps_without_a_family_or_a_choice_are_refused() -> None:
         lse_dec.adapt(resnet(), "image", warp="familyless")
     with pytest.raises(LSEError, match="alike warps have one inverse only; leave inverse='refined' out"):
         lse_dec.adapt(resnet(), "image", warp="alike", inverse="refined")
+    with pytest.raises(LSEError, match="warp must be a name or a WarpFamily; got 3"):
+        lse_dec.adapt(resnet(), "image", warp=3)
     with pytest.raises(UnknownNameError, match="Did you mean 'alike'"):
         lse_dec.adapt(resnet(), "image", warp="alik")
 

@@ -1,4 +1,4 @@
-"""What LSE must know of a backbone: where its stages are, and how a stage's tensors are laid out."""
+"""What LSE must know of a backbone: where its stages are, and how their tensors are laid out."""
 
 from __future__ import annotations
 

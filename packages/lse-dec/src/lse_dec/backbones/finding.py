@@ -35,8 +35,8 @@ def backbone_of(model: nn.Module) -> Backbone:
         if backbone.matches(model):
             return backbone
     raise LSEError(
-        f"no backbone plugin knows {type(model).__module__}.{type(model).__qualname__}; known families: "
-        f"{', '.join(sorted(names))}. Register one through the hook lse_backbones"
+        f"no backbone plugin knows {type(model).__module__}.{type(model).__qualname__}: register one through "
+        f"the hook lse_backbones. Known are {', '.join(sorted(names))}"
     )
 
 
@@ -65,12 +65,11 @@ def find_stage(backbone: Backbone, model: nn.Module, name: str) -> Stage:
 
 
 class Generic:
-    """What no family knows: the model is run once on blank images to see who takes a spatial map.
+    """For models of no known family: one run on blank images shows which modules take a spatial map.
 
-    timm's feature metadata name the modules that end a level of features; where they exist and take
-    maps, those are the stages. Otherwise the stages are the modules with parts of their own (and those
-    at the top level) that are called once with a map. Any other module that takes a map can still be
-    named.
+    timm's feature metadata name the modules that end a level of features. Where they exist and take maps,
+    those are the stages. Otherwise the stages are the modules with parts of their own, and those at the top
+    level, that are called once with a map. Any other module that takes a map can be named as a site too.
     """
 
     def matches(self, model: nn.Module) -> bool:

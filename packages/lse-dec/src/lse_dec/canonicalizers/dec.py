@@ -202,6 +202,8 @@ def family_of(warp: str | WarpFamily, inverse: str = "axes") -> WarpFamily:
     if isinstance(warp, WarpFamily):
         factory: Callable[..., WarpFamily] | None = lambda: warp  # noqa: E731
         name = type(warp).__name__
+    elif not isinstance(warp, str):
+        raise LSEError(f"dec: warp must be a name or a WarpFamily; got {warp!r}")
     else:
         kind, name = registry().get("warp", warp), warp
         factory = getattr(kind, "family", None) or BUILT_IN.get(kind)

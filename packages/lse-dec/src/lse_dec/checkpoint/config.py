@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 
 
 class CheckpointError(LSEError, ValueError):
-    """A checkpoint folder is incomplete, damaged, from a newer version, or needs what is not here."""
+    """A checkpoint folder is incomplete, damaged or from a newer version, or needs what is not installed."""
 
 
 class Source(Settings):

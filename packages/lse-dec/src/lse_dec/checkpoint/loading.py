@@ -100,14 +100,14 @@ def load_if_ours(path: Path, *, trust: bool = False, model: nn.Module | None = N
 
 def _check_weights(path: Path, expected: str | None) -> None:
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is no file; copy the model's folder again")
+        raise CheckpointError(f"{path} is no file: copy the folder of the model again")
     try:
         found = checksum(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if expected is not None and found != expected:
         raise CheckpointError(
-            f"{path} is not the file that its {NAME} belongs to (checksum): truncated, changed, or "
+            f"{path} is not the file that its {NAME} belongs to (by checksum): truncated, changed, or "
             "a save was interrupted; copy both files again"
         )
 
@@ -116,7 +116,7 @@ def _check_plugins(folder: Path, plugins: Mapping[str, str]) -> None:
     for key, distribution in plugins.items():
         kind, _, name = key.partition(":")
         if kind not in PLUGINS.values():
-            raise CheckpointError(f"{folder / NAME}: {key!r} is no plugin that a model can need")
+            raise CheckpointError(f"{folder / NAME}: {key!r} is no kind of plugin that a model may ask for")
         try:
             registry().get(kind, name)
         except UnknownNameError as error:
@@ -150,4 +150,4 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None, trust: bool)
         return adapt(model, config.adapt.sites, mode=config.adapt.mode, **settings)
     except Exception as error:  # whatever modules raise about settings that a stranger wrote
         first = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{folder / NAME} does not fit: {first}") from error
+        raise CheckpointError(f"{folder / NAME} holds settings that do not fit: {first}") from error

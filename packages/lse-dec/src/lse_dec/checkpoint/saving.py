@@ -65,7 +65,7 @@ def save(
     """
     sites: Any = model if hasattr(model, "without_sites") else None  # what an adapted model is known by
     if not isinstance(model, nn.Module) or (sites is not None and not sites.names):
-        raise LSEError(f"save takes a model, adapted or not, that is whole; got {type(model).__name__}")
+        raise LSEError(f"save takes a torch module that was not unadapted; got {type(model).__name__}")
     adapted = None
     if sites is not None:
         settings = to_plain(sites.settings)
@@ -111,9 +111,11 @@ def _check_facts(base: nn.Module, preprocess: Preprocess | None, names: Any, tra
     """Refuse facts that cannot be about this model, or cannot be written."""
     channels, _ = channels_and_size(base)
     if preprocess is not None and channels not in (None, preprocess.channels):
-        raise LSEError(f"the preprocessing is for {preprocess.channels} channels, the model takes {channels}")
+        raise LSEError(
+            f"the preprocessing is for {preprocess.channels} channels, and the model takes {channels}"
+        )
     if isinstance(names, str):
-        raise LSEError(f"class_names are several names, in a list; got the text {names!r}")
+        raise LSEError(f"class_names must be a list of names; got the text {names!r}")
     try:
         json.dumps(training)
     except (TypeError, ValueError, RecursionError) as error:
