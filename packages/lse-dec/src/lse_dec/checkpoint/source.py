@@ -149,7 +149,7 @@ def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any
     for key in source.kwargs:
         if key in FETCHING:
             raise CheckpointError(
-                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere: leave it out"
+                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere; drop it"
             )
     if pretrained and source.source != "timm":
         raise CheckpointError(f"timm has no pretrained weights for {source.name!r}: leave pretrained out")
