@@ -141,12 +141,9 @@ def _learning(model: AdaptedModel) -> list[str]:
 
 
 def _unwrapped(model: nn.Module) -> AdaptedModel:
-    found: Any = model
-    while not isinstance(found, AdaptedModel):
-        inner = getattr(found, "module", None) or getattr(found, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            raise LSEError(f"Eq. 5 needs what lse_dec.adapt returned; got {type(model).__name__}")
-        found = inner
+    found = next((module for module in model.modules() if isinstance(module, AdaptedModel)), None)
+    if found is None:
+        raise LSEError(f"Eq. 5 needs what lse_dec.adapt returned; got {type(model).__name__}")
     return found
 
 

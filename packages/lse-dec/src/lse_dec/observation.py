@@ -129,9 +129,8 @@ def entering(model: nn.Module) -> Iterator[dict[str, Entered]]:
 def _sites(model: Any) -> dict[str, Any]:
     if isinstance(model, Mapping):
         return dict(model)
-    found = model
-    while not hasattr(found, "sites"):
-        found = getattr(found, "module", None)
-        if found is None:
-            raise LSEError(f"observe takes what lse_dec.adapt returned; got {type(model).__name__}")
+    # wrappers hold the model as a module of theirs
+    found = next((module for module in model.modules() if hasattr(module, "sites")), None)
+    if found is None:
+        raise LSEError(f"observe takes what lse_dec.adapt returned; got {type(model).__name__}")
     return dict(found.sites)

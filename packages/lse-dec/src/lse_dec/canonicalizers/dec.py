@@ -31,8 +31,7 @@ class DEC(nn.Module):
 
     The map is reduced and projected to a few channels once, because both commute with a warp (the first up to
     smoothing). Each solver step then warps that small map, runs the update network on it and applies the
-    update rule. State and solver stay in float32 (float64 for float64 features), also under autocast and in
-    half precision.
+    update rule. State and solver stay in float32 (float64 for float64 features), under autocast too.
 
     Args:
         channels: channels of the features.

@@ -21,8 +21,7 @@ class Variation(nn.Module):
     their cumulative distributions are therefore an equivariant warp (Eq. 5) by construction, without
     training. What interpolation loses limits this: little on smooth maps, half of the warp's effect on
     unsmoothed photographs. Smooth pictures before they are warped; smoothing here would be too late, because
-    it does not commute with warping. A fresh one does not answer with the identity, as other canonicalizers
-    do.
+    it does not commute with warping. Unlike other canonicalizers, a fresh one does not answer the identity.
 
     Args:
         channels: channels of the features.
