@@ -382,7 +382,10 @@ def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
             lambda c: c["adapt"]["plugins"].update({"solver:zzz": "evil --index-url http://evil/"}),
             "It says that it comes from 'evil --index-url http://evil/': install that if you know it",
         ),
-        (lambda c: c["adapt"]["plugins"].update({"nokind:q": "z"}), "is no plugin that a model can need"),
+        (
+            lambda c: c["adapt"]["plugins"].update({"nokind:q": "z"}),
+            "is no kind of plugin that a model may ask for",
+        ),
     ],
 )
 def test_odd_values_are_refused_in_one_line(change: Change, words: str) -> None:

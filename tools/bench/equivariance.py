@@ -34,7 +34,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "compose": {"rule": Compose()},
     "absolute": {"rule": Absolute()},
     "residual, pull 0": {"rule": Residual(pull=0.0)},
-    "residual, contraction 0.9": {"rule": Residual(pull=0.5), "contraction": 0.9},
 }
 
 

@@ -1,4 +1,4 @@
-"""Where a base model comes from: described so that it can be made again, and made again safely."""
+"""Where a base model comes from: describing it, and making it again without running unknown code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn
         raise CheckpointError(f"cannot make the model {source.name!r}: {reason}") from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
-            f"{source.name} returned a value of type {type(model).__name__}, no torch module"
+            f"{source.name} returned a {type(model).__name__}, and must return a torch module"
         )
     attach(model, source=source.plain())
     return model
@@ -82,12 +82,14 @@ def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any
     for key in source.kwargs:
         if key in FETCHING:
             raise CheckpointError(
-                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere: drop it"
+                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere; drop it"
             )
     if pretrained and source.source != "timm":
         raise CheckpointError(f"timm has no pretrained weights for {source.name!r}: leave pretrained out")
     if source.source == "given":
-        raise CheckpointError(f"nothing tells how to make {source.name}")
+        raise CheckpointError(
+            f"the checkpoint does not say how to make {source.name}: make it, and pass it as the base"
+        )
     if source.source == "timm":
         return lambda **kwargs: timm_models.make(source.name, kwargs, pretrained=pretrained, trust=trust)
     if source.source == "plugin":
@@ -139,7 +141,7 @@ def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Sourc
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if kwargs is not None:
         if not name:
-            raise CheckpointError(f"{given.name} was not made by timm.create_model: drop model_kwargs")
+            raise CheckpointError(f"{given.name} was not made by timm.create_model: leave model_kwargs out")
         source = named(name, kwargs)
         if not _gives(source, model):
             raise CheckpointError(
