@@ -178,8 +178,8 @@ def mixing() -> None:
 def models() -> None:
     """Parameters, seconds a training step, ONNX nodes."""
     print(
-        "\n| model | parameters added | step, s | step softened, s | softened : plain | nodes | nodes, folded "
-        "| nodes, not folded | verify |"
+        "\n| model | parameters added | step, s | step softened, s | softened : plain | nodes "
+        "| nodes, folded | nodes, not folded | verify |"
     )
     print("|---" * 9 + "|")
     for name, size in (("vit_tiny_patch16_224", 224), ("resnet18", 224), ("tf_efficientnet_lite0", 224)):
