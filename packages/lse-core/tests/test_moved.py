@@ -71,13 +71,14 @@ def test_a_folder_left_behind_by_a_module_that_went_is_not_imported(package, tmp
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ("lse_core.commands.group", "lse_core.commands.common"),
         ("lse_dec.training", "lse_train"),
         ("lse_dec.data", "lse_train.data"),
         ("lse_dec.recipes", "lse_train.recipes"),
         ("lse_dec.demo", "lse_train.demo"),
     ],
 )
-def test_what_was_split_off_lse_dec_is_announced(old, new):
+def test_what_moved_since_version_0_1_is_announced(old, new):
     pytest.importorskip("lse_dec")
     with pytest.raises(ImportError, match=rf"^{old} is now {new}(;|$)"):
         import_module(old)

@@ -66,4 +66,6 @@ __all__ = [
 ]
 
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+_MOVED = {"commands.group": "lse_core.commands.common"}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED)
