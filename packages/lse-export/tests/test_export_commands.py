@@ -172,7 +172,7 @@ def test_a_file_of_any_size_takes_the_size_that_it_tells(model: Small, photos: P
     del proto.metadata_props[:]
     onnx.save(proto, path)
     done = lse("predict", path, photos / "0.png", "--mean", 0.5, "--std", 0.5, status=1)
-    assert "not images of a size that it says itself" in done.stderr
+    assert "does not say of what size images must be" in done.stderr
 
 
 def test_names_of_classes_stay_on_their_line(model: Small, photos: Path, tmp_path: Path) -> None:

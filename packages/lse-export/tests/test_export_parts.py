@@ -142,9 +142,9 @@ def test_steps_come_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="half way"):
         stop_half_way()
     assert [c.steps for c in model.canonicalizers.values()] == [5, 7]
-    with pytest.raises(LSEError, match="sites that iterate are a, b"), with_steps(model, {"c": 2}):
+    with pytest.raises(LSEError, match="sites that iterate: a, b"), with_steps(model, {"c": 2}):
         pass
-    with pytest.raises(LSEError, match="sites that iterate are none"), with_steps(nn.Identity(), 2):
+    with pytest.raises(LSEError, match="sites that iterate: none"), with_steps(nn.Identity(), 2):
         pass
 
 

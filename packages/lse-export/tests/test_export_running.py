@@ -136,7 +136,7 @@ def test_a_provider_that_does_not_start_is_no_cpu_in_disguise(
     assert re.search("cannot start provider 'tensorrt'|fell back to|has no provider", str(run.exception))
     assert "EP Error" not in run.output + capfd.readouterr().out
     run = CliRunner().invoke(predict_command, [*args, "--trt-profile", "image=1x3x4x4"])
-    assert "no profile of an input" in str(run.exception)
+    assert "not a profile of an input" in str(run.exception)
     run = CliRunner().invoke(predict_command, [str(model), str(pictures[0]), "--trt-fp16"])
     assert "options of TensorRT, but the provider is 'cpu'" in str(run.exception)
 

@@ -1,4 +1,4 @@
-"""Errors of this package, each one line for people."""
+"""Errors of this package; the text of each is one line that people read."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ __all__ = ["check_preprocess", "images_for", "load_model"]
 
 
 def load_model(path: Path, *, trust: bool = False) -> nn.Module:
-    """The trained model at `path`, in eval mode, by the first plugin that takes it for its own.
+    """The trained model at `path`, in eval mode, from the first plugin whose loader knows it.
 
     Args:
         path: a folder that `lse_dec.save`, `lse train` or `lse demo` wrote, or what another plugin knows.
@@ -109,7 +109,7 @@ def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, sk
 
 
 def check_preprocess(model: nn.Module, file: Path) -> None:
-    """Refuse a file that says other than its model how pictures are prepared; their size may differ.
+    """Refuse a file that prepares pictures in another way than its model; their size may differ.
 
     Raises:
         LSEError: names what differs.

@@ -29,7 +29,7 @@ __all__ = ["CARRIED", "FileFacts", "describe", "facts_of", "shown"]
 T = TypeVar("T")
 
 CARRIED = ("lse.class_names", "lse.preprocess", "lse.raw_pictures")
-"""Keys that a client needs, which go along with what is made of a file: engines, model repositories."""
+"""Keys that a client needs; engines and model repositories made of a file carry them along."""
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, Field(strict=True, gt=-1e30, lt=1e30)]
@@ -92,12 +92,12 @@ def describe(
 
 
 def shown(shape: Sequence[int | None]) -> str:
-    """A shape for people; a size that varies is called "any"."""
+    """A shape as text, in which a size that varies is called "any"."""
     return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
 def facts_of(path: Path, proto: onnx.ModelProto | None = None) -> FileFacts:
-    """The facts of an ONNX file; no facts where it cannot be read, which whoever runs it will say.
+    """The facts of an ONNX file; of a file that cannot be read, which an error tells when it is run, none.
 
     Args:
         path: the file.
@@ -136,7 +136,7 @@ class FileFacts:
 
     def _damaged(self, key: str, reason: str = "") -> ExportError:
         told = f" ({reason})" if reason else ""
-        return ExportError(f"{self.where}: its metadata {key} are damaged{told}; export it again")
+        return ExportError(f"{self.where}: the metadata {key} are damaged{told}; export it again")
 
     def _json(self, key: str, adapter: TypeAdapter[T]) -> T | None:
         if key not in self.metadata:

@@ -75,7 +75,7 @@ def predict(
     trust: bool = False,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Classify pictures; how they are prepared and what the classes are called, the model says itself.
+    """Classify pictures. The model itself says how they are prepared and what its classes are called.
 
     Args:
         model: an ONNX file whose first output is class scores (B, classes) and whose image size is fixed; a
@@ -202,7 +202,7 @@ def _preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Pr
     sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
     if len(shape) != 4 or None in sides:
         raise ExportError(
-            f"{path} takes {shown(shape)}, not images of a size that it says itself; "
+            f"{path} takes {shown(shape)} and does not say of what size images must be; "
             "export it without --dynamic-size"
         )
     if any(b is not None and a != b for a, b in zip(sides, own, strict=True)):

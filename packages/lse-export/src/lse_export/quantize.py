@@ -76,7 +76,7 @@ def quantize(
         raise LSEError(f"weights are quantized to 7 or 8 bits; got {weight_bits!r}")
     names = quantized_nodes(proto)
     if not names:
-        raise LSEError("there is nothing to quantize: no layer with weights lies outside of canonicalizers")
+        raise LSEError("there is nothing to quantize: outside of the canonicalizers no layer has weights")
     image = proto.graph.input[0]
     fixed = image.type.tensor_type.shape.dim[0]
     size = fixed.dim_value or batch

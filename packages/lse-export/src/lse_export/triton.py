@@ -108,7 +108,7 @@ def write_triton(
         )
     name = name or path.stem
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
+        raise LSEError(f"{name!r} cannot be a model's name: use letters, digits, '.', '-' and '_'")
     proto = open_model(path).proto
     graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))

@@ -71,7 +71,7 @@ def with_steps(model: nn.Module, steps: int | Mapping[str, int] | None) -> Itera
     before = steps_of(model)
     wanted = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(before, steps)
     if not before or not wanted.keys() <= before.keys():
-        raise LSEError(f"no solver steps to set: sites that iterate are {', '.join(before) or 'none'}")
+        raise LSEError(f"there are no solver steps to set; sites that iterate: {', '.join(before) or 'none'}")
     for count in wanted.values():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise LSEError(f"solver steps must be a whole number of at least 1; got {count!r}")

@@ -381,7 +381,7 @@ def _compare(
 
 
 def _difference(expected: Tensor, got: Tensor) -> Tensor:
-    """|expected - got|; NaN in both is no difference, in one alone an infinite one."""
+    """|expected - got|; where both are NaN they do not differ, where one is the difference is infinite."""
     diff = (expected - got).abs()
     same = (expected == got) | (expected.isnan() & got.isnan())
     return torch.where(same, 0.0, diff.nan_to_num(nan=torch.inf))

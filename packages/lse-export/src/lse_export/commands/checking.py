@@ -8,29 +8,24 @@ from typing import Any
 
 import click
 
-from lse_export.commands.common import (
-    images_option,
-    json_option,
-    print_table,
-    size_option,
-    trust_option,
-    working,
-)
+from lse_export.commands import common
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("file", type=common.PATH)
+@click.argument("model", type=common.PATH)
 @click.option(
     "--batch-sizes", multiple=True, type=click.IntRange(1),
-    help="Images a call; repeat for several.  [default: 1 and 5, or what the file takes]",
+    help="Images in each call; repeat for several.  [default: 1 and 5, or what the file takes]",
 )  # fmt: skip
-@click.option("--tolerance", type=float, help="Of the output's range.  [default: by the file's precision]")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
-@size_option
-@images_option
-@trust_option
-@json_option
+@click.option(
+    "--tolerance", type=float, help="Largest difference, of the output's range.  [default: by the precision]"
+)
+@click.option("--provider", default="cpu", show_default=True, help="Where FILE runs: cpu, cuda or tensorrt.")
+@common.size_option
+@common.images_option
+@common.trust_option
+@common.json_option
 def verify(
     file: Path,
     model: Path,
@@ -56,12 +51,12 @@ def verify(
     from lse_export.metadata import facts_of
     from lse_export.verification import verify as compare
 
-    with working(f"loading {model}"):
+    with common.working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
         fixed, own = facts_of(file).image_shape()
         inputs = images_for(adapted, size or own, images, file=file, skip=True)
-    with working(f"comparing {file}"):
+    with common.working(f"comparing {file}"):
         report = compare(
             file,
             adapted,
@@ -79,22 +74,22 @@ def verify(
             for row in report.rows
         ]  # fmt: skip
         head = ("output", "inputs", "batch", "max diff", "of range", "mean diff", "argmax", "verdict")
-        print_table(head, rows)
+        common.print_table(head, rows)
         click.echo(f"ran on {report.providers[0]}")
     click.echo(report.summary(), err=True)
     click.get_current_context().exit(0 if report.ok else 1)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=common.PATH)
 @click.option(
     "--target", "targets", multiple=True, metavar="NAME",
     help="tensorrt10, tensorrt11, tensorrt-rtx, onnxruntime or web; repeat for several.  [default: all]",
 )  # fmt: skip
 @click.option(
-    "--parse", is_flag=True, help="Let the parsers of the TensorRT installed here read the file, too."
+    "--parse", is_flag=True, help="Let the parser of the TensorRT that is installed read the file, too."
 )
-@json_option
+@common.json_option
 def check(file: Path, targets: tuple[str, ...], parse: bool, as_json: bool) -> None:
     """Say whether runtimes will take an ONNX FILE, whoever made it.
 
@@ -112,7 +107,7 @@ def check(file: Path, targets: tuple[str, ...], parse: bool, as_json: bool) -> N
     from lse_export.gate import TARGETS
     from lse_export.gate import check as inspect
 
-    with working(f"checking {file}"):
+    with common.working(f"checking {file}"):
         reports = [inspect(file, target) for target in targets or TARGETS]
         if parse:
             from lse_export.tensorrt.network import parsed_reports

@@ -10,17 +10,19 @@ from typing import Any
 
 import click
 
+PATH = click.Path(path_type=Path)
+
 size_option = click.option(
     "--size",
     nargs=2,
     type=click.IntRange(1),
     metavar="HEIGHT WIDTH",
-    help="Image size.  [default: the model's]",
+    help="Size of the images.  [default: the model's]",
 )
 images_option = click.option(
     "--images",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Picture or folder of pictures; repeat for several.  [default: two made-up images]",
 )
 trust_option = click.option(
@@ -42,7 +44,7 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     The command gets them as one argument: `tensorrt`, TensorrtOptions or None.
     """
 
-    @click.option("--trt-cache", type=click.Path(path_type=Path), help="Folder that keeps engines.")
+    @click.option("--trt-cache", type=PATH, help="Folder in which TensorRT's engines are kept.")
     @click.option("--trt-fp16", is_flag=True, help="Let TensorRT compute in half precision.")
     @click.option(
         "--trt-profile", multiple=True, metavar="INPUT=MIN:OPT:MAX",

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from lse_export.commands.common import force_option, json_option, working
+from lse_export.commands import common
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Engine to write.")
+@click.argument("model", type=common.PATH)
+@click.option("--out", type=common.PATH, required=True, help="Engine to write.")
 @click.option(
     "--axis",
     "axes",
@@ -26,27 +26,27 @@ from lse_export.commands.common import force_option, json_option, working
     "--flavour",
     default="tensorrt",
     show_default=True,
-    help="tensorrt, for the GPU at hand, or rtx, for GeForce and RTX GPUs, built without one.",
+    help="tensorrt builds for the GPU at hand; rtx builds for GeForce and RTX GPUs, and needs none.",
 )
 @click.option(
     "--compute-capability",
     "compute_capabilities",
     multiple=True,
     metavar="N.N",
-    help="With rtx: build for these, such as 8.6; repeat for several.  [default: all known from 8.0 on]",
+    help="With rtx: what to build for, such as 8.6; repeat for several.  [default: all from 8.0 on]",
 )
 @click.option(
-    "--workspace", "workspace_gib", type=float, metavar="GIB", help="Scratch memory a layer may take."
+    "--workspace", "workspace_gib", type=float, metavar="GIB", help="Scratch memory for a layer, in GiB."
 )
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most.")
-@click.option("--timing-cache", type=click.Path(path_type=Path), help="File of kernel timings to reuse.")
-@click.option("--version-compatible", is_flag=True, help="For later releases of the same major, too.")
-@click.option("--hardware-compatible", is_flag=True, help="For all GPUs since Ampere.")
-@click.option("--refit", is_flag=True, help="Let weights be replaced later.")
+@click.option("--timing-cache", type=common.PATH, help="File of kernel timings to reuse.")
+@click.option("--version-compatible", is_flag=True, help="Let later releases of this major load it.")
+@click.option("--hardware-compatible", is_flag=True, help="Let all GPUs since Ampere load it.")
+@click.option("--refit", is_flag=True, help="Let the weights be replaced later.")
 @click.option("--tf32", is_flag=True, help="Let float32 products be computed in TF32.")
 @click.option("--device", help="CUDA device to build on and for.  [default: the first]")
-@force_option("engine")
-@json_option
+@common.force_option("engine")
+@common.json_option
 def tensorrt(
     model: Path,
     out: Path,
@@ -115,26 +115,26 @@ def tensorrt(
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("repository", type=click.Path(path_type=Path))
+@click.argument("file", type=common.PATH)
+@click.argument("repository", type=common.PATH)
 @click.option("--name", help="The model's name in the repository.  [default: the file's]")
-@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="Its version.")
-@click.option("--plan", type=click.Path(path_type=Path), help="TensorRT engine of FILE to serve instead.")
-@click.option(
-    "--max-batch-size", type=click.IntRange(1), help="Largest.  [default: 32, or the plan's largest]"
-)
+@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="The model's version.")
+@click.option("--plan", type=common.PATH, help="TensorRT engine of FILE to serve instead.")
+@click.option("--max-batch-size", type=click.IntRange(1), help="Largest batch.  [default: 32, or the plan's]")
 @click.option(
     "--queue-delay",
     "max_queue_delay_us",
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="Microseconds a request may wait for others.",
+    help="How long a request may wait for others, in microseconds.",
 )
-@click.option("--kind", default="auto", show_default=True, help="cpu, gpu or auto: where instances run.")
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option("--kind", default="auto", show_default=True, help="Where instances run: cpu, gpu or auto.")
+@click.option(
+    "--instances", type=click.IntRange(1), default=1, show_default=True, help="Instances side by side."
+)
 @click.option("--warmup/--no-warmup", default=True, help="Run a random batch before reporting ready.")
-@json_option
+@common.json_option
 def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
     """Write the ONNX FILE into REPOSITORY, a model repository of Triton Inference Server.
 
@@ -144,7 +144,7 @@ def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
     """
     from lse_export.triton import write_triton
 
-    with working(f"writing {repository}"):
+    with common.working(f"writing {repository}"):
         written = write_triton(file, repository, **options)
     if as_json:
         click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))

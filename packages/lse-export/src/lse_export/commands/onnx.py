@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_export.commands.common import (
-    force_option,
-    images_option,
-    json_option,
-    print_table,
-    size_option,
-    trust_option,
-    working,
-)
+from lse_export.commands import common
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,8 +27,8 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.argument("model", type=common.PATH)
+@click.option("--out", type=common.PATH, required=True, help="ONNX file to write.")
 @click.option(
     "--steps",
     metavar="N|auto",
@@ -48,22 +40,22 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     type=float,
     default=1e-3,
     show_default=True,
-    help="With --steps auto: largest deviation from the converged output, of its range.",
+    help="With --steps auto: largest deviation from the converged output, as a share of its range.",
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
 @click.option("--fixed-batch", type=click.IntRange(1), help="Fix the batch size instead of leaving it open.")
-@click.option("--dynamic-size", is_flag=True, help="Leave height and width open, where the model does.")
+@click.option("--dynamic-size", is_flag=True, help="Leave height and width open, where the model takes any.")
 @click.option(
     "--precision",
     default="float32",
     show_default=True,
-    help="float32, float16 (or fp16), or int8, which needs --calibration.",
+    help="Type to compute in: float32, float16 (or fp16), or int8, which needs --calibration.",
 )
-@click.option("--half-io", is_flag=True, help="With float16: outputs in float16 too.")
+@click.option("--half-io", is_flag=True, help="With float16: leave the outputs in float16, too.")
 @click.option(
     "--calibration",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=common.PATH,
     help="With int8: picture or folder of pictures to measure ranges on; repeat for several.",
 )
 @click.option(
@@ -75,14 +67,14 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @click.option("--picture-layout", default="nhwc", show_default=True, help="With --preprocess: nhwc or nchw.")
 @click.option(
-    "--external-data", is_flag=True, help="Weights in a file beside the graph, whatever their size."
+    "--external-data", is_flag=True, help="Keep the weights in a file beside the graph, whatever their size."
 )
 @click.option("--warps", "with_warps", is_flag=True, help="Add each site's warp and residual as outputs.")
-@force_option("file")
-@size_option
-@images_option
-@trust_option
-@json_option
+@common.force_option("file")
+@common.size_option
+@common.images_option
+@common.trust_option
+@common.json_option
 def onnx(
     model: Path,
     out: Path,
@@ -117,20 +109,20 @@ def onnx(
     from lse_export.to_onnx import export_onnx
 
     check_target(out, force)  # before the work, not after
-    with working(f"loading {model}"):
+    with common.working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         example = images_for(adapted, size, images, skip=True)
         ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
     facts: dict[str, str] = {}
     count = steps if isinstance(steps, int) else None
     if steps == "auto":
-        with working("measuring how few steps do"):
+        with common.working("measuring how few steps do"):
             choice = choose_steps(adapted, example, tolerance=tolerance)
         count, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
         _print_choice(choice)
     if fixed_batch is not None:
         example = example[[k % len(example) for k in range(fixed_batch)]]
-    with working(f"exporting to {out}"):
+    with common.working(f"exporting to {out}"):
         report = export_onnx(
             adapted,
             example,
@@ -190,5 +182,5 @@ def _print_choice(choice: StepChoice) -> None:
          "chosen" if row.steps == choice.steps else "")
         for row in choice.rows
     ]  # fmt: skip
-    print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
+    common.print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
     click.echo(choice.summary(), err=True)

@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_export.commands.common import (
-    force_option,
-    json_option,
-    print_table,
-    size_option,
-    tensorrt_options,
-    trust_option,
-    working,
-)
+from lse_export.commands import common
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,28 +20,31 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name.")
+@click.argument("model", type=common.PATH)
+@click.argument("images", nargs=-1, required=True, type=common.PATH)
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write, a row a picture."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CSV file to write, a row for each picture.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them.")
-@force_option("CSV file")
-@click.option("--provider", default="cpu", show_default=True, help="Of ONNX files: cpu, cuda or tensorrt.")
+@common.force_option("CSV file")
 @click.option(
-    "--mean", multiple=True, type=float, help="One number, or one a channel.  [default: the model's]"
+    "--provider", default="cpu", show_default=True, help="Where ONNX files run: cpu, cuda, tensorrt."
 )
 @click.option(
-    "--std", multiple=True, type=float, help="One number, or one a channel.  [default: the model's]"
+    "--mean", multiple=True, type=float, help="Mean of all channels, or of each.  [default: the model's]"
 )
-@trust_option
-@tensorrt_options
-@json_option
+@click.option(
+    "--std", multiple=True, type=float, help="Deviation of all channels, or of each.  [default: the model's]"
+)
+@common.trust_option
+@common.tensorrt_options
+@common.json_option
 def predict(
     model: Path,
     images: tuple[Path, ...],
-    top: int,
     out: Path | None,
     force: bool,
     mean: tuple[float, ...],
@@ -59,8 +54,8 @@ def predict(
 ) -> None:
     """Classify pictures with MODEL: an exported ONNX file, or a folder with a trained or saved model.
 
-    IMAGES are pictures or folders of them. How they are prepared and what the classes are called, MODEL says
-    itself. The CSV file has the columns file, class, probability, then class_2, probability_2 and so on, and
+    IMAGES are pictures or folders of them. MODEL itself says how they are prepared and what its classes are
+    called. The CSV file has the columns file, class, probability, then class_2, probability_2 and so on, and
     error, which says why a picture was left out.
 
     \b
@@ -80,7 +75,7 @@ def predict(
     with Bars() as bars:
         show = bars.add("classifying").update
         options |= {"mean": mean or None, "std": std or None}
-        found = classify(model, files, top=top, on_picture=show, **options)
+        found = classify(model, files, on_picture=show, **options)
     if out is not None:
         _write(found, out, force)
     if as_json:
@@ -115,7 +110,7 @@ def _write(found: Sequence[Prediction], out: Path, force: bool) -> None:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=common.PATH)
 @click.option(
     "--ways",
     multiple=True,
@@ -124,13 +119,13 @@ def _write(found: Sequence[Prediction], out: Path, force: bool) -> None:
     show_default=True,
     help="eager, compiled, ort-cpu, ort-cuda, ort-tensorrt or tensorrt; repeat for several.",
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images a call.")
-@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Measurements of each.")
-@click.option("--device", default="cpu", show_default=True, help="Device of eager and compiled.")
-@size_option
-@trust_option
-@tensorrt_options
-@json_option
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images in each call.")
+@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Times each is run.")
+@click.option("--device", default="cpu", show_default=True, help="Device for eager and compiled.")
+@common.size_option
+@common.trust_option
+@common.tensorrt_options
+@common.json_option
 def bench(
     model: Path,
     ways: tuple[str, ...],
@@ -155,13 +150,13 @@ def bench(
     from lse_export.bench import bench as measure
     from lse_export.loading import images_for, load_model
 
-    with working(f"loading {model}"):
+    with common.working(f"loading {model}"):
         adapted = load_model(model, trust=trust).to(device)
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
         models = {"plain": adapted}
         if hasattr(adapted, "without_sites"):
             models = {"plain": _plain(adapted), "adapted": adapted}
-    with working("measuring"):
+    with common.working("measuring"):
         rows = measure(models, example, ways=ways, **options)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows]))
@@ -172,7 +167,7 @@ def bench(
         numbers = (f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}", f"{row.throughput:.1f}",
                    f"{row.ratio:.2f}", f"{row.to_first_way:.2f}")  # fmt: skip
         shown.append((row.way, row.model, *(("not here", row.error, "", "", "") if row.error else numbers)))
-    print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
+    common.print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
 
 
 def _plain(adapted: nn.Module) -> nn.Module:

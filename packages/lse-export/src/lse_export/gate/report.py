@@ -113,7 +113,7 @@ WARNINGS = ("control-flow", "saturation", "half-grid-sample")
 
 
 def at(rule: str, node: onnx.NodeProto | str, what: str, fix: str = "") -> Problem:
-    """A problem of a node, or of what has a name alone; `fix` in the place of that of `FIXES`."""
+    """A problem of a node, or of something that only has a name; `fix` replaces the entry in `FIXES`."""
     name, op = (node, "") if isinstance(node, str) else (label(node), node.op_type)
     severity: Severity = "warning" if rule in WARNINGS else "error"
     return Problem(rule, name, op, what, fix or FIXES[rule], severity)

@@ -88,7 +88,7 @@ def control_flow(model: Model, table: Table) -> Iterator[Problem]:
 
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
-    """Weights kept beside the graph must be there; browsers must be told of them."""
+    """Weights kept beside the graph must be there, and browsers have to be told where."""
     missing, short, outside = set(), set(), set()
     for tensor in model.initializers:
         if uses_external_data(tensor):
@@ -177,7 +177,7 @@ def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
 
 
 def _place(node: onnx.NodeProto, axis: int) -> int | None:
-    """Where numbers by axis hold that of `axis`: nodes with an attribute "axes" list those alone."""
+    """Position of `axis` among a node's numbers; a node with an attribute "axes" lists only those axes."""
     axes = attribute(node, "axes", None)
     if not isinstance(axes, list):
         return axis
@@ -243,7 +243,7 @@ def zero_points(model: Model, table: Table) -> Iterator[Problem]:
 
 
 def volumes(model: Model, table: Table) -> Iterator[Problem]:
-    """GridSample of volumes, read from 11.2 on."""
+    """TensorRT samples volumes from release 11.2 on."""
     for node in nodes_of(model, "GridSample"):
         if len(model.shapes.get(node.input[0], [None] * 4)) != 4:
             yield at("volume", node, "its input is no image (4 axes)")
@@ -257,7 +257,7 @@ _CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1} | 
 
 
 def constant_axes(model: Model, table: Table) -> Iterator[Problem]:
-    """Axes that are computed rather than written in the file."""
+    """Axes must be written in the file, not computed."""
     for node in model.nodes:
         k = _CONSTANT.get(node.op_type)
         if k is not None and len(node.input) > k and node.input[k] not in ("", *model.constants):
@@ -269,7 +269,7 @@ _OUTPUTS = {"LayerNormalization": 1, "MaxPool": 1, "BatchNormalization": 1}
 
 
 def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
-    """Optional outputs that TensorRT does not compute."""
+    """TensorRT does not compute optional outputs of some operators."""
     for node in model.nodes:
         limit = _OUTPUTS.get(node.op_type, len(node.output))
         if any(node.output[limit:]):

@@ -53,7 +53,7 @@ RTX_REFUSES = {
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Settings of the builder. Precision is none of them: types are those of the ONNX file.
+    """Settings of the builder. Precision is not among them: types are those of the ONNX file.
 
     Attributes:
         workspace_gib: scratch memory a layer may take, in GiB; None leaves it to TensorRT (all there is).
@@ -156,7 +156,7 @@ def build_engine(
         given = asdict(options) | {"timing_cache": timing_cache is not None, "device": device is not None}
         for name, reason in RTX_REFUSES.items():
             if given[name]:
-                raise LSEError(f"TensorRT for RTX takes no {name.replace('_', '-')}: {reason}")
+                raise LSEError(f"TensorRT for RTX does not take {name.replace('_', '-')}: {reason}")
     elif compute_capabilities:
         raise LSEError("TensorRT 10 and 11 build for the GPU at hand; only flavour rtx takes capabilities")
     timings = _read_timings(cache)

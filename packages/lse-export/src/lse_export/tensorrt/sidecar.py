@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[list[int], list[int], list[int]]]
 """Least, usual and largest shape of every input, by its name."""
 
 BATCH: Range = (1, 8, 32)
-"""Of the batch axis where nothing else is said."""
+"""Range of the batch axis where none is given."""
 
 
 def parse_axis(text: str) -> tuple[str, Range]:
@@ -36,7 +36,7 @@ def parse_axis(text: str) -> tuple[str, Range]:
     name, _, sizes = text.partition("=")
     numbers = [int(n) if n.isdigit() else 0 for n in sizes.split(":")]
     if not name or len(numbers) not in (1, 3) or 0 in numbers:
-        raise LSEError(f"{text!r} is no range of an axis; write NAME=MIN:OPT:MAX, such as batch=1:8:32")
+        raise LSEError(f"{text!r} is not a range of an axis; write NAME=MIN:OPT:MAX, such as batch=1:8:32")
     least, usual, largest = numbers if len(numbers) == 3 else numbers * 3
     return name, (least, usual, largest)
 
@@ -51,7 +51,7 @@ def parse_shapes(text: str) -> tuple[str, tuple[list[int], list[int], list[int]]
     shapes = [[int(n) if n.isdigit() else 0 for n in shape.split("x")] for shape in rest.split(":")]
     if not name or len(shapes) != 3 or len({len(s) for s in shapes}) != 1 or any(0 in s for s in shapes):
         raise LSEError(
-            f"{text!r} is no profile of an input; write NAME=MIN:OPT:MAX, "
+            f"{text!r} is not a profile of an input; write NAME=MIN:OPT:MAX, "
             "such as image=1x3x224x224:8x3x224x224:32x3x224x224"
         )
     return name, (shapes[0], shapes[1], shapes[2])
