@@ -17,9 +17,8 @@ from lse_core.plugins import registry
 from lse_dec.adaptation import adapt
 from lse_dec.adapted import AdaptedModel
 from lse_dec.checkpoint.config import NAME, WEIGHTS, CheckpointError, Config
-from lse_dec.checkpoint.legacy import RUN
 from lse_dec.checkpoint.plain import PLUGINS, from_plain
-from lse_dec.checkpoint.reading import read_config
+from lse_dec.checkpoint.reading import RUN, read_config
 from lse_dec.checkpoint.saving import checksum, told_preprocess
 from lse_dec.checkpoint.source import make
 
