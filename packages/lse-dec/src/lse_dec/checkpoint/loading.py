@@ -149,4 +149,4 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None, trust: bool)
         return adapt(model, config.adapt.sites, mode=config.adapt.mode, **settings)
     except Exception as error:  # whatever modules raise about settings that a stranger wrote
         first = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{folder / NAME} holds settings that do not fit: {first}") from error
+        raise CheckpointError(f"{folder / NAME} does not fit: {first}") from error
