@@ -306,7 +306,7 @@ def test_the_profiler_sees_no_wait_in_inference(solver: str) -> None:
 COMBINATIONS = [
     *((solver, "residual", {}) for solver in SOLVERS),
     ("anderson", "compose", {"start": "variation"}),
-    ("broyden", "absolute", {"warp": "grid"}),
+    ("broyden", "absolute", {}),
 ]
 
 

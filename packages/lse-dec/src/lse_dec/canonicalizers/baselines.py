@@ -11,7 +11,7 @@ from lse_core.random import random_log_slopes
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
-from lse_dec.canonicalizers.reduction import Reduction
+from lse_dec.canonicalizers.network import Reduction
 
 __all__ = ["Canon", "Energy", "Identity", "Optim"]
 

@@ -17,7 +17,7 @@ from lse_core.settings import takes
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
 from lse_dec.canonicalizers.coupled import CoupledGrid
 from lse_dec.canonicalizers.families import Separable, WarpFamily
-from lse_dec.canonicalizers.reduction import Reduction
+from lse_dec.canonicalizers.network import Reduction
 from lse_dec.canonicalizers.variation import Variation
 from lse_dec.gradients import Gradient, as_gradient
 from lse_dec.solvers import Anderson, Solver

@@ -17,9 +17,8 @@ from lse_core.plugins import registry
 from lse_dec.adaptation import adapt
 from lse_dec.adapted import AdaptedModel
 from lse_dec.checkpoint.config import NAME, WEIGHTS, CheckpointError, Config
-from lse_dec.checkpoint.legacy import RUN
 from lse_dec.checkpoint.plain import PLUGINS, from_plain
-from lse_dec.checkpoint.reading import read_config
+from lse_dec.checkpoint.reading import RUN, read_config
 from lse_dec.checkpoint.saving import checksum, told_preprocess
 from lse_dec.checkpoint.source import make
 
@@ -150,4 +149,4 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None, trust: bool)
         return adapt(model, config.adapt.sites, mode=config.adapt.mode, **settings)
     except Exception as error:  # whatever modules raise about settings that a stranger wrote
         first = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CheckpointError(f"{folder / NAME} holds settings that do not fit: {first}") from error
+        raise CheckpointError(f"{folder / NAME} does not fit: {first}") from error
