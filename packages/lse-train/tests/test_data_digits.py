@@ -319,8 +319,7 @@ def test_sampler_and_data_set_draw_alike(monkeypatch: pytest.MonkeyPatch):
 
 def test_sampler_gives_variants_and_goes_on_forever():
     sampler = DigitSampler(DigitsConfig(1, resolution=32, variants=3))
-    batches = sampler.batches(2)
-    seen = [next(batches) for _ in range(3)]
+    seen = [sampler.sample(2) for _ in range(3)]
     for images, labels in seen:
         assert images.shape == (6, 1, 32, 32)
         assert (labels.unflatten(0, (2, 3)) == labels[::3, None]).all()
