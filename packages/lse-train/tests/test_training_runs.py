@@ -1,5 +1,6 @@
 """Whole training runs: what they learn, without labels too, and what stops them."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,15 @@ def test_a_finished_run_answers_and_another_run_is_refused(settings: dict[str, A
     other = RunConfig.parse({**config.plain(), "seed": 1, "optim": {"lr": 1.0}})
     with pytest.raises(ConfigError, match=r"holds a run of other settings: optim.lr, seed differ"):
         fit(other, tmp_path)
+    # settings that an earlier version wrote, with those that are gone at the value that changes nothing
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    for value, refused in ((1, False), (4, True)):
+        (tmp_path / "settings.json").write_text(json.dumps({**kept, "accumulation": value}))
+        if refused:
+            with pytest.raises(ConfigError, match="holds a run of other settings: accumulation differ"):
+                fit(config, tmp_path)
+        else:
+            assert fit(config, tmp_path) == first
     (tmp_path / "mine.txt").write_text("kept")
     fit(other, tmp_path, resume=False)
     assert (tmp_path / "mine.txt").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ from lse_train.state import (
     STATE,
     check_result,
     claim,
+    read_json,
     read_state,
     write_json,
     write_state,
@@ -122,14 +122,12 @@ def _finished(folder: Path) -> FitResult | None:
     path = folder / RESULT
     if not path.exists():
         return None
+    found = read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         check_result(found)
-        return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
-    except (OSError, ValueError, KeyError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
 
 
 class _Run:

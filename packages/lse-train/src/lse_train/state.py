@@ -25,6 +25,7 @@ __all__ = [
     "STATE",
     "check_result",
     "claim",
+    "read_json",
     "read_state",
     "write_json",
     "write_state",
@@ -58,44 +59,43 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
                 (folder / name).unlink(missing_ok=True)
             for name in (MODEL, EVENTS):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        for name in (MODEL, EVENTS):
-            if (folder / name).is_symlink():
-                raise OutputError(
-                    f"{folder / name} is a link, and the run would write where it leads; "
-                    "remove it, or choose another --out"
-                )
-        for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
-            shutil.rmtree(left, ignore_errors=True)
-        if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(earlier, dict):
-                raise ValueError(f"it holds {type(earlier).__name__} and no settings")
-            # through JSON, so that both sides hold lists where tuples were
-            found = differences(_meaning(earlier), _meaning(settings))
-            if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
-                raise ConfigError(
-                    f"{folder} holds a run of other settings: {', '.join(found)} differ; "
-                    "choose another --out, or --fresh to start over"
-                )
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
-    except OutputError:
-        raise
     except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
-        ) from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write to {folder}: {reason}; choose another --out") from error
+    for name in (MODEL, EVENTS):
+        if (folder / name).is_symlink():
+            raise OutputError(
+                f"{folder / name} is a link, and the run would write where it leads; "
+                "remove it, or choose another --out"
+            )
+    for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
+        shutil.rmtree(left, ignore_errors=True)
+    if path.exists():
+        found = differences(_meaning(read_json(path)), _meaning(settings))
+        if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
+            raise ConfigError(
+                f"{folder} holds a run of other settings: {', '.join(found)} differ; "
+                "choose another --out, or --fresh to start over"
+            )
     write_json(path, settings)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run's folder; a ConfigError says that it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__} and no named values")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    return found
+
+
 def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(settings))
     gone = {name: neutral for name, (neutral, _) in REMOVED.items()}  # in folders of earlier versions
-    return {k: v for k, v in plain.items() if k not in FREE and not (k in gone and v == gone[k])}
+    return {k: v for k, v in settings.items() if k not in FREE and not (k in gone and v == gone[k])}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -136,7 +136,7 @@ class _Result(Settings):
 
     metrics: dict[str, _Measured]
     seconds: float
-    steps: int = 0
+    steps: int
 
 
 def check_result(said: Any) -> None:
