@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lse_core.errors import LSEError, unknown_name
 
-__all__ = ["Settings", "SettingsError", "one_line", "validated"]
+__all__ = ["Settings", "SettingsError", "validated"]
 
 S = TypeVar("S", bound="Settings")
 
