@@ -224,7 +224,7 @@ def test_dataset_of_an_absent_or_unfinished_folder(tmp_path: Path) -> None:
         ({"test_factors": (1.0, 1.0)}, "'test_factors': each must be named once"),
         ({"test_factors": (3.0,)}, "at factor 3 a side of 0.36 leaves no room"),
         ({"families": ("shape",)}, "unknown family of objects 'shape'. Did you mean 'shapes'?"),
-        ({"families": ()}, "'families': value should have at least 1 item"),
+        ({"families": ()}, "'families': tuple should have at least 1 item"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], text: str) -> None:

@@ -124,11 +124,11 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
 
 
 def _variants(data: Any) -> tuple[int, int, bool]:
-    """How many neighbours are variants of one image; which is its reference; whether accuracy omits that.
+    """Number of variants of each image, the place of the reference among them, whether accuracy omits it.
 
-    Told by `groups`, (N,), equal for the variants of an image. The reference is the one at factor 1 where
-    the data set tells `factors`, else the first. Accuracy omits it where `config.reference` says that it
-    was made only to compare with.
+    The data set's `groups`, (N,), are equal for the variants of one image, which are neighbours. The
+    reference is the variant at factor 1 where the data set has `factors`, else the first one. Accuracy
+    leaves it out where `config.reference` says that it was made only to compare the others with it.
     """
     groups = getattr(data, "groups", None)
     if not isinstance(groups, Tensor) or len(groups) == 0:

@@ -1,6 +1,6 @@
 """Locally scaled digits: images of "000" to "999", every digit resized on its own (paper, section 5.2).
 
-A stored data set (`generate_digits`) and endless fresh batches (`DigitSampler`) run the same path: uniform
+A stored data set (`generate_digits`) and freshly drawn batches (`DigitSampler`) take the same path: uniform
 random numbers -> `layout` -> `render`.
 """
 
