@@ -14,6 +14,7 @@ from lse_core.preprocess import Preprocess
 from lse_core.separable import SeparableWarp
 from lse_dec import adapt
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
+from lse_dec.monitor import displacement
 from lse_train import Batch, ConfigError
 from lse_train.augmentation import Augmentation
 from lse_train.config import Augment, Canonicalizer, Data, Method, Optim, Phase
@@ -296,6 +297,20 @@ def test_equivariance_of_parts_averages_to_that_of_the_whole() -> None:
         part = Batch(images, images, whole.labels[rows], whole.targets[rows], rows, 8, 0)
         parts.append(objective(Task(part, ("canonicalizer",)))["equivariance/image"])
     torch.testing.assert_close(torch.stack(parts).mean(), total, rtol=1e-5, atol=1e-6)
+
+
+def test_a_logged_step_tells_what_its_own_pass_found_and_runs_no_canonicalizer_again() -> None:
+    model = adapted()
+    objective = Objective(model, Plain(), Canonicalizer(weight=0.0, task_gradient=True), 0)
+    answers: dict[str, list[Any]] = {name: [] for name in model.sites}
+    for name, site in model.sites.items():
+        site.canonicalizer.register_forward_hook(lambda m, args, out, n=name: answers[n].append(out))
+    found = objective(Task(batch_of(), objective.available, watched=True))
+    assert {name: len(given) for name, given in answers.items()} == {"image": 1, "layer2": 1}
+    for name, (answer,) in answers.items():
+        told = found[f"log/{name}/displacement"]
+        assert float(told) == pytest.approx(float(displacement(answer).mean())) != 0
+    assert "log/image/displacement" not in objective(Task(batch_of(), objective.available))
 
 
 def test_nothing_to_learn_is_refused() -> None:
