@@ -16,7 +16,7 @@ from PIL import Image
 from lse_core.errors import LSEError, OutputError
 from lse_train.commands.data import data
 from lse_train.data import DataError, DigitsConfig, generate_digits, read_digits
-from lse_train.data.preview import captioned_preview, preview
+from lse_train.data.preview import grid, preview
 
 
 def run(*args: object) -> Result:
@@ -88,14 +88,16 @@ def test_preview_draws_the_settings(tmp_path: Path):
     out = tmp_path / "deep" / "grid.png"
     args = ("--rows", 2, "--cols", 3, "--resolution", 32, "--no-labels", "--variants", 4, "--start", 1)
     ok("preview", "--out", out, *args)
-    expected = preview(generate_digits(DigitsConfig(2, resolution=32, variants=4)), 2, 3, start=1)
+    expected = preview(
+        generate_digits(DigitsConfig(2, resolution=32, variants=4)), 2, 3, start=1, labels=False
+    )
     np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
 
 
 def test_preview_shows_a_written_folder(tmp_path: Path):
     ok("digits", "--out", tmp_path / "set", "--count", 5, "--resolution", 40, "--seed", 2)
     ok("preview", "--out", tmp_path / "grid.png", "--from", tmp_path / "set", "--rows", 1, "--cols", 5)
-    expected = captioned_preview(generate_digits(DigitsConfig(5, resolution=40, seed=2)), 1, 5)
+    expected = preview(generate_digits(DigitsConfig(5, resolution=40, seed=2)), 1, 5)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png")), expected)
 
 
@@ -123,25 +125,25 @@ def test_listing_the_commands_loads_nothing_heavy():
 
 def test_grid_holds_the_images_in_reading_order():
     dataset = generate_digits(DigitsConfig(7, resolution=16))
-    grid = preview(dataset, 2, 4, start=1, gap=3, caption=5)
-    assert grid.dtype == np.uint8
-    assert grid.shape == (2 * (16 + 5 + 3) + 3, 4 * (16 + 3) + 3)
-    seen = np.zeros(grid.shape, bool)
+    drawn = preview(dataset, 2, 4, start=1, gap=3, labels=False)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == (2 * (16 + 3) + 3, 4 * (16 + 3) + 3)
+    seen = np.zeros(drawn.shape, bool)
     for cell in range(6):
-        top, left = 3 + cell // 4 * 24, 3 + cell % 4 * 19
-        np.testing.assert_array_equal(grid[top : top + 16, left : left + 16], dataset.images[1 + cell, 0])
+        top, left = 3 + cell // 4 * 19, 3 + cell % 4 * 19
+        np.testing.assert_array_equal(drawn[top : top + 16, left : left + 16], dataset.images[1 + cell, 0])
         seen[top : top + 16, left : left + 16] = True
     # 6 images for 8 cells: all the rest is background
-    assert len(np.unique(grid[~seen])) == 1
+    assert len(np.unique(drawn[~seen])) == 1
 
 
 def test_captions_leave_the_images_alone():
     dataset = generate_digits(DigitsConfig(4, resolution=64))
-    grid = captioned_preview(dataset, 2, 2)
-    strip = (grid.shape[0] - 2) // 2 - 64 - 2
-    plain = preview(dataset, 2, 2, caption=strip)
-    assert plain.shape == grid.shape
-    changed = np.argwhere(plain != grid)
+    drawn = preview(dataset, 2, 2)
+    strip = (drawn.shape[0] - 2) // 2 - 64 - 2
+    plain = grid([image.numpy() for image in dataset.images[:, 0]], 2, 2, [("", "")] * 4)
+    assert plain.shape == drawn.shape
+    changed = np.argwhere(plain != drawn)
     inside = (changed[:, 0] - 2) % (64 + strip + 2)
     assert len(changed) > 100
     assert inside.min() >= 64

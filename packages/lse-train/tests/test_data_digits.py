@@ -257,28 +257,6 @@ def test_dataset_gives_items_and_collates():
         data[10]
 
 
-def test_batches_visit_every_image_once():
-    data = made(count=10, resolution=32)
-    sizes = [len(labels) for _, labels in data.batches(4)]
-    assert sizes == [4, 4, 2]
-    assert [len(labels) for _, labels in data.batches(4, drop_last=True)] == [4, 4]
-    assert torch.equal(torch.cat([labels for _, labels in data.batches(4)]), data.labels)
-
-    def visit(seed: int) -> tuple[Tensor, Tensor]:
-        parts = list(data.batches(3, shuffle=True, generator=torch.Generator().manual_seed(seed)))
-        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
-
-    images, labels = visit(0)
-    assert torch.equal(labels, visit(0)[1])
-    assert not torch.equal(labels, visit(1)[1])
-    assert sorted(labels.tolist()) == sorted(data.labels.tolist())
-    for image, label in zip(images, labels, strict=True):
-        twin = (data.images.float() / 255 == image).flatten(1).all(1).nonzero()
-        assert label in data.labels[twin]
-    with pytest.raises(DataError, match="batch_size"):
-        next(data.batches(0))
-
-
 def test_dataset_refuses_tensors_that_do_not_fit():
     data = made(count=4, resolution=32)
     with pytest.raises(DataError, match=r"labels is torch\.int64 \(3,\), not torch\.int64 \(4,\)"):
@@ -319,8 +297,7 @@ def test_sampler_and_data_set_draw_alike(monkeypatch: pytest.MonkeyPatch):
 
 def test_sampler_gives_variants_and_goes_on_forever():
     sampler = DigitSampler(DigitsConfig(1, resolution=32, variants=3))
-    batches = sampler.batches(2)
-    seen = [next(batches) for _ in range(3)]
+    seen = [sampler.sample(2) for _ in range(3)]
     for images, labels in seen:
         assert images.shape == (6, 1, 32, 32)
         assert (labels.unflatten(0, (2, 3)) == labels[::3, None]).all()

@@ -16,7 +16,7 @@ from lse_core.pictures import PictureError
 from lse_core.plugins import registry
 from lse_train.commands.data import data
 from lse_train.data import DataError, ImageFolder, SceneConfig, write_scenes
-from lse_train.data.preview import folder_preview
+from lse_train.data.preview import preview
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (20, 16)) -> None:
@@ -55,7 +55,7 @@ def test_scales_and_limit_choose(imagenet: Path):
     found = ImageFolder(imagenet, resolution=16, scales=[1.1, 0.7], limit=1)
     assert found.scales.tolist() == pytest.approx([0.7, 1.1] * 2)
     assert found.groups.tolist() == [0, 0, 1, 1]
-    assert [image.shape[0] for image, _ in found.batches(3)] == [3, 1]
+    assert [image.shape for image, _ in found] == [(3, 16, 16)] * 4
 
 
 def test_classes_may_be_more_than_the_folders(imagenet: Path):
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(imagenet: Path, tmp_path: Path):
     (imagenet / "n01443537" / "broken.jpg").write_bytes(b"not a picture")
     broken = ImageFolder(imagenet, scaled=False, resolution=16)
     with pytest.raises(PictureError, match=r"broken\.jpg cannot be read"):
-        list(broken.batches(4))
+        list(broken)
 
 
 def test_plugins_refuse_unknown_settings(imagenet: Path):
@@ -159,15 +159,15 @@ def test_the_scenes_plugin_reads_what_it_wrote_once(tmp_path: Path):
 
 def test_folder_preview_shows_the_pictures(imagenet: Path):
     found = ImageFolder(imagenet, resolution=32)
-    grid = folder_preview(found, 2, 3, start=3, gap=4, labels=False)
+    grid = preview(found, 2, 3, start=3, gap=4, labels=False)
     assert grid.shape == (2 * 36 + 4, 3 * 36 + 4, 3)
     assert (grid[4:36, 4:36] == found.uint8(3)).all()
     assert (grid[40:72, 76:108] == found.uint8(8)).all()
-    with_text = folder_preview(found, 2, 3, start=3, gap=4)
+    with_text = preview(found, 2, 3, start=3, gap=4)
     assert with_text.shape[0] > grid.shape[0]
     assert (with_text > 150).all(-1).sum() > 20  # white letters
     with pytest.raises(DataError, match="start must lie"):
-        folder_preview(found, 2, 3, start=12)
+        preview(found, 2, 3, start=12)
 
 
 def test_commands_write_and_show_scenes(tmp_path: Path):

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import lse_train.data.cache as cache_module
 import lse_train.data.store as store
 from lse_core.errors import OutputError, UnknownNameError
 from lse_train.data import (
@@ -164,7 +163,7 @@ def test_folder_name_taken_by_a_file(tmp_path: Path, data: DigitsDataset):
 
 def test_cache_is_hit(tmp_path: Path, data: DigitsDataset, monkeypatch: pytest.MonkeyPatch):
     assert_same(load_digits_dataset(CONFIG, tmp_path), data)
-    monkeypatch.setattr(cache_module, "generate_digits", lambda *_: pytest.fail("not read from the cache"))
+    monkeypatch.setattr(store, "generate_digits", lambda *_: pytest.fail("not read from the cache"))
     assert_same(load_digits_dataset(CONFIG, tmp_path), data)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 

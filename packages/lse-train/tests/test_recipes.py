@@ -17,12 +17,12 @@ import torch
 import yaml
 
 import lse_dec
-from lse_core.errors import LSEError, OutputError, UnknownNameError
+from lse_core.errors import LSEError, LSEWarning, OutputError, UnknownNameError
 from lse_train import ConfigError
-from lse_train.lock import sole_writer
 from lse_train.numbers import SMALL, number_model
+from lse_train.process import sole_writer
 from lse_train.reading import parse
-from lse_train.recipes import make_plan, open_results, read_recipe, run_recipe
+from lse_train.recipes import Recipe, make_plan, open_results, read_recipe, run_recipe
 from lse_train.recipes.report import Result, Spread, markdown, numbers
 
 MODEL = "lse_dec.recipes.models:number_model"
@@ -62,7 +62,7 @@ MINIATURE: dict[str, Any] = {
         {"rows": "method", "columns": "tests", "values": ["accuracy", "invariance_error"], "average": True},
         {"rows": "method", "columns": "measures", "test": "all", "values": ["residual"], "title": "Steps"},
     ],
-    "scales": {"cpu": {"run.log_every": 5}, "gpu": {"run.batch_size": 16}},
+    "profiles": {"cpu": {"run.log_every": 5}, "gpu": {"run.batch_size": 16}},
 }  # fmt: skip
 
 
@@ -89,7 +89,10 @@ def test_overrides_reach_the_recipe_or_its_run(tmp_path: Path):
         ({"start": {"axes": ["modle"]}}, "Did you mean 'model'"),
         ({"run": {**MINIATURE["run"], "batchsize": 3}}, "Did you mean 'batch_size'"),
         ({"axes": {"method": {"a": {"preset": "agu"}}, "model": {"m": {}}}}, "Did you mean 'aug'"),
-        ({"axes": {"method": {"a": {"optim.lrr": 1}}, "model": {"m": {}}}}, "Did you mean 'optim.lr'"),
+        (
+            {"axes": {"method": {"a": {"optim.lrr": 1}}, "model": {"m": {}}}},
+            "unknown setting 'lrr'. Did you mean 'lr'",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest_one(tmp_path: Path, changes: dict[str, Any], text: str):
@@ -103,7 +106,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path):
         read_recipe(written(tmp_path), "cup")
     with pytest.raises(ConfigError, match="must say which test set"):
         read_recipe(written(tmp_path, reports=[{"rows": "method", "columns": "model"}]))
-    with pytest.raises(ConfigError, match="seeds and jobs"):
+    with pytest.raises(ConfigError, match="'jobs': input should be greater than or equal to 1; got 0"):
         read_recipe(written(tmp_path), overrides={"jobs": 0})
     sites = {"method": {"a": {"preset": "dec", "adapt.sites": ["stage:7"]}}, "model": {"m": {}}}
     with pytest.raises(LSEError, match="stage:0 to stage:3"):
@@ -161,7 +164,7 @@ def test_the_recipes_are_plans_in_both_sizes(path: Path, tmp_path: Path):
 
 
 def test_numbers_are_means_over_seeds_of_means_over_columns():
-    recipe = parse(type(read_recipe_of(MINIATURE)), {**MINIATURE, "scales": {}})
+    recipe = parse(Recipe, {key: value for key, value in MINIATURE.items() if key != "profiles"})
     report = recipe.reports[0]
     results = [
         Result({"method": "aug", "model": "resnet"}, seed, 1.0,
@@ -181,22 +184,16 @@ def test_numbers_are_means_over_seeds_of_means_over_columns():
     assert "| Aug continued | 50.0 (1) |" in text
 
 
-def read_recipe_of(settings: dict[str, Any]) -> Any:
-    from lse_train.recipes import Recipe
-
-    return parse(Recipe, {**settings, "scales": {}})
-
-
 def command(path: Path, out: Path, *more: str) -> list[str]:
     code = "import sys; from lse_core.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", code, "train", str(path), "--scale", "cpu", "--out", str(out), *more]
+    return [sys.executable, "-c", code, "train", str(path), "--profile", "cpu", "--out", str(out), *more]
 
 
 def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)  # starts are named relative to the results
     path = written(tmp_path, seeds=1)
-    whole = run_recipe(path, {"scale": "cpu", "out": "whole"})
+    whole = run_recipe(path, {"profile": "cpu", "out": "whole"})
     assert (whole["cells"], whole["of"]) == (2, 2)
 
     process = subprocess.Popen(
@@ -215,7 +212,7 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
 
     first = tmp_path / "killed" / "cells" / "aug" / "resnet" / "seed0" / "result.json"
     before = first.stat().st_mtime_ns
-    again = run_recipe(path, {"scale": "cpu", "out": "killed"})
+    again = run_recipe(path, {"profile": "cpu", "out": "killed"})
     assert first.stat().st_mtime_ns == before  # what was finished is not done again
     assert again["table"] == whole["table"]
     for name in ("aug", "dec"):
@@ -231,11 +228,11 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
         sole_writer(Path("killed")),
         pytest.raises(OutputError, match="another process is writing to killed"),
     ):
-        run_recipe(path, {"scale": "cpu", "out": "killed", "fresh": True})
+        run_recipe(path, {"profile": "cpu", "out": "killed", "fresh": True})
     assert first.exists()
     # the same folder with other settings is refused by name; more seeds are welcome
     with pytest.raises(ConfigError, match=r"run\.steps"):
-        run_recipe(path, {"scale": "cpu", "out": "killed", "set": {"steps": 7}})
+        run_recipe(path, {"profile": "cpu", "out": "killed", "set": {"steps": 7}})
     recipe, plan, notes = open_results("whole")
     assert (recipe.table, len(plan.cells)) == ("mini", 2)
     assert notes["command"].startswith("lse train")
@@ -292,3 +289,13 @@ def test_any_timm_model_reads_numbers():
         number_model("resnet10x", resolution=64)
     with pytest.raises(LSEError, match="small_vit cannot be made for 50 px"):
         number_model("small_vit", resolution=50, patch_size=7, nonsense=1)
+
+
+def test_recipes_with_the_former_name_of_profiles_are_read(tmp_path: Path):
+    raw = {key: value for key, value in MINIATURE.items() if key != "profiles"}
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({**raw, "scales": MINIATURE["profiles"]}, sort_keys=False))
+    with pytest.warns(LSEWarning, match="the key `scales` of recipes is now called `profiles`"):
+        assert read_recipe(path, "gpu") == read_recipe(written(tmp_path), "gpu")
+    # and so is what an earlier version wrote of its recipe
+    assert parse(Recipe, {**read_recipe(path.with_name("mini.yaml")).plain(), "scales": {}}).seeds == 2

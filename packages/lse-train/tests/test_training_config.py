@@ -44,33 +44,45 @@ def test_nested_values_are_read_with_their_types() -> None:
     )
     assert config.optim.lr == 1e-3  # YAML reads 1e-3 as a text
     assert config.optim.warmup == 0.0
-    assert config.optim.phases == (Phase("canonicalizer", 1.0), Phase())
+    assert config.optim.phases == (Phase(train="canonicalizer", share=1.0), Phase())
     assert config.data.mean == (0.1,)
     assert config.data.split("far") == {"a": 1, "scale": [0.4, 2]}
     assert config.canonicalizer.steps is None
     assert RunConfig.parse(config.plain()) == config
 
 
+def test_settings_that_are_gone_are_taken_where_they_change_nothing() -> None:
+    earlier = {**LEAST, "accumulation": 1, "validate_every": 0}
+    assert RunConfig.parse(earlier) == RunConfig.parse(LEAST)
+    assert not {"accumulation", "validate_every"} & RunConfig.parse(earlier).plain().keys()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"optin": {}}, "unknown setting 'optin'. Did you mean 'optim'?"),
-        ({"optim": {"learning_rate": 1}}, "unknown setting 'optim.learning_rate'"),
-        ({"optim": {"layer_decai": 1}}, "Did you mean 'optim.layer_decay'?"),
-        ({"batch_size": "many"}, "batch_size must be a whole number; got 'many'"),
-        ({"batch_size": True}, "batch_size must be a whole number; got True"),
-        ({"optim": {"lr": "fast"}}, "optim.lr must be a finite number; got 'fast'"),
-        ({"optim": {"lr": -1}}, "optim.lr must be at least 0; got -1.0"),
-        ({"optim": 3}, "optim must hold settings; got 3"),
+        ({"optim": {"learning_rate": 1}}, "optim: unknown setting 'learning_rate'"),
+        ({"optim": {"layer_decai": 1}}, "optim: unknown setting 'layer_decai'. Did you mean 'layer_decay'?"),
+        ({"batch_size": "many"}, "'batch_size': input should be a valid integer; got 'many'"),
+        ({"batch_size": True}, "'batch_size': input should be a valid integer; got True"),
+        ({"optim": {"lr": "fast"}}, "'optim.lr': input should be a valid number; got 'fast'"),
+        ({"optim": {"lr": -1}}, "'optim.lr': input should be greater than or equal to 0; got -1"),
+        ({"optim": 3}, "'optim': input should be a valid dictionary or instance of Optim; got 3"),
         ({"optim": {"phases": [{"train": "neither"}]}}, "unknown part 'neither'"),
-        ({"model": {"kwargs": {}}}, "the setting model.name is missing"),
-        ({"data": {"name": "digits", "std": 0}}, "data.std must be above 0"),
+        ({"model": {"kwargs": {}}}, "'model.name' is missing"),
+        ({"data": {"name": "digits", "std": 0}}, "'data.std.0': input should be greater than 0; got 0"),
         ({"epochs": 2}, "give either steps or epochs"),
-        ({"steps": 0}, "steps or epochs must be above 0"),
-        ({"accumulation": 5}, "batch_size 32 must be a multiple of accumulation 5"),
+        ({"steps": 0}, "'steps': input should be greater than or equal to 1; got 0"),
+        ({"data": 5}, "'data': must be a name, or settings as `key: value`; got 5"),
+        ({"accumulation": 4}, "the setting accumulation is gone: batches are not added up before a step"),
+        ({"validate_every": 7}, "the setting validate_every is gone: the validation set is measured once"),
+        ({"optim": {"phases": [{"train": "alternate"}]}}, "train: alternate is gone; give both, or phases"),
         ({"precision": "float16"}, "unknown precision 'float16'. Did you mean 'bfloat16'?"),
-        ({"canonicalizer": {"steps": [3, 2]}}, "1 <= low <= high"),
-        ({"augment": {"mixup": -1}}, "augment.mixup and augment.cutmix must be at least 0"),
+        (
+            {"canonicalizer": {"steps": [3, 2]}},
+            "'canonicalizer': steps must be null or [low, high] with low <= high; got [3, 2]",
+        ),
+        ({"augment": {"mixup": -1}}, "'augment.mixup': input should be greater than or equal to 0"),
         ({"method": "equivariance", "canonicalizer": {"weight": 0}}, "must be above 0"),
     ],
 )
@@ -125,7 +137,11 @@ def test_rates_rise_to_the_peak_once_and_end_at_the_share_asked_for(
 
 
 def test_every_phase_has_a_rise_and_a_fall_of_its_own() -> None:
-    optim = Optim(warmup=0.2, final=0.0, phases=(Phase("canonicalizer", 1), Phase("backbone", 3)))
+    optim = Optim(
+        warmup=0.2,
+        final=0.0,
+        phases=(Phase(train="canonicalizer", share=1), Phase(train="backbone", share=3)),
+    )
     schedule = Schedule(optim, 40)
     factors = [schedule.factor(step) for step in range(40)]
     alone = Optim(warmup=0.2, final=0.0)
@@ -133,11 +149,12 @@ def test_every_phase_has_a_rise_and_a_fall_of_its_own() -> None:
     assert factors[10:] == [Schedule(alone, 30).factor(step) for step in range(30)]
 
 
-def test_phases_follow_their_shares_and_alternate_takes_turns() -> None:
+def test_phases_follow_their_shares() -> None:
     both = ("backbone", "canonicalizer")
-    optim = Optim(phases=(Phase("canonicalizer", 1), Phase("alternate", 2), Phase("both", 1)))
+    phases = [{"train": "canonicalizer"}, {"train": "backbone", "share": 2}, {}]
+    optim = RunConfig.parse({**LEAST, "optim": {"phases": phases}}).optim
     seen = [parts_at(optim, step, 8, both) for step in range(8)]
     assert seen[:2] == [("canonicalizer",)] * 2
-    assert seen[2:6] == [("canonicalizer",), ("backbone",)] * 2
+    assert seen[2:6] == [("backbone",)] * 4
     assert seen[6:] == [both] * 2
     assert parts_at(optim, 0, 8, ("backbone",)) == ()

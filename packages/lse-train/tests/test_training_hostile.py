@@ -18,9 +18,9 @@ from lse_core.cli import main
 from lse_core.errors import LSEError, OutputError
 from lse_train import ConfigError, RunConfig, fit
 from lse_train.commands.evaluate import _places
-from lse_train.lock import sole_writer
 from lse_train.log import RunLog
 from lse_train.models import make_model
+from lse_train.process import sole_writer
 from lse_train.reading import read_yaml, set_options
 from lse_train.recipes import read_recipe
 from lse_train.recipes.runner import check_links
@@ -272,27 +272,35 @@ def test_what_adapt_cannot_take_is_one_line(
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("digits", {"count": 10**12}, "count must be at most 100000000"),
+        ("digits", {"count": 10**12}, "'count': input should be less than or equal to 100000000"),
         ("digits", {"count": 10**8}, "GB, more than"),
-        ("digits", {"count": 1, "resolution": 10**6}, "resolution must be at most 8192"),
+        (
+            "digits",
+            {"count": 1, "resolution": 10**6},
+            "'resolution': input should be less than or equal to 8192",
+        ),
         ("digits", {"count": 1, "cache_dir": 5}, "data set 'digits' cannot be made of its settings"),
         ("digits", {"count": 1, "mean": 0.5}, "mean and std go under data:"),
         ("image_folder", {"root": ".", "std": 0.5}, "mean and std go under data:"),
-        ("scenes", {}, "count is missing"),
-        ("scenes", {"count": 10**12}, "count must be at most 100000000"),
-        ("scenes", {"count": "x"}, "count must be a whole number"),
-        ("scenes", {"count": 10, "resolution": 10**6}, "resolution must be at most 8192"),
-        ("scenes", {"count": 10, "size": "x"}, "size and scales must be numbers"),
-        ("scenes", {"count": 10, "source": 5}, "source must be"),
+        ("scenes", {}, "'count' is missing"),
+        ("scenes", {"count": 10**12}, "'count': input should be less than or equal to 100000000"),
+        ("scenes", {"count": "x"}, "'count': input should be a valid integer; got 'x'"),
+        (
+            "scenes",
+            {"count": 10, "resolution": 10**6},
+            "'resolution': input should be less than or equal to 8192",
+        ),
+        ("scenes", {"count": 10, "size": "x"}, "'size': input should be a valid number; got 'x'"),
+        ("scenes", {"count": 10, "source": 5}, "'source': input should be a valid string; got 5"),
         ("image_folder", {"root": 5}, "root must name a folder; got 5"),
         ("image_folder", {"root": True}, "root must name a folder; got True"),
         ("pictures", {"root": 5}, "root must name a folder; got 5"),
         ("pictures", {"root": "~nobody_x"}, "root must name a folder; got '~nobody_x'"),
         ("pictures", {"root": "x" * 5000}, "data set 'pictures' cannot be made"),
         ("pictures", {"root": ".", "resolution": 10**6}, "less than or equal to 65536; got 1000000"),
-        ("image_folder", {"root": ".", "limit": "x"}, "limit must be a whole number"),
-        ("scaled_folder", {"root": ".", "scales": "x"}, "scales must be numbers in a list"),
-        ("image_folder", {"root": ".", "classes": 5}, "classes must be names of folders"),
+        ("image_folder", {"root": ".", "limit": "x"}, "'limit': input should be a valid integer; got 'x'"),
+        ("scaled_folder", {"root": ".", "scales": "x"}, "'scales': input should be a valid tuple; got 'x'"),
+        ("image_folder", {"root": ".", "classes": 5}, "'classes': input should be a valid tuple; got 5"),
         ("image_folder", {"root": ".", "preprocess": 5}, "'image_folder' cannot be made of its settings"),
     ],
     ids=lambda value: str(value)[:50],
@@ -315,17 +323,23 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (5, "data must hold settings; got 5"),
-        (None, "data must hold settings; got None"),
-        ({"name": 5}, "data.name must be a text"),
-        ({"name": "digits", "tests": {"far": 5}}, "data.tests.far must hold named values"),
+        (5, "data: must be a name, or settings as `key: value`; got 5"),
+        (None, "data: must be a name, or settings as `key: value`; got None"),
+        ({"name": 5}, "data: 'name': input should be a valid string; got 5"),
+        (
+            {"name": "digits", "tests": {"far": 5}},
+            "data: 'tests.far': input should be a valid dictionary; got 5",
+        ),
         ({"name": "pictures", "val": {"root": 5}}, "root must name a folder"),
         ({"name": "pictures", "val": {"root": "~nobody_x"}}, "pass --trust"),
         ({"name": "pictures", "val": {"root": "x" * 5000}}, "pass --trust"),
-        ({"name": "digits", "val": {"count": 4, "directions": [["x"]]}}, "settings, count, directions: "),
+        (
+            {"name": "digits", "val": {"count": 4, "directions": [["x"]]}},
+            "'directions.0': input should be a valid string",
+        ),
         ({"name": "digits", "val": {"count": 4, "seed": [["x" * 5000]]}}, "pass --trust"),
-        ({"name": "scenes", "val": {}}, "count is missing"),
-        ({"name": "digits", "val": {"count": 10**12}}, "count must be at most"),
+        ({"name": "scenes", "val": {}}, "'count' is missing"),
+        ({"name": "digits", "val": {"count": 10**12}}, "'count': input should be less than"),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -374,19 +388,23 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../../x", "/etc", "a\\b", "a\nb", "a\0", "x" * 5000])
-@pytest.mark.parametrize("place", ["table", "axis", "option", "scale"])
+@pytest.mark.parametrize("place", ["table", "axis", "option", "profile"])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, place: str, name: str) -> None:
     changes: dict[str, Any] = {
         "table": {"table": name},
         "axis": {"axes": {name: {"b": {}}}},
         "option": {"axes": {"a": {name: {}}}},
-        "scale": {"scales": {name: {}}},
+        "profile": {"profiles": {name: {}}},
     }[place]
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}))
     with pytest.raises(ConfigError) as caught:
         read_recipe(path)
-    one_line(caught.value, place, "use letters, digits, spaces and _ . + - % alone")
+    one_line(
+        caught.value,
+        {"axis": "axes", "option": "axes.a"}.get(place, place),
+        "use letters, digits, spaces and _ . + - % alone",
+    )
 
 
 def test_plain_names_are_taken(tmp_path: Path) -> None:
@@ -398,8 +416,8 @@ def test_plain_names_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"scales": "x"},
-        {"scales": {"cpu": 5}},
+        {"profiles": "x"},
+        {"profiles": {"cpu": 5}},
         {"axes": "x"},
         {"axes": {"a": 5}},
         {"axes": {"a": {"b": 5}}},

@@ -1,6 +1,5 @@
 """What training runs are made of, each on its own."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ from lse_core.preprocess import Preprocess
 from lse_core.separable import SeparableWarp
 from lse_dec import adapt
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
+from lse_dec.monitor import displacement
 from lse_train import Batch, ConfigError
 from lse_train.augmentation import Augmentation
-from lse_train.config import Augment, Canonicalizer, Data, Method, Optim, Phase, RunConfig
-from lse_train.feed import Feed
+from lse_train.config import Augment, Canonicalizer, Data, Method, Optim, Phase
 from lse_train.log import RunLog
 from lse_train.methods import Equivariance, Plain, make_method
 from lse_train.objective import Objective, Task
 from lse_train.optimiser import Schedule, clip, make_optimiser
-from lse_train.sources import Order, Source, collate, preprocess_for
+from lse_train.sources import Feed, Order, Source, collate, preprocess_for
 
 CPU = torch.device("cpu")
 
@@ -58,7 +57,7 @@ class Items:
 
 
 class Endless:
-    """Draws images anew."""
+    """Draws images anew, as earlier versions took it."""
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.rand(n, 1, 16, 16, generator=generator), torch.arange(n) % 10
@@ -111,8 +110,8 @@ def test_sources_refuse_what_is_none() -> None:
         Source(Stored(0), "data set 'x'")
     with pytest.raises(DataError, match="it needs a length and items"):
         Source(object(), "data set 'x'")
-    with pytest.raises(ConfigError, match="give steps, not epochs"):
-        len(Source(Endless(), "x"))
+    with pytest.raises(DataError, match="by `sample` are no longer taken"):
+        Source(Endless(), "data set 'x'")
     with pytest.raises(DataError, match="differ in shape"):
         collate([torch.zeros(1, 8, 8), torch.zeros(1, 9, 8)])
     assert collate([torch.zeros(1, 8, 8)])[1].tolist() == [-1]
@@ -152,21 +151,18 @@ EVERYTHING = Augment(warp_ratio=2.0, mixup=0.4, cutmix=1.0, erasing=0.7, label_s
 
 
 @pytest.mark.parametrize("settings", [Augment(), EVERYTHING, Augment(mixup=0.5), Augment(erasing=1.0)])
-@pytest.mark.parametrize("data", [Stored(30), Endless()])
-def test_parts_of_a_batch_are_what_they_would_be_in_the_whole(settings: Augment, data: Any) -> None:
-    config = RunConfig.parse({"model": "m", "data": "d", "steps": 3, "batch_size": 8, "seed": 5})
-
-    def batches(accumulation: int, rank: int, world: int) -> list[Batch]:
+def test_parts_of_a_batch_are_what_they_would_be_in_the_whole(settings: Augment) -> None:
+    def batches(rank: int, world: int) -> list[Batch]:
         augment = Augmentation(settings, grey(0.5, 0.5), 10, 5)
-        feed = Feed(replace(config, accumulation=accumulation), Source(data, "it"), augment, rank, world, CPU)
-        return [batch for _, found in feed.steps(1, 3) for batch in found]
+        feed = Feed(Source(Stored(30), "it"), augment, 8, rank, world, CPU)
+        return [batch for _, batch in feed.steps(1, 3)]
 
-    whole = batches(1, 0, 1)
-    assert len(whole) == 2
-    for rank in (0, 1):
-        for number, part in enumerate(batches(2, rank, 2)):
-            one = whole[number // 2]
+    whole = batches(0, 1)
+    assert [batch.step for batch in whole] == [1, 2]
+    for rank in range(4):
+        for one, part in zip(whole, batches(rank, 4), strict=True):
             assert part.step == one.step
+            assert len(part.images) == 2
             for name in ("images", "plain", "labels", "targets"):
                 assert torch.equal(getattr(part, name), getattr(one, name)[part.rows]), name
 
@@ -303,6 +299,20 @@ def test_equivariance_of_parts_averages_to_that_of_the_whole() -> None:
     torch.testing.assert_close(torch.stack(parts).mean(), total, rtol=1e-5, atol=1e-6)
 
 
+def test_a_logged_step_tells_what_its_own_pass_found_and_runs_no_canonicalizer_again() -> None:
+    model = adapted()
+    objective = Objective(model, Plain(), Canonicalizer(weight=0.0, task_gradient=True), 0)
+    answers: dict[str, list[Any]] = {name: [] for name in model.sites}
+    for name, site in model.sites.items():
+        site.canonicalizer.register_forward_hook(lambda m, args, out, n=name: answers[n].append(out))
+    found = objective(Task(batch_of(), objective.available, watched=True))
+    assert {name: len(given) for name, given in answers.items()} == {"image": 1, "layer2": 1}
+    for name, (answer,) in answers.items():
+        told = found[f"log/{name}/displacement"]
+        assert float(told) == pytest.approx(float(displacement(answer).mean())) != 0
+    assert "log/image/displacement" not in objective(Task(batch_of(), objective.available))
+
+
 def test_nothing_to_learn_is_refused() -> None:
     with pytest.raises(ConfigError, match="trains canonicalizers, and the model has none"):
         Objective(small(), Equivariance(), Canonicalizer(), 0)
@@ -340,22 +350,22 @@ def test_gradients_are_bounded_part_by_part() -> None:
 
 
 def test_methods_by_name() -> None:
-    assert isinstance(make_method(Method("plain")), Plain)
-    assert type(make_method(Method("invl", {"weight": 2.0}))).__name__ == "InvL"
+    assert isinstance(make_method(Method(name="plain")), Plain)
+    assert type(make_method(Method(name="invl", options={"weight": 2.0}))).__name__ == "InvL"
     # a class that a plugin provides may be named by its place too; others are imported with trust alone
-    assert isinstance(make_method(Method("lse_train.methods:Plain")), Plain)
-    own = Method("lse_train.config:Phase")
+    assert isinstance(make_method(Method(name="lse_train.methods:Plain")), Plain)
+    own = Method(name="lse_train.config:Phase")
     assert isinstance(make_method(own, trust=True), Phase)
     with pytest.raises(ConfigError, match="which would be imported and called: if you trust"):
         make_method(own)
     with pytest.raises(UnknownNameError, match="Did you mean 'plain'"):
-        make_method(Method("plane"))
+        make_method(Method(name="plane"))
     with pytest.raises(UnknownNameError, match="unknown setting of Plain 'weight'"):
-        make_method(Method("plain", {"weight": 1}))
+        make_method(Method(name="plain", options={"weight": 1}))
     with pytest.raises(ConfigError, match="cannot import 'nowhere'"):
-        make_method(Method("nowhere:Plain"), trust=True)
+        make_method(Method(name="nowhere:Plain"), trust=True)
     with pytest.raises(ConfigError, match="has no 'Plane'"):
-        make_method(Method("lse_train.methods:Plane"), trust=True)
+        make_method(Method(name="lse_train.methods:Plane"), trust=True)
 
 
 def test_the_log_drops_rows_behind_the_checkpoint_and_grows_columns(tmp_path: Path) -> None:
@@ -373,7 +383,7 @@ def test_the_log_drops_rows_behind_the_checkpoint_and_grows_columns(tmp_path: Pa
 
 
 def test_splits_and_warps_by_name() -> None:
-    data = Data("digits", options={"a": 1}, train={"a": 2}, tests={"far": {}})
+    data = Data(name="digits", options={"a": 1}, train={"a": 2}, tests={"far": {}})
     assert data.split("train") == {"a": 2}
     assert data.split("val") == {"a": 1}
     with pytest.raises(UnknownNameError, match="Did you mean 'far'"):

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,6 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
             "checkpoint_every": 5,
             "optim": {"phases": [{"train": "canonicalizer"}, {"train": "both"}]},
             "data": {**settings["data"], "val": {"count": 8, "split": "val"}},
-            "validate_every": 7,
         }
     )
     folder = tmp_path / "stopped"
@@ -98,7 +96,6 @@ def test_a_run_killed_and_stopped_ends_with_the_numbers_of_one_that_was_not(
     assert not state.exists()
     with log.open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows if row["val/accuracy"]] == [7, 14, 21, 28, 35]
     # TensorBoard forgets, as the log does, what was done behind the checkpoint
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     shown = {event.step: event.value for event in events.Scalars("loss/task")}
@@ -167,7 +164,9 @@ def test_two_processes_give_the_result_of_one(
         load_file(folder / "model" / "model.safetensors") for folder in (one.folder.parent, tmp_path / "two")
     )
     start = load_file(
-        fit(replace(config, optim=replace(config.optim, lr=0.0, canonicalizer_lr=0.0)), tmp_path / "0").folder
+        fit(
+            RunConfig.parse({**config.plain(), "optim": {"lr": 0, "canonicalizer_lr": 0}}), tmp_path / "0"
+        ).folder
         / "model.safetensors"
     )
     for name, value in first.items():

@@ -49,14 +49,16 @@ def validated(cls: type[S], values: Mapping[str, Any], where: str = "") -> S:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise _one_line(cls, error, f"{where}: " if where else "") from error
+        raise one_line(cls, error, f"{where}: " if where else "") from error
 
 
-def _one_line(cls: type[BaseModel], error: ValidationError, where: str) -> LSEError:
+def one_line(cls: type[BaseModel], error: ValidationError, where: str = "") -> LSEError:
+    """What pydantic said of settings of `cls`, as the error that `validated` raises, behind `where`."""
     fault = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in fault["loc"])
+    parts = [str(part)[:80] for part in fault["loc"]]  # keys of files may be of any length
+    path = ".".join(parts)
     if fault["type"] == "extra_forbidden":
-        *parents, name = (str(part) for part in fault["loc"])
+        *parents, name = parts
         told = unknown_name("setting", name, _fields(cls, parents))
         return type(told)(f"{where}{'.'.join(parents)}{': ' if parents else ''}{told}")
     if fault["type"] == "missing":

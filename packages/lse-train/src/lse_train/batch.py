@@ -21,8 +21,8 @@ __all__ = ["Batch", "Method"]
 class Batch:
     """The part of an optimiser step's images that this process sees at once.
 
-    Random numbers are drawn for the whole step and then shared out (`share`), so that neither the number
-    of processes nor accumulation changes what an image meets.
+    Random numbers are drawn for the whole step and then shared out (`share`), so that the number of
+    processes does not change what happens to an image.
 
     Attributes:
         images: (b, C, H, W) float, normalised and augmented, on the model's device.

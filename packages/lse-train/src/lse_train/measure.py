@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from lse_core.card import card_of
 from lse_core.errors import LSEError
 from lse_core.metrics import accuracy_per_scale, invariance_error
+from lse_core.modes import evaluating
 from lse_core.preprocess import Preprocess
 from lse_core.random import random_log_slopes
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 from lse_dec.adaptation import AdaptedModel, observe
 from lse_dec.checkpoint import load
-from lse_dec.monitor import summarise
-from lse_dec.observation import Observation
+from lse_dec.monitor import displacement
+from lse_dec.solvers import Code
 from lse_train.config import ConfigError
 from lse_train.seeding import generator
 from lse_train.sources import Source, build_data, preprocess_for
@@ -80,25 +82,18 @@ def evaluate(
     Raises:
         LSEError: nothing of that name, images that the model cannot take, or an empty data set.
     """
-    what = repr(data) if isinstance(data, str) else type(data).__name__
+    what = f"data set {data!r}" if isinstance(data, str) else f"data set {type(data).__name__}"
     module: nn.Module = model if isinstance(model, nn.Module) else load(model, trust=trust)
     known = card_of(module).preprocess
     built = build_data(data, dict(options or {}), known) if isinstance(data, str) else data
-    source = Source(built, f"data set {what}", workers=workers)
-    if source.endless:
-        raise ConfigError(f"data set {what} is endless; measure on one that has a length")
-    model = module.to(device).eval()
-    parameter = next(model.parameters(), torch.empty(0))
-    image = first_image(source, torch.device(device))[0]
-    made = preprocess_for(image, built, model, mean, std)
-    probe(model, source, made, f"data set {what}", parameter.dtype, torch.device(device))
-    runner = _Runner(
-        model, made, warp_ratio, seed, batch_size, torch.device(device), parameter.dtype, on_batch
-    )
+    source, place = Source(built, what, workers=workers), torch.device(device)
+    module = module.to(place).eval()
+    made = preprocess_for(first_image(source, place)[0], built, module, mean, std)
+    dtype = next(module.parameters(), torch.empty(0)).dtype
+    probe(module, source, made, what, dtype, place)
+    runner = _Runner(module, made, warp_ratio, seed, batch_size, place, dtype, on_batch)
     found = runner.measure(source)
-    if brackets:
-        found |= _by_scale(runner, source, brackets)
-    return found
+    return {**found, **_by_scale(runner, source, brackets)} if brackets else found
 
 
 def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, float]]) -> Numbers:
@@ -108,18 +103,19 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
     )
     names = [f"{low:g}-{high:g}" for low, high in brackets]
     if isinstance(scales, Tensor) and scales.ndim == 1:
-        if source.labels is None or runner.predicted is None:
+        if source.labels is None:
             raise ConfigError("accuracy by scale wants labels and scales as tensors of the data set")
-        split = accuracy_per_scale(runner.predicted, source.labels.cpu(), scales.cpu(), brackets)
-        return {"accuracy_by_scale": dict(zip(names, map(float, split.accuracy), strict=True))}
-    config = getattr(data, "config", None)
-    if config is None or not hasattr(config, "scale"):
-        raise ConfigError("accuracy by scale wants a data set that knows the scale of its images")
-    from lse_train.data.cache import load_digits_dataset
+        split = accuracy_per_scale(runner.predicted.cpu(), source.labels.cpu(), scales.cpu(), brackets)
+        return {"accuracy_by_scale": dict(zip(names, split.accuracy.tolist(), strict=True))}
+    from lse_train.data.config import DigitsConfig
+    from lse_train.data.store import load_digits_dataset
 
+    config = getattr(data, "config", None)
+    if not isinstance(config, DigitsConfig):
+        raise ConfigError("accuracy by scale wants a data set that knows the scale of its images")
     parts = []
     for bracket in brackets:
-        made = load_digits_dataset(replace(config, scale=bracket))
+        made = load_digits_dataset(DigitsConfig(**{**config.plain(), "scale": bracket}))
         parts.append(runner.measure(Source(made, f"scales {bracket}")))
     return {
         f"{key}_by_scale": {name: part[key] for name, part in zip(names, parts, strict=True)}
@@ -128,11 +124,11 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
 
 
 def _variants(data: Any) -> tuple[int, int, bool]:
-    """How many neighbours are variants of one image; which is its reference; whether accuracy omits that.
+    """Number of variants of each image, the place of the reference among them, whether accuracy omits it.
 
-    Told by `groups`, (N,), equal for the variants of an image. The reference is the one at factor 1 where
-    the data set tells `factors`, else the first. Accuracy omits it where `config.reference` says that it
-    was made only to compare with.
+    The data set's `groups`, (N,), are equal for the variants of one image, which are neighbours. The
+    reference is the variant at factor 1 where the data set has `factors`, else the first one. Accuracy
+    leaves it out where `config.reference` says that it was made only to compare the others with it.
     """
     groups = getattr(data, "groups", None)
     if not isinstance(groups, Tensor) or len(groups) == 0:
@@ -149,55 +145,57 @@ def _variants(data: Any) -> tuple[int, int, bool]:
     return count, reference, omitted
 
 
+@dataclass
 class _Runner:
     """A model with all that measuring it takes."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        normal: Preprocess,
-        warp_ratio: float,
-        seed: int,
-        batch_size: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        on_batch: Callable[[int, int], None] | None,
-    ) -> None:
-        self.model, self.normal, self.warp_ratio, self.seed = model, normal, warp_ratio, seed
-        self.batch_size, self.device, self.dtype, self.on_batch = batch_size, device, dtype, on_batch
-        self.predicted: Tensor | None = None
+    model: nn.Module
+    normal: Preprocess
+    warp_ratio: float
+    seed: int
+    batch_size: int
+    device: torch.device
+    dtype: torch.dtype
+    on_batch: Callable[[int, int], None] | None
+    predicted: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @torch.no_grad()
     def measure(self, source: Source) -> Numbers:
-        """The numbers of one data set."""
+        """The numbers of one data set; all that is found stays on the device until the last batch."""
         variants, reference, left_out = _variants(source.data)
         size = max(1, self.batch_size // variants) * variants  # an image's variants stay together
         picks = list(torch.arange(len(source)).split(size))
-        right, errors, seen, sites = [], [], [], _Sites(self.model)
+        others = [v for v in range(variants) if v != reference]
+        counted, errors, seen, sites = [], [], [], list[dict[str, Tensor]]()
         for number, (images, labels) in enumerate(source.read(picks, self.device)):
             x = self.normal.normalise(images.to(self.dtype))
-            with sites.watching(x):
+            watching: AbstractContextManager[Mapping[str, Any]]
+            watching = observe(self.model) if isinstance(self.model, AdaptedModel) else nullcontext({})
+            with watching as record:
                 probabilities = self.model(x).softmax(-1)
-            kept = torch.ones_like(labels, dtype=torch.bool)
+            sites.append({name: _of_site(found, x) for name, found in record.items()})
+            kept = labels >= 0
             if variants > 1:
                 grouped = probabilities.unflatten(0, (-1, variants))
-                kept.view(-1, variants)[:, reference] = not left_out
-                others = [v for v in range(variants) if v != reference]
+                if left_out:
+                    kept.view(-1, variants)[:, reference] = False
                 one, rest = grouped[:, reference], grouped[:, others]
                 errors.append(invariance_error(one, rest, reduction="none").flatten())
             else:
                 errors.append(self._under_warps(x, probabilities, number))
-            classes = probabilities.argmax(-1)
-            right.append((classes == labels)[kept & (labels >= 0)])
-            seen.append(classes.cpu())
+            seen.append(probabilities.argmax(-1))
+            counted.append(torch.stack([(seen[-1] == labels) & kept, kept]))
             if self.on_batch is not None:
                 self.on_batch(number + 1, len(picks))
-        hits, self.predicted = torch.cat(right), torch.cat(seen)
+        self.predicted = torch.cat(seen)
+        told = [torch.cat(counted, 1).double().sum(1), torch.cat(errors).double().mean()[None]]
+        told += [values for batch in sites for values in batch.values()]
+        right, of, error, *rest = torch.cat(told).tolist()  # the one time that the device is waited for
         return {
             "images": len(source),
-            "accuracy": float(hits.double().mean()) if len(hits) else None,
-            "invariance_error": float(torch.cat(errors).double().mean()),
-            **sites.result(),
+            "accuracy": right / of if of else None,
+            "invariance_error": error,
+            **_means(list(sites[0]), rest, [len(pick) for pick in picks]),
         }
 
     def _under_warps(self, x: Tensor, probabilities: Tensor, number: int) -> Tensor:
@@ -209,63 +207,47 @@ class _Runner:
         return invariance_error(probabilities, answers, reduction="none").flatten()
 
 
-class _Sites:
-    """Means of what canonicalizers do, over batches."""
+SITE = ("displacement_pixels", "residual", "not_converged")
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model if isinstance(model, AdaptedModel) else None
-        self.sums: dict[str, dict[str, float]] = {}
-        self.images = 0
 
-    def watching(self, x: Tensor) -> ExitStack:
-        """Collect the answers to `x`, normalised images (b, C, H, W), while the block runs."""
-        stack = ExitStack()
-        if self.model is not None:
-            record = stack.enter_context(observe(self.model))
-            stack.callback(self._add, record, x)
-        return stack
+def _of_site(found: Any, x: Tensor) -> Tensor:
+    """What a canonicalizer did for `x`, (b, C, H, W): means of `SITE`, float64 (3,), NaN without a solve."""
+    # half of the warp's points move along either axis
+    away = displacement(found).mean().double() * ((x.shape[-1] + x.shape[-2]) / 2 - 1)
+    if found.solution is None:
+        return torch.stack([away, *2 * [away.new_tensor(math.nan)]])
+    codes, finite = found.solution.codes, found.solution.codes != Code.NOT_FINITE
+    # failed solves are counted on their own: an infinite mean would say nothing of the others
+    residual = torch.where(finite, found.solution.residual, 0).sum() / finite.sum()
+    residual = residual.double().nan_to_num(nan=math.inf)
+    return torch.stack([away, residual, 1 - (codes == Code.CONVERGED).float().mean().double()])
 
-    def _add(self, record: Mapping[str, Observation], x: Tensor) -> None:
-        self.images += len(x)
-        for name, found in record.items():
-            summary, sums = summarise(found), self.sums.setdefault(name, {})
-            # half of the warp's points move along either axis
-            side = (x.shape[-1] + x.shape[-2]) / 2 - 1
-            values = {"displacement_pixels": summary.displacement * side}
-            if summary.residual is not None and summary.converged is not None:
-                values |= {"residual": summary.residual, "not_converged": 1 - summary.converged}
-            for key, value in values.items():
-                sums[key] = sums.get(key, 0.0) + value * len(x)
 
-    def result(self) -> Numbers:
-        """{"sites": ...}, or nothing for a model without."""
-        if self.model is None:
-            return {}
-        keys = ("displacement_pixels", "residual", "not_converged")
-        return {
-            "sites": {
-                name: {key: sums[key] / self.images if key in sums else None for key in keys}
-                for name, sums in self.sums.items()
-            }
-        }
+def _means(names: Sequence[str], values: Sequence[float], images: Sequence[int]) -> Numbers:
+    """{"sites": ...}, each image weighing the same, or nothing for a model without.
+
+    Args:
+        names: of the sites.
+        values: the numbers of `_of_site`, by batch, then by site.
+        images: of each batch.
+    """
+    sums = [[0.0] * len(SITE) for _ in names]
+    for number, value in enumerate(values):
+        batch, rest = divmod(number, len(names) * len(SITE))
+        sums[rest // len(SITE)][rest % len(SITE)] += value * images[batch]
+    means = [[None if math.isnan(v) else v / sum(images) for v in own] for own in sums]
+    found = {name: dict(zip(SITE, own, strict=True)) for name, own in zip(names, means, strict=True)}
+    return {"sites": found} if names else {}
 
 
 def first_image(source: Source, device: torch.device) -> tuple[Tensor, int]:
     """The data set's first image, float (1, C, H, W) in [0, 1], and its label, -1 for none."""
-    if source.endless:
-        images, labels = source.sample(1, 0, 0, device)
-    else:
-        images, labels = next(iter(source.read([torch.tensor([0])], device)))
-    return images[:1], int(labels[0])
+    images, labels = next(iter(source.read([torch.tensor([0])], device)))
+    return images, int(labels[0])
 
 
 def probe(
-    model: nn.Module,
-    source: Source,
-    normal: Preprocess,
-    what: str,
-    dtype: torch.dtype,
-    device: torch.device,
+    model: nn.Module, source: Source, normal: Preprocess, what: str, dtype: torch.dtype, device: torch.device
 ) -> int:
     """Number of classes, from one image put through the model, which so is known to take it.
 
@@ -273,18 +255,14 @@ def probe(
         ConfigError: it does not take it, or answers with no class scores, or too few for the labels.
     """
     image = first_image(source, device)[0]
-    was = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            out = model.eval()(normal.normalise(image.to(dtype)))
+        with torch.no_grad(), evaluating(model):
+            out = model(normal.normalise(image.to(dtype)))
     except (AssertionError, RuntimeError, LSEError) as error:
         raise ConfigError(
             f"the model cannot take images of {what}, {tuple(image.shape[1:])}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    finally:
-        for module, training in was.items():
-            module.training = training
     if not isinstance(out, Tensor) or out.ndim != 2:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ConfigError(f"the model must answer with class scores (batch, classes); it gives {got}")

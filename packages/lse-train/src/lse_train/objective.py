@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lse_dec.adaptation import AdaptedModel, without_gradient
+from lse_dec.adaptation import AdaptedModel, observe, without_gradient
 from lse_dec.backbones import IMAGE
 from lse_dec.equivariance import Entered, entering, equivariance_by_site
 from lse_dec.monitor import as_scalars
@@ -38,16 +38,15 @@ def phase_at(settings: Optim, step: int, steps: int) -> tuple[Phase, int, int]:
 
 def parts_at(settings: Optim, step: int, steps: int, available: Sequence[str]) -> tuple[str, ...]:
     """The parts that learn at `step` of `steps`, out of those that can."""
-    phase, _, _ = phase_at(settings, step, steps)
-    if phase.train == "alternate":
-        wanted: tuple[str, ...] = ((CANONICALIZER, BACKBONE)[step % 2],)
-    else:
-        wanted = (BACKBONE, CANONICALIZER) if phase.train == "both" else (phase.train,)
-    return tuple(part for part in wanted if part in available)
+    wanted = phase_at(settings, step, steps)[0].train
+    return tuple(part for part in (BACKBONE, CANONICALIZER) if part in available and wanted in ("both", part))
 
 
 class Task:
-    """One call of the objective; no dataclass, because wrappers of modules rebuild those."""
+    """One call of the objective: the batch, the parts that learn, whether to tell what canonicalizers did.
+
+    No dataclass, because wrappers of modules rebuild those.
+    """
 
     def __init__(self, batch: Batch, parts: tuple[str, ...], watched: bool = False) -> None:
         self.batch, self.parts, self.watched = batch, parts, watched
@@ -94,6 +93,7 @@ class Objective(nn.Module):
         """Named losses, already weighted, and under "log/" what is only to be looked at."""
         batch, sites = task.batch, self._sites()
         seen: dict[str, Entered] = {}
+        answers: Mapping[str, Any] = {}
         losses: dict[str, Tensor] = {}
         canonical = CANONICALIZER in task.parts
         needs_model = BACKBONE in task.parts or (self.task_gradient and not self.label_free)
@@ -102,13 +102,14 @@ class Objective(nn.Module):
         else:
             resting = [] if BACKBONE in task.parts else self.members[BACKBONE]
             held = [] if self.task_gradient and canonical else self.members[CANONICALIZER]
-            with self._entering() as entered, without_gradient([*resting, *held]):
+            watching = self._watching(task.watched)
+            with watching as (entered, answers), without_gradient([*resting, *held]):
                 losses.update(self._task(batch))
             seen.update(entered)
         if canonical and self.motion:
             losses.update(self._equivariance(batch, seen))
         if task.watched:
-            losses.update(self._watched(seen))
+            losses.update(self._told(answers, seen))
         return losses
 
     def set_modes(self, parts: Sequence[str]) -> None:
@@ -120,8 +121,16 @@ class Objective(nn.Module):
     def _sites(self) -> Mapping[str, Any]:
         return self.model.sites if isinstance(self.model, AdaptedModel) else {}
 
-    def _entering(self) -> AbstractContextManager[dict[str, Entered]]:
-        return entering(self.model) if isinstance(self.model, AdaptedModel) else nullcontext({})
+    @contextmanager
+    def _watching(self, answers: bool) -> Iterator[tuple[Mapping[str, Entered], Mapping[str, Any]]]:
+        """What enters each site at its first call in the block and, if asked for, what it last answers."""
+        if not isinstance(self.model, AdaptedModel):
+            yield {}, {}
+            return
+        record: AbstractContextManager[Mapping[str, Any]]
+        record = observe(self.model) if answers else nullcontext({})
+        with entering(self.model) as entered, record as answered:
+            yield entered, answered
 
     def _task(self, batch: Batch) -> dict[str, Tensor]:
         if self.label_free:
@@ -149,9 +158,10 @@ class Objective(nn.Module):
         return {f"equivariance/{name}": s.weight * loss for name, loss in found.items()}
 
     @torch.no_grad()
-    def _watched(self, seen: Mapping[str, Entered]) -> dict[str, Tensor]:
-        record = {}
-        for name, site in self._sites().items():
-            features, last = seen[name]
-            record[name] = site.canonicalizer(features.detach(), channels_last=last)
+    def _told(self, answers: Mapping[str, Any], seen: Mapping[str, Entered]) -> dict[str, Tensor]:
+        """What canonicalizers did, to be looked at; they are run only where no pass of the model ran them."""
+        record = answers or {
+            name: site.canonicalizer(seen[name].features, channels_last=seen[name].channels_last)
+            for name, site in self._sites().items()
+        }
         return {f"log/{k}": torch.tensor(v) for k, v in as_scalars(record, "").items()}

@@ -12,12 +12,12 @@ from lse_core.plugins import hookimpl
 def lse_datasets() -> Mapping[str, Any]:
     """Give the locally scaled digits and scenes, and readers of folders."""
     from lse_train.data import build_digits, build_image_folder, build_scaled_folder, build_scenes
-    from lse_train.data.pictures import build_pictures
+    from lse_train.data.folder import Pictures
 
     return {
         "digits": build_digits,
         "image_folder": build_image_folder,
-        "pictures": build_pictures,
+        "pictures": Pictures,
         "scaled_folder": build_scaled_folder,
         "scenes": build_scenes,
     }
@@ -26,10 +26,9 @@ def lse_datasets() -> Mapping[str, Any]:
 @hookimpl
 def lse_methods() -> Mapping[str, Any]:
     """Give the task alone, Eq. 5 alone, and the paper's methods."""
-    from lse_train.methods import Equivariance, Plain
-    from lse_train.recipes.methods import METHODS
+    from lse_train.methods import METHODS
 
-    return {"plain": Plain, "equivariance": Equivariance, **METHODS}
+    return METHODS
 
 
 @hookimpl

@@ -1,20 +1,24 @@
-"""Plain values to frozen settings and back: types checked, unknown keys refused by the nearest name."""
+"""Settings of runs and recipes as people write them: YAML within limits, and overrides by dotted keys."""
 
 from __future__ import annotations
 
-import math
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
-from lse_core.errors import unknown_name
-from lse_train.config import ConfigError
+import yaml
 
-__all__ = ["differences", "override", "parse", "plain", "read_yaml", "set_options"]
+from lse_core.errors import LSEError
+from lse_core.settings import Settings, SettingsError, validated
 
-T = TypeVar("T")
+__all__ = ["ConfigError", "differences", "override", "parse", "read_yaml", "set_options"]
+
+S = TypeVar("S", bound=Settings)
+
+
+class ConfigError(LSEError, ValueError):
+    """A run's settings are missing, of the wrong type, out of range, or do not fit together."""
+
 
 LONGEST = 1_000_000
 """Characters of a YAML text."""
@@ -60,8 +64,6 @@ def set_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _loaded(text: str, what: str) -> Any:
     """A YAML text as texts, numbers, lists and mappings by texts: what JSON has."""
-    import yaml
-
     if len(text) > LONGEST:
         raise ConfigError(f"{what} is too long: {len(text)} characters; settings have at most {LONGEST}")
     try:
@@ -79,8 +81,6 @@ def _loaded(text: str, what: str) -> Any:
 
 def _check_size(text: str, what: str) -> None:
     """Refuse, before any of it is built, what is nested too deeply or grows too large by its aliases."""
-    import yaml
-
     sizes: dict[str, int] = {}  # of what the anchors name
     opened: list[tuple[str | None, int]] = []  # anchors of the collections around, and values before them
     total = 0
@@ -157,78 +157,14 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def parse(cls: type[T], settings: Mapping[str, Any], where: str = "") -> T:
-    """An instance of the dataclass `cls` from nested plain values.
-
-    Args:
-        cls: a frozen dataclass; its type hints say what is accepted.
-        settings: values by field; a string stands for a dataclass with that `name`.
-        where: dotted path of this part, for messages.
-
-    Raises:
-        UnknownNameError: a key that is no field.
-        ConfigError: a field without default that is missing, or a value of the wrong type.
-    """
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where.rstrip('.') or 'a run'} must hold settings; got {_short(settings)}")
-    known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    for key in settings:
-        if key not in known:
-            raise unknown_name("setting", f"{where}{key}", [where + name for name in known])
-    for name, entry in known.items():
-        if name not in settings and entry.default is MISSING and entry.default_factory is MISSING:
-            raise ConfigError(f"the setting {where}{name} is missing")
-    return cls(**{key: _value(hints[key], value, where + key) for key, value in settings.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _value(next(a for a in args if a is not type(None)), value, where)
-    if is_dataclass(hint):
-        if isinstance(value, str) and "name" in {f.name for f in fields(hint)}:
-            value = {"name": value}
-        if isinstance(value, hint):  # type: ignore[arg-type]
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must hold settings; got {_short(value)}")
-        return parse(hint, value, f"{where}.")  # type: ignore[arg-type]
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin is dict:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"{where} must hold named values; got {_short(value)}")
-        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    return value if hint is Any else _scalar(hint, value, where)
-
-
-def _scalar(kind: type, value: Any, where: str) -> Any:
-    if kind is float:
-        # YAML reads 1e-3 as a text
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-        raise ConfigError(f"{where} must be a finite number; got {_short(value)}")
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    words = {int: "a whole number", str: "a text", bool: "true or false"}
-    raise ConfigError(f"{where} must be {words[kind]}; got {_short(value)}")
-
-
-def plain(value: Any) -> Any:
-    """Nested dataclasses and tuples as JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+def parse(
+    cls: type[S], settings: Mapping[str, Any], where: str = "", error: type[LSEError] = ConfigError
+) -> S:
+    """As `lse_core.settings.validated`, but what is missing, wrong or out of range is an `error`."""
+    try:
+        return validated(cls, settings, where)
+    except SettingsError as found:
+        raise error(str(found)) from found
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], where: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,29 +15,28 @@ from torch import Tensor
 
 from lse_core.card import card_of
 from lse_core.errors import NotFiniteError
+from lse_core.modes import modes_kept
 from lse_core.preprocess import Preprocess
 from lse_dec.checkpoint import save
 from lse_train.augmentation import Augmentation
 from lse_train.batch import Batch
 from lse_train.config import ConfigError, RunConfig
-from lse_train.fabric import launch, processes
-from lse_train.feed import Feed
-from lse_train.interrupt import RunInterruptedError, Signals
-from lse_train.lock import sole_writer
 from lse_train.log import RunLog
 from lse_train.measure import evaluate, first_image, probe
 from lse_train.methods import make_method
 from lse_train.models import make_model
 from lse_train.objective import Objective, Task, parts_at
 from lse_train.optimiser import Schedule, clip, make_optimiser
+from lse_train.process import RunInterruptedError, Signals, launch, signals_noted, sole_writer
 from lse_train.seeding import number
-from lse_train.sources import open_source, preprocess_for
+from lse_train.sources import Feed, open_source, preprocess_for
 from lse_train.state import (
     MODEL,
     RESULT,
     STATE,
     check_result,
     claim,
+    read_json,
     read_state,
     write_json,
     write_state,
@@ -115,7 +113,7 @@ def fit(
         devices = [fabric.device] if fabric.device.type == "cuda" else []
         held.enter_context(torch.random.fork_rng(devices=devices))
         run = _Run(config, folder, fabric, trust)
-        with Signals() as signals:
+        with signals_noted() as signals:
             run.train(signals, watch)
         return run.finish()
 
@@ -124,14 +122,12 @@ def _finished(folder: Path) -> FitResult | None:
     path = folder / RESULT
     if not path.exists():
         return None
+    found = read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         check_result(found)
-        return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
-    except (OSError, ValueError, KeyError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    return FitResult(found["metrics"], folder / MODEL, found["seconds"], found["steps"])
 
 
 class _Run:
@@ -139,12 +135,9 @@ class _Run:
 
     def __init__(self, config: RunConfig, folder: Path, fabric: Any, trust: bool) -> None:
         self.config, self.folder, self.fabric = config, folder, fabric
-        world = processes(fabric)
-        if config.batch_size % (world * config.accumulation):
-            raise ConfigError(
-                f"batch_size {config.batch_size} must be a multiple of processes times accumulation, "
-                f"{world} x {config.accumulation}"
-            )
+        self.world, total = int(fabric.world_size), config.batch_size
+        if total % self.world:
+            raise ConfigError(f"batch_size {total} must be a multiple of the {self.world} processes")
         method = make_method(config.method, trust=trust)
         self.source = open_source(config.data, "train", config.seed)
         self.model = make_model(config, trust=trust)
@@ -155,10 +148,8 @@ class _Run:
             self.model.to(memory_format=torch.channels_last)
         self.preprocess, self.classes = self._look()
         augment = Augmentation(config.augment, self.preprocess, self.classes, config.seed, self.dtype)
-        self.feed = Feed(config, self.source, augment, fabric.global_rank, world, fabric.device)
-        self.steps = config.steps or max(
-            1, round((config.epochs or 0.0) * len(self.source) / config.batch_size)
-        )
+        self.feed = Feed(self.source, augment, total, fabric.global_rank, self.world, fabric.device)
+        self.steps = config.steps or max(1, round((config.epochs or 0.0) * len(self.source) / total))
         self.schedule = Schedule(config.optim, self.steps)
         members, parts = self.objective.members, self.objective.available
         self.optimiser = make_optimiser(self.model, config.optim, members, parts)
@@ -180,9 +171,7 @@ class _Run:
                 f"data set {data.name!r} has no labels: only method equivariance (Eq. 5) goes without"
             )
         made = preprocess_for(image, self.source.data, self.model, data.mean, data.std)
-        what = f"data set {data.name!r}"
-        classes = probe(self.model, self.source, made, what, self.dtype, device)
-        return made, classes
+        return made, probe(self.model, self.source, made, f"data set {data.name!r}", self.dtype, device)
 
     def _resume(self) -> None:
         state = read_state(self.folder)
@@ -202,13 +191,13 @@ class _Run:
 
     def train(self, signals: Signals, watch: Watch | None) -> None:
         """All steps that are left."""
-        config, alone = self.config, processes(self.fabric) == 1
+        config, alone = self.config, self.world == 1
         begun = time.monotonic() - self.seconds
         row: dict[str, float] = {}
         first = RunLog(self.folder, self.step) if self.fabric.is_global_zero else nullcontext()
         with first as log:
-            for step, batches in self.feed.steps(self.step, self.steps):
-                self.pending.append((step, self._step(step, batches)))
+            for step, batch in self.feed.steps(self.step, self.steps):
+                self.pending.append((step, self._step(step, batch)))
                 self.step, self.seconds = step + 1, time.monotonic() - begun
                 last = self.step == self.steps
                 logged, saved = self._due(config.log_every), self._due(config.checkpoint_every)
@@ -220,12 +209,13 @@ class _Run:
                     row = self._row()
                     if log is not None:
                         log.add(self.step, row)
-                if self._due(config.validate_every) and not last:
-                    self._validate(log)
                 if saved or stopped:
                     self._save()
                 if stopped and not last:
-                    raise RunInterruptedError(self.step, self.steps, self.folder)
+                    raise RunInterruptedError(
+                        f"interrupted after step {self.step} of {self.steps}; the state is in {self.folder}: "
+                        "the same command goes on from it"
+                    )
                 if watch is not None:
                     watch(self.step, self.steps, row)
 
@@ -233,7 +223,7 @@ class _Run:
         """Whether it is time for what is done every so many steps (0: never) and after the last."""
         return self.step == self.steps or (every > 0 and self.step % every == 0)
 
-    def _step(self, step: int, batches: list[Batch]) -> dict[str, Tensor]:
+    def _step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns losses, gradient norms and what was watched, on the device."""
         config, objective = self.config, self.objective
         # dropout and its like: a stream for each step and process
@@ -245,19 +235,15 @@ class _Run:
             )
         objective.set_modes(parts)
         rates = self.schedule.apply(self.optimiser, step)
-        watched = (step + 1) % config.log_every == 0 or step + 1 == self.steps  # steps that are logged
-        found: dict[str, Tensor] = {}
+        logged = (step + 1) % config.log_every == 0 or step + 1 == self.steps
         self.stepper.zero_grad(set_to_none=True)
-        for number_, batch in enumerate(batches):
-            final = number_ == len(batches) - 1
-            with self.fabric.no_backward_sync(self.wrapped, enabled=not final):
-                values = self.wrapped(Task(batch, parts, watched))
-                losses = {k: v for k, v in values.items() if not k.startswith("log/")}
-                total = torch.stack([v.to(self.dtype) for v in losses.values()]).sum() / len(batches)
-                self.fabric.backward(total)
-            for name, value in values.items():
-                key = name.removeprefix("log/") if name.startswith("log/") else f"loss/{name}"
-                found[key] = found.get(key, 0.0) + value.detach() / len(batches)
+        values = self.wrapped(Task(batch, parts, logged))
+        losses = [value.to(self.dtype) for name, value in values.items() if not name.startswith("log/")]
+        self.fabric.backward(torch.stack(losses).sum())
+        found = {
+            name.removeprefix("log/") if name.startswith("log/") else f"loss/{name}": value.detach()
+            for name, value in values.items()
+        }
         found |= clip(objective.members, parts, config.optim)
         self.stepper.step()
         return {**found, **{k: torch.tensor(v) for k, v in rates.items()}}
@@ -266,7 +252,7 @@ class _Run:
         """Read the losses of the last steps from the device; refuse to go on from NaN."""
         for step, found in self.pending:
             values = torch.stack([value.detach().double().to(self.fabric.device) for value in found.values()])
-            if processes(self.fabric) > 1:  # every process sees the same row, and the same NaN
+            if self.world > 1:  # every process sees the same row, and the same NaN
                 values = self.fabric.all_reduce(values, reduce_op="mean")
             for name, here in zip(found, values.tolist(), strict=True):
                 if name.startswith(("loss/", "gradient/")) and not math.isfinite(here):
@@ -307,21 +293,11 @@ class _Run:
             write_state(self.folder, state)
         self.fabric.barrier()
 
-    def _validate(self, log: RunLog | None) -> None:
-        if log is not None and self.config.data.val is not None:
-            found = self._measured("val")
-            log.add(self.step, {f"val/{k}": v for k, v in found.items() if isinstance(v, float)})
-        self.fabric.barrier()
-
     def _measured(self, split: str) -> dict[str, Any]:
-        was = {module: module.training for module in self.model.modules()}
         source = open_source(self.config.data, split, self.config.seed)
-        mean, std = self.preprocess.mean, self.preprocess.std
-        device = self.fabric.device
-        found = evaluate(self.model, source.data, mean=mean, std=std, device=device, seed=self.config.seed)
-        for module, training in was.items():
-            module.training = training
-        return found
+        mean, std, seed = self.preprocess.mean, self.preprocess.std, self.config.seed
+        with modes_kept(self.model):
+            return evaluate(self.model, source.data, mean=mean, std=std, device=self.fabric.device, seed=seed)
 
     def _write(self, place: Path) -> None:
         """Save the model with all that later steps need to know."""

@@ -1,4 +1,4 @@
-"""Data sets behind one face: images by their number, whatever the plugin returned."""
+"""Data sets behind one face: images by their number, whatever the plugin returned, and batches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from lse_core.errors import DataError, LSEError, UnknownNameError
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
+from lse_train.augmentation import Augmentation
+from lse_train.batch import Batch
 from lse_train.config import ConfigError, Data
 from lse_train.seeding import generator
 
-__all__ = ["Order", "Source", "build_data", "open_source", "preprocess_for"]
+__all__ = ["Feed", "Order", "Source", "build_data", "open_source", "preprocess_for"]
 
 RESIDENT = 2**31
 """Bytes of images up to which a data set is kept on a GPU."""
@@ -28,7 +30,7 @@ class Source:
 
     Attributes:
         data: what the plugin returned.
-        endless: whether every batch is drawn anew, by the data set's `sample`.
+        labels: int64 (N,), where the data set holds them as a tensor.
     """
 
     def __init__(self, data: Any, what: str, *, workers: int = 0, seed: int = 0) -> None:
@@ -36,18 +38,15 @@ class Source:
         images, labels = getattr(data, "images", None), getattr(data, "labels", None)
         self.tensors = images if isinstance(images, Tensor) else None
         self.labels = labels if isinstance(labels, Tensor) else None
-        self.endless = not hasattr(data, "__len__") and callable(getattr(data, "sample", None))
-        readable = self.tensors is not None or hasattr(data, "__getitem__")
-        if not self.endless and not (hasattr(data, "__len__") and readable):
+        if not hasattr(data, "__len__") or not (self.tensors is not None or hasattr(data, "__getitem__")):
             raise DataError(
-                f"{what} is a {type(data).__name__}: it needs a length and items, or `sample(n, generator)`"
+                f"{what} is a {type(data).__name__}: it needs a length and items (data sets that draw every "
+                "batch anew by `sample` are no longer taken: draw so many images as one epoch is to have)"
             )
-        if not self.endless and len(data) == 0:
+        if len(data) == 0:
             raise DataError(f"{what} is empty: no images to go through")
 
     def __len__(self) -> int:
-        if self.endless:
-            raise ConfigError("this data set is endless: give steps, not epochs")
         return len(self.data)
 
     def read(self, picks: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -72,11 +71,6 @@ class Source:
         )
         for images, labels in loader:
             yield _scaled(images.to(device)), labels.to(device)
-
-    def sample(self, n: int, seed: int, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The `n` images and labels that an endless data set gives at `step`."""
-        images, labels = self.data.sample(n, generator(seed, "sample", step))
-        return _scaled(images.to(device)), labels.to(device)
 
 
 def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
@@ -163,6 +157,37 @@ class Order:
             order = torch.randperm(self.total, generator=generator(self.seed, "order", number))
             self._round = (number, order)
         return self._round[1]
+
+
+class Feed:
+    """Gives this process its part of each step's batch, read ahead of the step.
+
+    The batch of a step depends on the step alone, and is cut into as many parts as there are processes.
+
+    Args:
+        source: the training set.
+        augment: makes batches of images.
+        total: images a step, over all processes.
+        rank: number of this process.
+        world: number of processes.
+        device: where batches go.
+    """
+
+    def __init__(
+        self, source: Source, augment: Augmentation, total: int, rank: int, world: int, device: torch.device
+    ) -> None:
+        self.source, self.augment, self.total, self.device = source, augment, total, device
+        self.rows = torch.arange(total).view(world, -1)[rank]
+        self.order = Order(len(source), total, augment.seed)
+
+    def steps(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+        """Yield (step, batch) for the steps from `first` to `last` - 1."""
+        needed = self.augment.rows(self.rows, self.total)
+        picks = (self.order.step(step)[needed] for step in range(first, last))
+        for step, (images, labels) in zip(
+            range(first, last), self.source.read(picks, self.device), strict=True
+        ):
+            yield step, self.augment(images, labels, self.rows, self.total, step)
 
 
 def preprocess_for(

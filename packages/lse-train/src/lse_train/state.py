@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
 
 from lse_core.atomic import replacing
 from lse_core.errors import OutputError
-from lse_train.config import ConfigError
+from lse_core.settings import Settings, validated
+from lse_train.config import REMOVED, ConfigError
 from lse_train.log import CSV, EVENTS
 from lse_train.reading import differences
 
@@ -23,6 +25,7 @@ __all__ = [
     "STATE",
     "check_result",
     "claim",
+    "read_json",
     "read_state",
     "write_json",
     "write_state",
@@ -56,43 +59,43 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
                 (folder / name).unlink(missing_ok=True)
             for name in (MODEL, EVENTS):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        for name in (MODEL, EVENTS):
-            if (folder / name).is_symlink():
-                raise OutputError(
-                    f"{folder / name} is a link, and the run would write where it leads; "
-                    "remove it, or choose another --out"
-                )
-        for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
-            shutil.rmtree(left, ignore_errors=True)
-        if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(earlier, dict):
-                raise ValueError(f"it holds {type(earlier).__name__} and no settings")
-            # through JSON, so that both sides hold lists where tuples were
-            found = differences(_meaning(earlier), _meaning(settings))
-            if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
-                raise ConfigError(
-                    f"{folder} holds a run of other settings: {', '.join(found)} differ; "
-                    "choose another --out, or --fresh to start over"
-                )
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
-    except OutputError:
-        raise
     except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror or error}; choose another --out"
-        ) from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write to {folder}: {reason}; choose another --out") from error
+    for name in (MODEL, EVENTS):
+        if (folder / name).is_symlink():
+            raise OutputError(
+                f"{folder / name} is a link, and the run would write where it leads; "
+                "remove it, or choose another --out"
+            )
+    for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
+        shutil.rmtree(left, ignore_errors=True)
+    if path.exists():
+        found = differences(_meaning(read_json(path)), _meaning(settings))
+        if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
+            raise ConfigError(
+                f"{folder} holds a run of other settings: {', '.join(found)} differ; "
+                "choose another --out, or --fresh to start over"
+            )
     write_json(path, settings)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run's folder; a ConfigError says that it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__} and no named values")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
+    return found
+
+
 def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(settings))
-    return {key: value for key, value in plain.items() if key not in FREE}
+    gone = {name: neutral for name, (neutral, _) in REMOVED.items()}  # in folders of earlier versions
+    return {k: v for k, v in settings.items() if k not in FREE and not (k in gone and v == gone[k])}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -113,28 +116,32 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         raise OutputError(f"cannot write {path}: {error}; make room and give the command again") from error
 
 
+class _Site(Settings):
+    displacement_pixels: float
+    residual: float | None = None
+    not_converged: float | None = None
+
+
+class _Measured(Settings):
+    model_config = ConfigDict(extra="allow", strict=True)  # more may have been measured, such as by scale
+
+    images: int
+    accuracy: float | None = None
+    invariance_error: float
+    sites: dict[str, _Site] = Field(default_factory=dict)
+
+
+class _Result(Settings):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    metrics: dict[str, _Measured]
+    seconds: float
+    steps: int
+
+
 def check_result(said: Any) -> None:
     """Refuse, with a ValueError, what cannot be read as a run's result.json."""
-    if not isinstance(said, dict) or not isinstance(said.get("metrics"), dict):
-        raise ValueError("metrics are missing")
-    if not _number(said.get("seconds")) or not isinstance(said.get("steps", 0), int):
-        raise ValueError("seconds and steps must be numbers")
-    for name, found in said["metrics"].items():
-        if not isinstance(found, dict) or not isinstance(found.get("sites", {}), dict):
-            raise ValueError(f"the metrics {name!r} are no named numbers")
-        sites = found.get("sites", {})
-        if not all(isinstance(site, dict) for site in sites.values()):
-            raise ValueError(f"the metrics {name!r} have a site without numbers")
-        needed = [found.get("images"), found.get("invariance_error")]
-        needed += [site.get("displacement_pixels") for site in sites.values()]
-        optional = [found.get("accuracy")]
-        optional += [site.get(key) for site in sites.values() for key in ("residual", "not_converged")]
-        if not all(map(_number, [*needed, *(value for value in optional if value is not None)])):
-            raise ValueError(f"the metrics {name!r} lack a number")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    validated(_Result, said)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,7 @@ def evaluate(
       lse evaluate runs/dec --data digits --set count=250 --set split=test --bracket 0.4 0.8
     """
     from lse_core.card import card_of
+    from lse_core.progress import Bars
     from lse_dec.checkpoint import load
     from lse_train.config import Data
     from lse_train.measure import evaluate as measure
@@ -77,7 +77,7 @@ def evaluate(
         if not training or "data" not in training:
             raise LSEError(f"{folder} tells no data set of its own: name one with --data")
         try:
-            own = parse(Data, training["data"], "data.")
+            own = parse(Data, training["data"], "data")
         except LSEError as error:
             raise LSEError(
                 f"{folder} tells of its data what cannot be read: {error}; name a data set with --data"
@@ -92,8 +92,8 @@ def evaluate(
                 f"{folder} says that its data are in {place[:200]!r}, which would be used: if you trust this "
                 "folder, pass --trust, or name the data yourself with --data and --set"
             )
-    for name, (plugin, settings) in cases.items():
-        with _progress(name) as on_batch:
+    with Bars() as bars:
+        for name, (plugin, settings) in cases.items():
             found[name] = measure(
                 model,
                 plugin,
@@ -102,7 +102,7 @@ def evaluate(
                 warp_ratio=warp_ratio,
                 batch_size=batch_size,
                 device=device,
-                on_batch=on_batch,
+                on_batch=bars.add(name).update,
             )
     if as_json:
         click.echo(json.dumps(found))
@@ -134,18 +134,6 @@ def _exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):
         return True
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, so that stdout stays readable by scripts; nothing where it cannot be redrawn."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _check_device(device: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from lse_core.errors import LSEError
+from lse_core.errors import OutputError
+from lse_train.commands import options
 
 __all__ = ["make_objects"]
 
@@ -19,45 +20,22 @@ __all__ = ["make_objects"]
 @click.option("--val", type=int, help="Number of validation images.  [default: a tenth of --train]")
 @click.option("--test", type=int, default=100, show_default=True, help="Number of base images for testing.")
 @click.option("--size", type=int, default=128, show_default=True, help="Side of an image in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything that is drawn.")
-@click.option(
-    "--train-factors",
-    nargs=2,
-    type=float,
-    default=(0.7, 1.4),
-    show_default=True,
-    metavar="LOW HIGH",
-    help="Range of the objects' factors in training images.",
-)
-@click.option(
-    "--test-factors",
-    default="0.5,0.7,1,1.4,2",
-    show_default=True,
-    help="Factors of the resized object in test images, with commas between them.",
-)
-@click.option(
-    "--families",
-    default="digits,shapes,cutouts",
-    show_default=True,
-    help="Which objects, with commas between them.",
-)
-@click.option(
-    "--source",
-    default="sklearn",
-    show_default=True,
-    help="Of the digits: 'sklearn', or the folder that holds MNIST/raw.",
-)
-@click.option(
-    "--preview",
-    type=click.Path(path_type=Path),
-    help="PNG file for a picture of samples and their masks; without --out nothing else is written.",
-)
-@click.option("--force", is_flag=True, help="Replace the data set of a folder that is not empty.")
-@click.option("--json", "as_json", is_flag=True, help="Print the description of the data set as JSON.")
+@options.seed
+@click.option("--train-factors", nargs=2, type=float, default=(0.7, 1.4), show_default=True,
+              metavar="LOW HIGH", help="Range of the objects' factors in training images.")  # fmt: skip
+@click.option("--test-factors", type=options.NUMBERS, default="0.5,0.7,1,1.4,2", show_default=True,
+              help="Factors of the resized object in test images, with commas between them.")  # fmt: skip
+@click.option("--families", default="digits,shapes,cutouts", show_default=True,
+              help="Which objects, with commas between them.")  # fmt: skip
+@options.source
+@click.option("--preview", type=click.Path(path_type=Path),
+              help="PNG file for a picture of samples and their masks; without --out nothing else is written."
+              )  # fmt: skip
+@options.force
+@options.as_json
 def make_objects(
     out: Path | None,
     val: int | None,
-    test_factors: str,
     families: str,
     preview: Path | None,
     force: bool,
@@ -75,44 +53,28 @@ def make_objects(
     Example:
       lse data make-objects --out data/objects --train 600 --test 100
       lse data make-objects --preview objects.png --families digits,shapes
-    """  # fmt: skip
+    """
+    from lse_core.progress import Bars
     from lse_train.data.objects import ObjectsConfig, write_objects
-    from lse_train.data.objects.preview import preview as draw_preview
+    from lse_train.data.objects.preview import preview as draw
     from lse_train.data.objects.write import count_images
 
     if out is None and preview is None:
         raise click.UsageError("name a folder with --out, or a picture with --preview")
     if preview is not None and preview.suffix.lower() != ".png":
-        raise LSEError(f"{preview} is no PNG file; let its name end in .png")
-    try:
-        factors = tuple(float(text) for text in test_factors.split(","))
-    except ValueError as error:
-        raise LSEError(
-            f"--test-factors takes numbers with commas between them, not {test_factors!r}"
-        ) from error
-    config = ObjectsConfig(
-        val=settings["train"] // 10 if val is None else val,
-        test_factors=factors,
-        families=tuple(families.split(",")),
-        **settings,
-    )
+        raise OutputError(f"{preview} is no PNG file; let its name end in .png")
+    val = settings["train"] // 10 if val is None else val
+    config = ObjectsConfig(val=val, families=tuple(families.split(",")), **settings)
     said: dict[str, Any] = {}
+    lines = []
     if out is not None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("drawing", total=sum(count_images(config).values()))
-            said = write_objects(config, out, force=force, progress=lambda n: bar.advance(task, n))
-        said = {"folder": str(out), **said}
-    if preview is not None:
-        draw_preview(config, preview)
-        said["preview"] = str(preview)
-    if as_json:
-        click.echo(json.dumps(said))
-        return
-    if out is not None:
+        with Bars() as bars:
+            drawn = bars.add("drawing", sum(count_images(config).values())).advance
+            said = {"folder": str(out), **write_objects(config, out, force=force, progress=drawn)}
         counts = ", ".join(f"{n} {split}" for split, n in said["images"].items())
-        click.echo(f"wrote {counts} images of {config.size} x {config.size} px to {out}")
+        lines.append(f"wrote {counts} images of {config.size} x {config.size} px to {out}")
     if preview is not None:
-        click.echo(f"wrote {preview}")
+        draw(config, preview)
+        said["preview"] = str(preview)
+        lines.append(f"wrote {preview}")
+    click.echo(json.dumps(said) if as_json else "\n".join(lines))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -25,7 +23,8 @@ __all__ = ["train"]
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--resume/--fresh", default=True, show_default=True,
               help="Go on where the folder's run stopped, or start over.")  # fmt: skip
-@click.option("--scale", help="Recipes only: the size of everything, such as cpu or gpu.")
+@click.option("--profile", help="Recipes only: for which machine everything is sized, such as cpu or gpu.")
+@click.option("--scale", hidden=True, help="The former name of --profile.")
 @click.option("--seeds", type=click.IntRange(1), help="Recipes only: how many seeds.")
 @click.option("--reuse", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Recipes only: results of another recipe, whose runs of the same settings are copied "
@@ -39,6 +38,7 @@ def train(
     pairs: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    profile: str | None,
     scale: str | None,
     seeds: int | None,
     reuse: tuple[Path, ...],
@@ -53,86 +53,56 @@ def train(
     \b
     Example:
       lse train run.yaml --out runs/dec --set optim.lr=5e-4 --set seed=1
-      lse train tools/recipes/table2.yaml --scale cpu --seeds 3
-      lse train tools/recipes/table3.yaml --scale cpu --seeds 3 --reuse runs/table2-cpu
+      lse train tools/recipes/table2.yaml --profile cpu --seeds 3
+      lse train tools/recipes/table3.yaml --profile cpu --seeds 3 --reuse runs/table2-cpu
     """
     spin_briefly()
     keep_memory()
+    from lse_core.errors import LSEWarning
     from lse_train.reading import read_yaml, set_options
 
+    if scale is not None:
+        warnings.warn(f"--scale {scale} is now called --profile {scale}", LSEWarning, stacklevel=2)
+        profile = profile or scale
     options = set_options(pairs)
-    place = out or Path("runs") / config.stem
     if "table" in read_yaml(config):
-        recipes: Any = import_module("lse_train.recipes")
-        recipes.run_recipe(
-            config,
-            {
-                "set": options,
-                "out": out,
-                "fresh": not resume,
-                "scale": scale,
-                "seeds": seeds,
-                "reuse": reuse,
-                "json": as_json,
-                "trust": trust,
-            },
-        )
+        from lse_train import recipes
+
+        given = {"set": options, "out": out, "fresh": not resume, "profile": profile, "seeds": seeds}
+        recipes.run_recipe(config, {**given, "reuse": reuse, "json": as_json, "trust": trust})
         return
-    for name, value in (("--scale", scale), ("--seeds", seeds), ("--reuse", reuse or None)):
+    for name, value in (("--profile", profile), ("--seeds", seeds), ("--reuse", reuse or None)):
         if value is not None:
             raise click.UsageError(f"{name} is for recipes; {config} is one run")
+    from lse_core.progress import Bars
     from lse_train import RunConfig, RunInterruptedError, fit
+    from lse_train.commands.evaluate import print_metrics
 
-    settings = RunConfig.read(config, options)
+    settings, place = RunConfig.read(config, options), out or Path("runs") / config.stem
+    follower = bool(int(os.environ.get("RANK", "0")))  # of torchrun's processes the first one speaks
     try:
-        with _progress() as watch:
+        with Bars(hidden=follower) as bars:
+            bar = bars.add("training", lines=True)
+
+            def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
+                bar.update(step, steps, f"training: {_losses(row)}")
+
             result = fit(settings, place, resume, watch=watch, trust=trust)
     except RunInterruptedError as error:
-        if not int(os.environ.get("RANK", "0")):
+        if not follower:
             click.echo(str(error), err=True)
         sys.exit(130)
-    if int(os.environ.get("RANK", "0")):
+    if follower:
         return
     if as_json:
         found = {"metrics": result.metrics, "folder": str(result.folder)}
         click.echo(json.dumps({**found, "seconds": result.seconds, "steps": result.steps}))
         return
-    from lse_train.commands.evaluate import print_metrics
-
-    if result.metrics:
-        print_metrics(result.metrics)
+    print_metrics(result.metrics)
     click.echo(f"{result.steps} steps, {result.seconds:.0f} s")
     click.echo(f"next: lse export onnx {place} --out {place}.onnx")
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """What shows each step: a bar where it can be redrawn, else a line for each tenth of the run."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if int(os.environ.get("RANK", "0")):
-        yield None
-        return
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("{task.description}"), console=console)
-    task = bar.add_task("")
-    with ExitStack() as shown:
-
-        def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
-            if not bar.live.is_started:  # with the first step, not above what is wrong before it
-                shown.enter_context(bar)
-            text = _shown(row)
-            bar.update(task, completed=step, total=steps, description=text)
-            if not console.is_terminal and step * 10 // steps > (step - 1) * 10 // steps:
-                console.print(f"step {step} of {steps}: {text}", soft_wrap=True, highlight=False)
-
-        yield watch
-
-
-def _shown(row: Mapping[str, float]) -> str:
-    losses = [
-        f"{name.partition('/')[2]} {value:.3g}" for name, value in row.items() if name.startswith("loss/")
-    ]
-    return ", ".join(losses) or "..."
+def _losses(row: Mapping[str, float]) -> str:
+    losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
+    return ", ".join(f"{name} {value:.3g}" for name, value in losses.items()) or "..."

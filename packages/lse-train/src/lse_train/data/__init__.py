@@ -11,50 +11,38 @@ from lse_core.errors import DataError
 from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lse_train.data.cache import build_digits, load_digits_dataset
     from lse_train.data.config import DIRECTIONS, SPLITS, DigitsConfig
     from lse_train.data.dataset import DigitsDataset
     from lse_train.data.digits import DigitSampler, generate_digits
     from lse_train.data.folder import ImageFolder, build_image_folder, build_scaled_folder
     from lse_train.data.glyphs import Glyphs, load_glyphs, mnist_glyphs, sklearn_glyphs
     from lse_train.data.scenes import SceneConfig, build_scenes, write_scenes
-    from lse_train.data.store import read_digits, write_digits_file, write_digits_folder
+    from lse_train.data.store import (
+        build_digits,
+        load_digits_dataset,
+        read_digits,
+        write_digits_file,
+        write_digits_folder,
+    )
 
 _HOMES = {
-    "cache": ["build_digits", "load_digits_dataset"],
     "config": ["DIRECTIONS", "SPLITS", "DigitsConfig"],
     "dataset": ["DigitsDataset"],
     "digits": ["DigitSampler", "generate_digits"],
     "folder": ["ImageFolder", "build_image_folder", "build_scaled_folder"],
     "glyphs": ["Glyphs", "load_glyphs", "mnist_glyphs", "sklearn_glyphs"],
     "scenes": ["SceneConfig", "build_scenes", "write_scenes"],
-    "store": ["read_digits", "write_digits_file", "write_digits_folder"],
-}
+    "store": [
+        "build_digits", "load_digits_dataset", "read_digits", "write_digits_file", "write_digits_folder",
+    ],
+}  # fmt: skip
 
 __all__ = [
-    "DIRECTIONS",
-    "SPLITS",
-    "DataError",
-    "DigitSampler",
-    "DigitsConfig",
-    "DigitsDataset",
-    "Glyphs",
-    "ImageFolder",
-    "SceneConfig",
-    "build_digits",
-    "build_image_folder",
-    "build_scaled_folder",
-    "build_scenes",
-    "generate_digits",
-    "load_digits_dataset",
-    "load_glyphs",
-    "mnist_glyphs",
-    "read_digits",
-    "sklearn_glyphs",
-    "write_digits_file",
-    "write_digits_folder",
-    "write_scenes",
-]
+    "DIRECTIONS", "SPLITS", "DataError", "DigitSampler", "DigitsConfig", "DigitsDataset", "Glyphs",
+    "ImageFolder", "SceneConfig", "build_digits", "build_image_folder", "build_scaled_folder", "build_scenes",
+    "generate_digits", "load_digits_dataset", "load_glyphs", "mnist_glyphs", "read_digits", "sklearn_glyphs",
+    "write_digits_file", "write_digits_folder", "write_scenes",
+]  # fmt: skip
 
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

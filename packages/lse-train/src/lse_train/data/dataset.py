@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,36 +76,6 @@ class DigitsDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         return to_float(self.images[item]), int(self.labels[item])
-
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-        drop_last: bool = False,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go once over the data in whole batches, without a DataLoader's cost per item.
-
-        Args:
-            batch_size: images a batch, at least 1; the last batch may be smaller.
-            shuffle: visit the images in random order.
-            generator: source of that order, on the CPU; None is torch's global one.
-            device: where the batches go; None leaves them where the data set is.
-            drop_last: leave out a smaller last batch.
-
-        Yields:
-            float32 (b, 1, R, R) in [0, 1] and int64 (b,).
-        """
-        if batch_size < 1:
-            raise DataError(f"batch_size must be at least 1, not {batch_size}")
-        n = len(self)
-        order = torch.randperm(n, generator=generator) if shuffle else torch.arange(n)
-        for pick in order.to(self.labels.device).split(batch_size):
-            if drop_last and len(pick) < batch_size:
-                return
-            # bytes travel to the device, floats are made there
-            yield to_float(self.images[pick].to(device)), self.labels[pick].to(device)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Locally scaled digits: images of "000" to "999", every digit resized on its own (paper, section 5.2).
 
-A stored data set (`generate_digits`) and endless fresh batches (`DigitSampler`) run the same path: uniform
+A stored data set (`generate_digits`) and freshly drawn batches (`DigitSampler`) take the same path: uniform
 random numbers -> `layout` -> `render`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -72,11 +72,6 @@ class DigitSampler:
         scale = torch.rand(size, generator=generator, dtype=torch.float64)
         drawn = self.draw(base, scale)
         return to_float(drawn["images"]), drawn["labels"].to(self.device)
-
-    def batches(self, n: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what `sample(n, generator)` returns, without end."""
-        while True:
-            yield self.sample(n, generator)
 
     def draw(
         self, base: Tensor, scale: Tensor, progress: Callable[[int], None] | None = None

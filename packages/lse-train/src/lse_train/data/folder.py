@@ -1,4 +1,4 @@
-"""Folders of pictures: one subfolder a class, as ImageNet is laid out, with or without local scales.
+"""Folders of pictures: without labels, or one subfolder a class as in ImageNet, with local scales or not.
 
 The authors name the versions of one picture by their factor,
 `n01440764/ILSVRC2012_val_00000293_scale_0.7.JPEG`.
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,25 +24,16 @@ from lse_core.errors import DataError, LSEWarning, unknown_name
 from lse_core.pictures import SUFFIXES, PictureError, read_picture
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
-from lse_train.data.config import MOST, whole
+from lse_train.data.config import DataSettings
+from lse_train.fields import Count, Flag, Number
 
-__all__ = [
-    "FolderConfig",
-    "ImageFolder",
-    "Picture",
-    "build_image_folder",
-    "build_scaled_folder",
-    "geometry",
-    "open_folder",
-    "readable",
-]
+__all__ = ["FolderConfig", "ImageFolder", "Picture", "Pictures", "geometry", "open_folder"]
 
 OPTIONS = ("resolution", "channels", "crop", "crop_mode", "interpolation")
 _SCALE = re.compile(r"^(?P<stem>.+)_scale_(?P<factor>\d+(?:\.\d+)?)$")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One file.
 
     Attributes:
@@ -58,8 +49,7 @@ class Picture:
     factor: float
 
 
-@dataclass(frozen=True)
-class FolderConfig:
+class FolderConfig(NamedTuple):
     """How the pictures of a folder belong together.
 
     Attributes:
@@ -69,7 +59,65 @@ class FolderConfig:
     variants: int
 
 
-class ImageFolder(Dataset[tuple[Tensor, int]]):
+class _Choice(DataSettings):
+    """Which pictures of a folder, see `ImageFolder`."""
+
+    scales: tuple[Number, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    limit: Count | None = None
+    scaled: Flag = True
+
+
+class Pictures(Dataset[Any]):
+    """All pictures in a folder and below, sorted by path, read when asked for; without labels (Eq. 5).
+
+    Item i is float32 (C, H, W) in [0, 1], prepared by `preprocess` but for mean and std.
+
+    Attributes:
+        paths: the files, in order.
+        preprocess: how pictures are resized and cropped.
+        skipped: files left out because they cannot be read.
+
+    Args:
+        root: the folder; required.
+        preprocess: how pictures are resized and cropped; None is 224 px, three channels, the middle square.
+        skip_bad: read every picture once, now, and leave out those that cannot be read.
+        options: what is to be otherwise than in `preprocess`, see `geometry`: resolution, channels, crop,
+            crop_mode, interpolation.
+
+    Raises:
+        DataError: no such folder, no pictures in it, or a setting out of range.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = "",
+        *,
+        preprocess: Preprocess | None = None,
+        skip_bad: bool = False,
+        **options: Any,
+    ) -> None:
+        self.root = _folder_of(root)
+        self.preprocess = geometry(preprocess, **options)
+        self.paths, self.skipped = _readable(self._found(), skip_bad)
+        if not self.paths:
+            raise DataError(f"{self.root} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+
+    def _found(self) -> list[Path]:
+        return sorted(path for path in self.root.rglob("*") if _is_picture(path))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: int) -> Any:
+        return torch.from_numpy(self.uint8(item)).permute(2, 0, 1).float() / 255
+
+    def uint8(self, item: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Pixels of one picture, (H, W, C)."""
+        return self.preprocess.pixels(read_picture(self.paths[item], self.preprocess.channels))
+
+
+class ImageFolder(Pictures):
     """Pictures in class folders, read when asked for.
 
     Item i is (image, label): float32 (C, H, W) in [0, 1], prepared by `preprocess` but for mean and std,
@@ -79,22 +127,17 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     Attributes:
         pictures: what is where, in order.
         classes: names of the class folders, in the order of the labels.
-        preprocess: how pictures are resized and cropped.
-        skipped: files left out because they cannot be read.
         levels: the factors, ascending.
         config: see `FolderConfig`.
 
     Args:
-        root: folder with a subfolder for each class.
-        preprocess: how pictures are resized and cropped; None is 224 px, three channels, the middle square.
+        root: folder with a subfolder for each class; required.
+        preprocess: as in `Pictures`, and so are `skip_bad` and `options`.
         scales: factors to keep; None keeps all. Every picture must have each of them.
         classes: names of the class folders in the order of the model's outputs; None sorts those found.
             A name without a folder is allowed (a subset of ImageNet), a folder without a name is not.
         limit: keep at most so many pictures of a class, the first by name, with all their versions.
         scaled: names must tell a factor; False takes them as they are and gives every file factor 1.
-        skip_bad: read every picture once, now, and leave out those that cannot be read.
-        options: what is to be otherwise than in `preprocess`, see `geometry`: resolution, channels, crop,
-            crop_mode, interpolation.
 
     Raises:
         DataError: no such folder, no pictures, names without a factor, or versions that are missing.
@@ -102,7 +145,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: str | os.PathLike[str] = "",
         *,
         preprocess: Preprocess | None = None,
         scales: Sequence[float] | None = None,
@@ -112,29 +155,30 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         skip_bad: bool = False,
         **options: Any,
     ) -> None:
-        self.root = folder_of(root)
-        if limit is not None:
-            whole("limit", limit, 1)
-        if scales is not None and not _are(scales, int | float):
-            raise DataError(f"scales must be numbers in a list; got {scales!r}")
-        if classes is not None and not _are(classes, str):
-            raise DataError(f"classes must be names of folders in a list; got {classes!r}")
-        self.preprocess = geometry(preprocess, **options)
-        self.classes = _classes(self.root, classes)
-        keep = None if scales is None else tuple(float(s) for s in scales)
-        found = [p for p in _pictures(self.root, self.classes, scaled, limit) if not keep or p.factor in keep]
-        kept, self.skipped = readable([p.path for p in found], skip_bad)
-        self.pictures = [p for p in found if p.path in set(kept)]
+        chosen: Any = {"scales": scales, "classes": classes, "limit": limit, "scaled": scaled}
+        self._choice = _Choice(**chosen)
+        super().__init__(root, preprocess=preprocess, skip_bad=skip_bad, **options)
+        kept = set(self.paths)
+        self.pictures = [picture for picture in self._all if picture.path in kept]
         self.levels = tuple(sorted({p.factor for p in self.pictures}))
-        _check_versions(self.root, self.pictures, keep or self.levels)
+        self._check_versions(self._choice.scales or self.levels)
         self.config = FolderConfig(max(1, len(self.levels)))
 
-    def __len__(self) -> int:
-        return len(self.pictures)
+    def _found(self) -> list[Path]:
+        self.classes = _classes(self.root, self._choice.classes)
+        scales, every = self._choice.scales, _pictures(self.root, self.classes, self._choice)
+        self._all = [p for p in every if scales is None or p.factor in scales]
+        if not self._all:
+            what = (
+                f"picture at the factors {', '.join(f'{s:g}' for s in scales or ())}" if every else "pictures"
+            )
+            raise DataError(
+                f"{self.root} has no {what}; files count that end in {', '.join(sorted(SUFFIXES))}"
+            )
+        return [p.path for p in self._all]
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        picture = self.pictures[item]
-        return torch.from_numpy(self._pixels(picture.path)).permute(2, 0, 1).float() / 255, picture.label
+        return super().__getitem__(item), self.pictures[item].label
 
     @property
     def labels(self) -> Tensor:
@@ -151,30 +195,38 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         """float32 (N,), the factors."""
         return torch.tensor([p.factor for p in self.pictures])
 
-    def uint8(self, item: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Pixels of one picture, (R, R, 3)."""
-        return self._pixels(self.pictures[item].path)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go once over the data in order: float32 (b, 3, R, R) in [0, 1] and int64 (b,)."""
-        for start in range(0, len(self), batch_size):
-            items = [self[i] for i in range(start, min(start + batch_size, len(self)))]
-            yield torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
-
-    def _pixels(self, path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return self.preprocess.pixels(read_picture(path, self.preprocess.channels))
-
-
-def folder_of(root: str | os.PathLike[str]) -> Path:
-    """The folder that `root` names, ~ standing for the user's own; a DataError for what names none."""
-    try:
-        return Path(root).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise DataError(f"root must name a folder; got {root!r}: {error}") from error
+    def _check_versions(self, scales: Sequence[float]) -> None:
+        for _, group in groupby(self.pictures, key=lambda p: p.group):
+            versions = list(group)
+            factors = {p.factor for p in versions}
+            # one file twice (a .png beside the .JPEG) would be counted twice
+            if len(factors) < len(versions):
+                raise DataError(
+                    f"{versions[0].path} has another file of the same picture and factor beside it"
+                )
+            if missing := sorted(set(scales) - factors):
+                raise DataError(f"{versions[0].path} has no version at factor {missing[0]:g}")
 
 
-def _are(values: object, kind: Any) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
+def build_scaled_folder(
+    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
+) -> ImageFolder:
+    """The data set "scaled_folder": an `ImageFolder` whose names tell factors."""
+    return ImageFolder(root, preprocess=preprocess, **settings)
+
+
+def build_image_folder(
+    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
+) -> ImageFolder:
+    """The data set "image_folder": an `ImageFolder` of unchanged pictures."""
+    return ImageFolder(root, preprocess=preprocess, scaled=False, **settings)
+
+
+def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
+    """An `ImageFolder` with factors if the first picture's name tells one, else without."""
+    folder = _folder_of(root)
+    first = _pictures(folder, _classes(folder, None), _Choice(limit=1, scaled=False))[:1]
+    return ImageFolder(folder, scaled=any(_SCALE.match(p.path.stem) for p in first), **settings)
 
 
 def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess:
@@ -183,7 +235,7 @@ def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess
     Args:
         preprocess: what holds where the options say nothing; None: 224 px, three channels, the middle square,
             bicubic.
-        options: "resolution" in pixels, one number or (height, width), at least 8; "channels", 1 or 3;
+        options: "resolution" in pixels, one number or (height, width), from 8 to 8192; "channels", 1 or 3;
             "crop", the share of the resized side that is kept, as timm's crop_pct; "crop_mode" and
             "interpolation" as `Preprocess` has them.
 
@@ -196,9 +248,8 @@ def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess
     for name, value in options.items():
         if name not in OPTIONS:
             raise unknown_name("setting of a folder of pictures", name, OPTIONS)
-        if name == "resolution" and not isinstance(value, list | tuple):
-            value = (value, value)
-        values[names.get(name, name)] = value
+        both = name == "resolution" and not isinstance(value, list | tuple)
+        values[names.get(name, name)] = (value, value) if both else value
     channels = values["channels"]
     if channels not in (1, 3):
         raise DataError(f"channels must be 1 or 3; got {channels!r}")
@@ -208,113 +259,71 @@ def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess
         raise DataError(f"preparing pictures: {error}") from error
     if made.size is None:
         raise DataError("the model takes pictures of any size: give resolution")
-    if max(made.size) > MOST["resolution"]:
-        raise DataError(f"resolution must be at most {MOST['resolution']} pixels a side; got {made.size}")
-    if min(made.size) < 8:
-        raise DataError(f"resolution must be at least 8 pixels a side; got {made.size}")
+    if not all(8 <= side <= 8192 for side in made.size):
+        raise DataError(f"resolution must lie within 8 and 8192 pixels a side; got {made.size}")
     return made
 
 
-def readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], tuple[Path, ...]]:
+def _folder_of(root: str | os.PathLike[str]) -> Path:
+    """The folder that `root` names, ~ standing for the user's own; a DataError for what names none."""
+    if root == "":
+        raise DataError("root is missing: say which folder holds the pictures")
+    try:
+        folder = Path(root).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"root must name a folder; got {root!r}: {error}") from error
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; give the one that holds the pictures")
+    return folder
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _readable(paths: Sequence[Path], skip_bad: bool) -> tuple[list[Path], tuple[Path, ...]]:
     """The files that are pictures, and those left out; with `skip_bad` off, all of them unread.
 
     Warns with the number of files left out and the reason of the first.
     """
-    if not skip_bad:
-        return list(paths), ()
-    kept, skipped, first = [], [], ""
-    for path in paths:
+    bad: dict[Path, str] = {}
+    for path in paths if skip_bad else ():
         try:
             read_picture(path)
-            kept.append(path)
         except PictureError as error:
-            skipped.append(path)
-            first = first or str(error)
-    if skipped:
-        warnings.warn(f"left out {len(skipped)} of {len(paths)} pictures; {first}", LSEWarning, stacklevel=3)
-    return kept, tuple(skipped)
-
-
-def build_scaled_folder(
-    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
-) -> ImageFolder:
-    """The data set "scaled_folder": an `ImageFolder` whose names tell factors, `root` being required."""
-    return _build(root, preprocess, settings, scaled=True)
-
-
-def build_image_folder(
-    root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
-) -> ImageFolder:
-    """The data set "image_folder": an `ImageFolder` of unchanged pictures, `root` being required."""
-    return _build(root, preprocess, settings, scaled=False)
-
-
-def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
-    """An `ImageFolder` with factors if the first picture's name tells one, else without."""
-    folder = folder_of(root)
-    first = _pictures(folder, _classes(folder, None), False, 1)[0]
-    return ImageFolder(folder, scaled=_SCALE.match(first.path.stem) is not None, **settings)
-
-
-def _build(
-    root: str, preprocess: Preprocess | None, settings: dict[str, Any], *, scaled: bool
-) -> ImageFolder:
-    if not root:
-        raise DataError("root is missing: say which folder holds the pictures")
-    return ImageFolder(root, preprocess=preprocess, scaled=scaled, **settings)
+            bad[path] = str(error)
+    if bad:
+        first = next(iter(bad.values()))
+        warnings.warn(f"left out {len(bad)} of {len(paths)} pictures; {first}", LSEWarning, stacklevel=3)
+    return [path for path in paths if path not in bad], tuple(bad)
 
 
 def _classes(root: Path, names: Sequence[str] | None) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}; give the one with a subfolder for each class")
     found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not found:
         raise DataError(f"{root} has no subfolders; pictures belong in one subfolder for each class")
-    if names is None:
-        return tuple(found)
-    foreign = sorted(set(found) - set(names))
+    foreign = sorted(set(found) - set(found if names is None else names))
     if foreign:
-        raise DataError(f"{root} has a folder {foreign[0]!r} that is none of the {len(names)} classes")
-    return tuple(names)
+        raise DataError(f"{root} has a folder {foreign[0]!r} that is none of the {len(names or ())} classes")
+    return tuple(found if names is None else names)
 
 
-def _pictures(root: Path, classes: Sequence[str], scaled: bool, limit: int | None) -> list[Picture]:
+def _pictures(root: Path, classes: Sequence[str], choice: _Choice) -> list[Picture]:
     pictures: list[Picture] = []
     groups = 0
     for label, name in enumerate(classes):
-        files = sorted((root / name).iterdir()) if (root / name).is_dir() else []
         stems: dict[str, int] = {}
         found = []
-        for path in files:
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        for path in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
+            if not _is_picture(path):
                 continue
-            match = _SCALE.match(path.stem)
-            if scaled and match is None:
+            match = _SCALE.match(path.stem) if choice.scaled else None
+            if choice.scaled and match is None:
                 raise DataError(f"{path} does not tell its factor; names end in _scale_0.7.JPEG and the like")
-            stem, factor = (match["stem"], float(match["factor"])) if scaled and match else (path.name, 1.0)
-            if stem not in stems:
-                if limit is not None and len(stems) == limit:
-                    continue
-                stems[stem] = groups + len(stems)
-            found.append(Picture(path, label, stems[stem], factor))
+            stem, factor = (match["stem"], float(match["factor"])) if match else (path.name, 1.0)
+            if stem not in stems and len(stems) == choice.limit:
+                continue
+            found.append(Picture(path, label, stems.setdefault(stem, groups + len(stems)), factor))
         groups += len(stems)
         pictures += sorted(found, key=lambda p: (p.group, p.factor != 1.0, p.factor))
-    if not pictures:
-        raise DataError(f"{root} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return pictures
-
-
-def _check_versions(root: Path, pictures: Sequence[Picture], scales: Sequence[float]) -> None:
-    by_group: dict[int, list[Picture]] = {}
-    for picture in pictures:
-        by_group.setdefault(picture.group, []).append(picture)
-    if not pictures:
-        raise DataError(f"{root} has no picture at the factors {', '.join(f'{s:g}' for s in scales)}")
-    for versions in by_group.values():
-        factors = [p.factor for p in versions]
-        # one file twice (a .png beside the .JPEG) would be counted twice
-        if len(set(factors)) != len(factors):
-            raise DataError(f"{versions[0].path} has another file of the same picture and factor beside it")
-        missing = sorted(set(scales) - set(factors))
-        if missing:
-            raise DataError(f"{versions[0].path} has no version at factor {missing[0]:g}")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
+from torchvision.datasets import MNIST
 
 from lse_core.errors import DataError, unknown_name
 from lse_train.data.config import SPLITS
@@ -58,6 +60,11 @@ class Glyphs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def one_of(self, digit: int, rng: np.random.Generator) -> Tensor:
+        """A random one of the glyphs that show `digit`, float32 (h, h)."""
+        mine = torch.nonzero(self.labels == digit)[:, 0]
+        return self.images[mine[int(rng.integers(len(mine)))]]
+
     def fingerprint(self) -> str:
         """Give a SHA-256 over pixels, labels and indices: equal if and only if the glyphs are."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
@@ -93,15 +100,8 @@ def sklearn_glyphs(split: str, seed: int = 0) -> Glyphs:
 
     Raises:
         UnknownNameError: `split` is none of `SPLITS`.
-        DataError: scikit-learn is not installed.
     """
     _check_split(split)
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataError(
-            'the bundled digits need scikit-learn: pip install "lse-train[demo]", or name an MNIST folder'
-        ) from error
     bunch = load_digits()
     index = stratified_parts(bunch.target, SKLEARN_FRACTIONS, seed)[SPLITS.index(split)]
     return Glyphs(
@@ -120,13 +120,9 @@ def mnist_glyphs(root: str | os.PathLike[str], split: str, seed: int = 0) -> Gly
 
     Raises:
         UnknownNameError: `split` is none of `SPLITS`.
-        DataError: torchvision is missing, or the folder holds no readable MNIST.
+        DataError: the folder holds no readable MNIST.
     """
     _check_split(split)
-    try:
-        from torchvision.datasets import MNIST
-    except ImportError as error:
-        raise DataError("reading MNIST needs torchvision: pip install torchvision") from error
     raw = Path(root) / "MNIST" / "raw"
     absent = [name for name in MNIST_FILES if not (raw / name).is_file()]
     if absent:

@@ -1,4 +1,4 @@
-"""Pictures of a data set for people: a grid of its images, with or without their numbers below."""
+"""Pictures of a data set for people: a grid of its images, with what they show below each."""
 
 from __future__ import annotations
 
@@ -13,15 +13,59 @@ from lse_core.errors import DataError
 from lse_train.data.dataset import DigitsDataset
 from lse_train.data.folder import ImageFolder
 
-__all__ = ["captioned_preview", "folder_preview", "preview"]
+__all__ = ["grid", "preview"]
 
-BACKGROUND = 96  # grey, so that the borders of the black canvases show
+BACKGROUND = 96  # grey, so that the borders of black canvases show
+
+
+def grid(
+    cells: Sequence[NDArray[np.uint8]],
+    rows: int,
+    cols: int,
+    captions: Sequence[Sequence[str]] = (),
+    *,
+    gap: int = 2,
+    font: int = 9,
+) -> NDArray[np.uint8]:
+    """Lay pictures out row by row; what is left of the grid stays grey.
+
+    Args:
+        cells: at least one, of equal shape (h, w) or (h, w, 3).
+        rows: rows of the grid.
+        cols: columns of the grid.
+        captions: lines of text below each picture, equally many each.
+        gap: grey pixels around every picture.
+        font: height of the letters in pixels.
+
+    Returns:
+        uint8 (H, W) or (H, W, 3) with H = rows * (h + strip + gap) + gap and W = cols * (w + gap) + gap,
+        the strip being as high as the captions.
+    """
+    h, w = cells[0].shape[:2]
+    strip = len(captions[0]) * (font + 2) + 2 if captions else 0
+    mode = "L" if cells[0].ndim == 2 else "RGB"
+    colour = BACKGROUND if mode == "L" else (BACKGROUND,) * 3
+    canvas = Image.new(mode, (cols * (w + gap) + gap, rows * (h + strip + gap) + gap), colour)
+    pen, letters = ImageDraw.Draw(canvas), ImageFont.load_default(font) if captions else None
+    for number, cell in enumerate(cells):
+        left, top = gap + number % cols * (w + gap), gap + number // cols * (h + strip + gap)
+        canvas.paste(Image.fromarray(cell), (left, top))
+        for line, text in enumerate(captions[number] if captions else ()):
+            place = (left + w / 2, top + h + 2 + line * (font + 2))
+            pen.text(place, text, fill="white", font=letters, anchor="ma")
+    return np.asarray(canvas, dtype=np.uint8)
 
 
 def preview(
-    dataset: DigitsDataset, rows: int, cols: int, *, start: int = 0, gap: int = 2, caption: int = 0
+    dataset: DigitsDataset | ImageFolder,
+    rows: int,
+    cols: int,
+    *,
+    start: int = 0,
+    gap: int = 2,
+    labels: bool = True,
 ) -> NDArray[np.uint8]:
-    """Lay the images `start`, `start + 1`, ... out in a grid, row by row.
+    """Lay the images `start`, `start + 1`, ... of a data set out in a grid.
 
     Args:
         dataset: where the images come from; cells beyond its end stay grey.
@@ -29,60 +73,10 @@ def preview(
         cols: columns of the grid, at least 1.
         start: first image shown.
         gap: grey pixels around every image.
-        caption: height of a grey strip below every image, for text.
+        labels: write what an image shows and its factors below it.
 
     Returns:
-        uint8 (H, W) with H = rows * (R + caption + gap) + gap and W = cols * (R + gap) + gap.
-
-    Raises:
-        DataError: a grid without cells, or a start outside the data set.
-    """
-    if rows < 1 or cols < 1 or gap < 0 or caption < 0:
-        raise DataError(f"a grid needs at least 1 row and 1 column, not {rows} x {cols}")
-    if not 0 <= start < len(dataset):
-        raise DataError(f"start must lie in 0..{len(dataset) - 1}, not {start}")
-    r = dataset.config.resolution
-    images = dataset.images[start : start + rows * cols, 0].cpu().numpy()
-    cells = np.full((rows * cols, gap + r + caption, gap + r), BACKGROUND, dtype=np.uint8)
-    cells[: len(images), gap : gap + r, gap:] = images
-    grid = cells.reshape(rows, cols, gap + r + caption, gap + r).transpose(0, 2, 1, 3)
-    flat = grid.reshape(rows * (gap + r + caption), cols * (gap + r))
-    return np.pad(flat, ((0, gap), (0, gap)), constant_values=BACKGROUND)
-
-
-def captioned_preview(
-    dataset: DigitsDataset, rows: int, cols: int, *, start: int = 0, gap: int = 2
-) -> NDArray[np.uint8]:
-    """Lay out a grid as `preview` does, with the number and the three factors written below every image.
-
-    Returns:
-        uint8 (H, W).
-    """
-    shown = range(start, min(start + rows * cols, len(dataset)))
-    captions = []
-    for i in shown:
-        factors = " ".join(f"{factor:.1f}" for factor in dataset.scales[i].tolist())
-        captions.append((f"{int(dataset.labels[i]):03d}", f"x {factors}"))
-    r = dataset.config.resolution
-    grid = preview(dataset, rows, cols, start=start, gap=gap, caption=_caption_height(r))
-    return _written(Image.fromarray(grid), captions, cols, r, gap)
-
-
-def folder_preview(
-    dataset: ImageFolder, rows: int, cols: int, *, start: int = 0, gap: int = 2, labels: bool = True
-) -> NDArray[np.uint8]:
-    """Lay pictures of a folder out in a grid, with class and factor written below every one.
-
-    Args:
-        dataset: where the pictures come from; cells beyond its end stay grey.
-        rows: rows of the grid, at least 1.
-        cols: columns of the grid, at least 1.
-        start: first picture shown.
-        gap: grey pixels around every picture.
-        labels: write class and factor.
-
-    Returns:
-        uint8 (H, W, 3).
+        As `grid`: (H, W) for digits, (H, W, 3) for a folder.
 
     Raises:
         DataError: a grid without cells, or a start outside the data set.
@@ -91,41 +85,16 @@ def folder_preview(
         raise DataError(f"a grid needs at least 1 row and 1 column, not {rows} x {cols}")
     if not 0 <= start < len(dataset):
         raise DataError(f"start must lie in 0..{len(dataset) - 1}, not {start}")
-    r = max(dataset.preprocess.size or (224,))
-    caption = _caption_height(r) if labels else 0
-    size = (cols * (r + gap) + gap, rows * (r + caption + gap) + gap)
-    grid = Image.new("RGB", size, (BACKGROUND,) * 3)
-    shown = range(start, min(start + rows * cols, len(dataset)))
-    for cell, i in enumerate(shown):
-        place = (gap + cell % cols * (r + gap), gap + cell // cols * (r + caption + gap))
-        grid.paste(Image.fromarray(dataset.uint8(i)), place)
-    if not labels:
-        return np.asarray(grid, dtype=np.uint8)
-    pictures = [dataset.pictures[i] for i in shown]
-    captions = [(dataset.classes[p.label], f"x {p.factor:g}") for p in pictures]
-    return _written(grid, captions, cols, r, gap)
-
-
-def _caption_height(resolution: int) -> int:
-    return 2 * (_font_size(resolution) + 3)
-
-
-def _font_size(resolution: int) -> int:
-    return max(9, resolution // 9)
-
-
-def _written(
-    grid: Image.Image, captions: Sequence[tuple[str, str]], cols: int, resolution: int, gap: int
-) -> NDArray[np.uint8]:
-    """Write two lines below every cell."""
-    size, caption = _font_size(resolution), _caption_height(resolution)
-    font: Any = ImageFont.load_default(size)
-    ink = 255 if grid.mode == "L" else (255, 255, 255)
-    pen = ImageDraw.Draw(grid)
-    for cell, lines in enumerate(captions):
-        left = gap + cell % cols * (resolution + gap)
-        top = gap + cell // cols * (resolution + caption + gap) + resolution
-        for row, text in enumerate(lines):
-            place = (left + resolution / 2, top + 2 + row * (size + 2))
-            pen.text(place, text, fill=ink, font=font, anchor="ma")
-    return np.asarray(grid, dtype=np.uint8)
+    cells: list[NDArray[np.uint8]] = []
+    captions: list[tuple[str, str]] = []
+    for i in range(start, min(start + rows * cols, len(dataset))):
+        if isinstance(dataset, DigitsDataset):
+            cells.append(dataset.images[i, 0].cpu().numpy())
+            factors: Any = dataset.scales[i].tolist()
+            captions.append((f"{int(dataset.labels[i]):03d}", "x " + " ".join(f"{f:.1f}" for f in factors)))
+        else:
+            found = dataset.pictures[i]
+            cells.append(dataset.uint8(i))
+            captions.append((dataset.classes[found.label], f"x {found.factor:g}"))
+    font = max(9, max(cells[0].shape[:2]) // 9)
+    return grid(cells, rows, cols, captions if labels else (), gap=gap, font=font)

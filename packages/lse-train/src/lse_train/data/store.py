@@ -1,12 +1,14 @@
-"""Digits on disk: one safetensors file, or a folder with that file, a readable description and pictures."""
+"""Digits on disk: one safetensors file, a folder with it and a description, or a file in the cache."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,18 @@ from lse_core.atomic import replacing, staging
 from lse_core.errors import DataError, LSEError, OutputError
 from lse_train.data.config import DIRECTIONS, DigitsConfig
 from lse_train.data.dataset import DigitsDataset
+from lse_train.data.digits import generate_digits
+from lse_train.data.files import cache_place, check_folder, move_in
+from lse_train.data.glyphs import load_glyphs
 
-__all__ = ["FORMAT_VERSION", "read_digits", "write_digits_file", "write_digits_folder"]
+__all__ = [
+    "FORMAT_VERSION",
+    "build_digits",
+    "load_digits_dataset",
+    "read_digits",
+    "write_digits_file",
+    "write_digits_folder",
+]
 
 FORMAT = "lse-digits"
 FORMAT_VERSION = 1
@@ -29,17 +41,10 @@ TENSOR_FILE, DESCRIPTION, PICTURES = "digits.safetensors", "digits.json", "png"
 
 
 def write_digits_file(dataset: DigitsDataset, path: str | os.PathLike[str]) -> None:
-    """Write the data set to one safetensors file that appears whole or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write the data set to one safetensors file that appears whole or not at all; raises OutputError."""
     path = Path(path)
-    metadata = {
-        "format": FORMAT,
-        "version": str(FORMAT_VERSION),
-        "config": json.dumps(dataset.config.to_mapping(), sort_keys=True),
-    }
+    config = json.dumps(dataset.config.plain(), sort_keys=True)
+    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "config": config}
     try:
         with replacing(path, overwrite=True) as partial:
             save_file(dataset.tensors(), partial, metadata)
@@ -104,32 +109,44 @@ def write_digits_folder(
     """
     folder = Path(folder)
     check_folder(folder, force)
+    description = _description(dataset)
     with staging(folder.resolve()) as partial:
         write_digits_file(dataset, partial / TENSOR_FILE)
-        if pictures:
-            _write_pictures(dataset, partial / PICTURES, progress)
-        description = describe(dataset)
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        _move_in(partial, folder)
+        drawn = partial / "drawn"
+        drawn.mkdir()
+        for i, (image, label) in enumerate(zip(dataset.images, dataset.labels.tolist(), strict=True)):
+            if pictures:
+                Image.fromarray(image[0].numpy()).save(drawn / f"{i:06d}_{label:03d}.png")
+                if progress is not None:
+                    progress(1)
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # from here on the folder counts as unfinished
+        _exchange_pictures(drawn, folder / PICTURES)
+        move_in(partial, folder, DESCRIPTION)
     return description
 
 
-def check_folder(folder: Path, force: bool) -> None:
-    """Raise `OutputError` unless `folder` is absent, empty, or a folder that `force` allows to change."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; name a folder to write to")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty; name another folder, or replace its data set with --force")
+def _exchange_pictures(drawn: Path, target: Path) -> None:
+    """The pictures of an earlier data set in `target` give way to those in `drawn`; the user's own stay."""
+    for picture in target.glob("*.png"):
+        if re.fullmatch(r"\d{6,}_\d{3}\.png", picture.name):
+            picture.unlink()
+    with suppress(OSError):  # absent, or it holds files of the user
+        target.rmdir()
+    for picture in drawn.iterdir():
+        target.mkdir(parents=True, exist_ok=True)
+        os.replace(picture, target / picture.name)
+    drawn.rmdir()
 
 
-def describe(dataset: DigitsDataset) -> dict[str, Any]:
-    """Describe a data set in plain JSON values: settings, sizes and conventions."""
+def _description(dataset: DigitsDataset) -> dict[str, Any]:
+    """A data set in plain JSON values: settings, sizes and conventions."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "file": TENSOR_FILE,
         "images": len(dataset),
-        "config": dataset.config.to_mapping(),
+        "config": dataset.config.plain(),
         "tensors": {
             name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
             for name, tensor in dataset.tensors().items()
@@ -142,28 +159,59 @@ def describe(dataset: DigitsDataset) -> dict[str, Any]:
     }
 
 
-def _write_pictures(dataset: DigitsDataset, folder: Path, progress: Callable[[int], None] | None) -> None:
-    folder.mkdir()
-    for i, (image, label) in enumerate(zip(dataset.images, dataset.labels.tolist(), strict=True)):
-        Image.fromarray(image[0].numpy()).save(folder / f"{i:06d}_{label:03d}.png")
-        if progress is not None:
-            progress(1)
+def load_digits_dataset(
+    config: DigitsConfig, cache_dir: str | os.PathLike[str] | None = None
+) -> DigitsDataset:
+    """The data set that `config` describes: from the cache, or generated and then cached.
+
+    A damaged or foreign cache file is warned about and made anew; a cache that cannot be written is warned
+    about and done without. Several processes may do this at once: files appear whole or not at all.
+
+    The file's name hashes the glyphs themselves rather than the name of their folder: another MNIST under
+    the same path is another data set, the same one elsewhere is not.
+
+    Args:
+        config: the settings.
+        cache_dir: folder of the cache; None is the environment variable LSE_CACHE, else ~/.cache/lse.
+
+    Raises:
+        DataError: the glyphs cannot be loaded.
+    """
+    glyphs = load_glyphs(config.source, config.split, config.split_seed)
+    meaning = [FORMAT_VERSION, glyphs.fingerprint(), _meaning(config)]
+    path = cache_place("digits", cache_dir, *meaning).with_suffix(".safetensors")
+    if path.exists():
+        try:
+            cached = read_digits(path)
+            if _meaning(cached.config) != _meaning(config):
+                raise DataError(f"{path} holds a data set of other settings")
+        except DataError as error:
+            warnings.warn(f"cached digits are made anew: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            return replace(cached, config=config)  # the source folder may have moved since
+    dataset = generate_digits(config, glyphs)
+    try:
+        write_digits_file(dataset, path)
+    except OutputError as error:
+        warnings.warn(f"the digits are not cached: {error}", RuntimeWarning, stacklevel=2)
+    return dataset
 
 
-def _move_in(partial: Path, folder: Path) -> None:
-    """Move a finished data set into `folder` over an earlier one, touching only files of that making."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # from here to the last line the folder counts as unfinished
-    (folder / DESCRIPTION).unlink(missing_ok=True)
-    old = folder / PICTURES
-    for picture in old.glob("*.png"):
-        if re.fullmatch(r"\d{6,}_\d{3}\.png", picture.name):
-            picture.unlink()
-    with suppress(OSError):  # absent, or it holds files of the user
-        old.rmdir()
-    os.replace(partial / TENSOR_FILE, folder / TENSOR_FILE)
-    if (partial / PICTURES).is_dir():
-        old.mkdir(exist_ok=True)
-        for picture in (partial / PICTURES).iterdir():
-            os.replace(picture, old / picture.name)
-    os.replace(partial / DESCRIPTION, folder / DESCRIPTION)
+def build_digits(cache_dir: str | os.PathLike[str] | None = None, **settings: Any) -> DigitsDataset:
+    """The data set "digits" by plain settings, as recipes and plugins name it.
+
+    Args:
+        cache_dir: see `load_digits_dataset`.
+        **settings: fields of `DigitsConfig`.
+
+    Raises:
+        UnknownNameError: a setting that does not exist.
+        DataError: a setting out of its range, or glyphs that cannot be loaded.
+    """
+    return load_digits_dataset(DigitsConfig(**settings), cache_dir)
+
+
+def _meaning(config: DigitsConfig) -> dict[str, Any]:
+    """The settings that decide the bytes, given the glyphs."""
+    settings = {name: v for name, v in config.plain().items() if name not in ("source", "split_seed")}
+    return {**settings, "glyph_size": config.glyph_pixels}

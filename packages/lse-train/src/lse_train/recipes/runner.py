@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError, OutputError
 from lse_train.config import ConfigError, RunConfig
-from lse_train.lock import sole_writer
+from lse_train.process import sole_writer
 from lse_train.reading import differences
 from lse_train.recipes.plan import Plan, make_plan
 from lse_train.recipes.report import MEASURES, markdown, read_results
@@ -31,7 +30,7 @@ __all__ = ["RECIPE", "TABLE", "open_results", "run_cell", "run_recipe"]
 
 RECIPE, TABLE = "recipe.json", "table.md"
 
-_FREE = ("table", "seeds", "jobs", "reports", "title", "about")
+_FREE = ("table", "seeds", "jobs", "reports", "title", "about", "scales")
 """What may change from one call to the next on the same folder: it changes no cell that is there."""
 
 Watch = Callable[[int, int, Mapping[str, float]], None]
@@ -47,8 +46,8 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
 
     Args:
         path: YAML file, see `lse_train.recipes.schema`.
-        options: "scale" (the recipe's first), "seeds" (the recipe's), "set" (values by dotted keys, of
-            the recipe or its run), "out" (runs/TABLE-SCALE), "fresh" (remove earlier results), "reuse"
+        options: "profile" (the recipe's first), "seeds" (the recipe's), "set" (values by dotted keys, of
+            the recipe or its run), "out" (runs/TABLE-PROFILE), "fresh" (remove earlier results), "reuse"
             (folders of other results, whose runs of the same settings are copied), "json" (print the
             table as JSON), "trust" (import and call functions and classes named as "module:name").
 
@@ -64,8 +63,8 @@ def run_recipe(path: str | Path, options: Mapping[str, Any] | None = None) -> di
     overrides = dict(given.get("set") or {})
     if given.get("seeds"):
         overrides["seeds"] = given["seeds"]
-    recipe = read_recipe(path, given.get("scale"), overrides)
-    suffix = f"-{given['scale']}" if given.get("scale") else ""
+    recipe = read_recipe(path, given.get("profile"), overrides)
+    suffix = f"-{given['profile']}" if given.get("profile") else ""
     out = Path(given.get("out") or Path("runs") / f"{recipe.table}{suffix}")
     trust = bool(given.get("trust"))
     plan = make_plan(recipe, out, trust=trust)
@@ -253,8 +252,7 @@ def _started(work: _Work, trust: bool, environment: Mapping[str, str]) -> subpro
 def _claim(out: Path, recipe: Recipe, command: str, fresh: bool) -> None:
     """Make `out` the place of this recipe's results, or find that it is."""
     path = out / RECIPE
-    # through JSON, so that both sides hold lists where tuples were
-    plain = json.loads(json.dumps(asdict(recipe)))
+    plain = recipe.plain()
     try:
         if fresh:
             for name in ("cells", "starts"):
@@ -294,7 +292,7 @@ def check_links(out: Path, folders: Sequence[Path]) -> None:
 
 def _command(path: str | Path, given: Mapping[str, Any]) -> str:
     parts = [f"lse train {_shown(path)}"]
-    parts += [f"--{name} {given[name]}" for name in ("scale", "seeds") if given.get(name)]
+    parts += [f"--{name} {given[name]}" for name in ("profile", "seeds") if given.get(name)]
     parts += [f"--set {key}={json.dumps(value)}" for key, value in (given.get("set") or {}).items()]
     parts += [f"--reuse {_shown(folder)}" for folder in given.get("reuse") or ()]
     return " ".join(parts)

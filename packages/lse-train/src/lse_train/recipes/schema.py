@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lse_core.errors import unknown_name
-from lse_train.config import ConfigError
-from lse_train.reading import override, parse, read_yaml
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from lse_core.errors import LSEWarning, unknown_name
+from lse_core.settings import Settings
+from lse_train.fields import Count, Flag, several
+from lse_train.reading import ConfigError, override, parse, read_yaml
 
 __all__ = ["Recipe", "Report", "Start", "read_recipe"]
 
 _FOLDER = re.compile(r"[\w .+%-]{1,100}")
 
 
-@dataclass(frozen=True)
-class Start:
+def _folder(name: str) -> str:
+    """Refuse a name that would lead out of the results' folder, or be no folder's everywhere."""
+    if not _FOLDER.fullmatch(name) or name in (".", ".."):
+        raise ValueError(f"{name[:80]!r} names a folder: use letters, digits, spaces and _ . + - % alone")
+    return name
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+Words = Annotated[tuple[str, ...], several]
+
+
+class Start(Settings):
     """The common start of all cells that differ in the other axes only.
 
     Attributes:
@@ -26,12 +39,11 @@ class Start:
         settings: over the run's, by dotted keys.
     """
 
-    axes: tuple[str, ...] = ("model",)
-    settings: dict[str, Any] = field(default_factory=dict)
+    axes: Words = ("model",)
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Settings):
     """One table: mean and deviation over seeds.
 
     Attributes:
@@ -47,15 +59,32 @@ class Report:
 
     rows: str
     columns: str
-    values: tuple[str, ...] = ("accuracy", "invariance_error")
+    values: Words = ("accuracy", "invariance_error")
     test: str | None = None
-    average: bool = False
-    where: dict[str, str] = field(default_factory=dict)
+    average: Flag = False
+    where: dict[str, str] = Field(default_factory=dict)
     title: str = ""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class _Option(Settings):
+    """What is not a run's setting in an option of an axis; the rest is checked where runs are made."""
+
+    model_config = ConfigDict(extra="allow")
+
+    label: Any = None
+    preset: str | None = None
+    start: dict[str, Any] | None = None
+
+
+def _option(given: Any) -> Any:
+    """An option as it is written, once it is known to be one."""
+    return {} if given is None else _Option.model_validate(given).model_dump(exclude_unset=True)
+
+
+Option = Annotated[dict[str, Any], BeforeValidator(_option)]
+
+
+class Recipe(Settings):
     """A table's experiments.
 
     Attributes:
@@ -69,41 +98,36 @@ class Recipe:
         reports: the tables.
         about: what is compared, for the page.
         start: the common start; None lets every cell begin by itself.
-        seeds: how many, from 0.
+        seeds: how many, from the run's `seed`, which is 0 unless given.
         measures: further measurements of every cell's test sets, by name: attributes of its
             canonicalizers ("steps", "solver") for the time of measuring.
-        scales: values over this recipe's own, by dotted keys, for each size ("cpu", "gpu").
         jobs: runs at a time, as processes of their own where more than one.
     """
 
-    table: str
+    table: Folder
     title: str
     run: dict[str, Any]
-    axes: dict[str, dict[str, Any]]
-    reports: tuple[Report, ...]
+    axes: Annotated[dict[Folder, Annotated[dict[Folder, Option], Field(min_length=1)]], Field(min_length=1)]
+    reports: Annotated[tuple[Report, ...], several]
     about: str = ""
     start: Start | None = None
-    seeds: int = 3
-    measures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
-    jobs: int = 1
+    seeds: Count = 3
+    measures: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    jobs: Count = 1
 
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.jobs < 1:
-            raise ConfigError(f"seeds and jobs must be at least 1; got {self.seeds}, {self.jobs}")
-        if not self.axes or not all(self.axes.values()):
-            raise ConfigError("axes must name at least one axis, each with at least one option")
-        _check_folder("table", self.table)
-        for axis, options in self.axes.items():
-            _check_folder("axis", axis)
-            for option, settings in options.items():
-                _check_folder(f"option of {axis}", option)
-                if not isinstance(settings, Mapping):
-                    raise ConfigError(f"axes.{axis}.{option} must hold settings; got {settings!r}")
-                if not isinstance(settings.get("preset", ""), str | None):
-                    raise ConfigError(f"axes.{axis}.{option}.preset must be a name")
-                if not isinstance(settings.get("start", {}), Mapping | None):
-                    raise ConfigError(f"axes.{axis}.{option}.start must hold settings")
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        """recipe.json of earlier versions has the key `scales`, which is empty there."""
+        return (
+            {k: v for k, v in values.items() if k != "scales" or v} if isinstance(values, Mapping) else values
+        )
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Recipe:
+        data = self.run.get("data")
+        tests = data.get("tests") if isinstance(data, Mapping) else None
+        tests = tests if isinstance(tests, Mapping) else {}
         for name in self.start.axes if self.start else ():
             _known("axis", name, self.axes)
         for report in self.reports:
@@ -113,26 +137,16 @@ class Recipe:
                 _known("axis", name, self.axes)
                 _known(f"option of {name}", option, self.axes[name])
             if report.rows == report.columns:
-                raise ConfigError(f"a report has {report.rows} as rows and as columns")
-            data = self.run.get("data")
-            tests = data.get("tests") if isinstance(data, Mapping) else None
-            tests = tests if isinstance(tests, Mapping) else {}
-            if report.columns != "tests" and report.test is None and len(tests) != 1:
-                raise ConfigError(f"the report by {report.columns} must say which test set it is of")
+                raise ValueError(f"a report has {report.rows} as rows and as columns")
             if report.test is not None:
                 _known("test set", report.test, tests)
+            elif report.columns != "tests" and len(tests) != 1:
+                raise ValueError(f"the report by {report.columns} must say which test set it is of")
+        return self
 
     def label(self, axis: str, option: str) -> str:
         """An option as people read it."""
-        return str((self.axes[axis][option] or {}).get("label", option))
-
-
-def _check_folder(kind: str, name: str) -> None:
-    """Refuse a name that would lead out of the results' folder, or be no folder's everywhere."""
-    if not _FOLDER.fullmatch(name) or name in (".", ".."):
-        raise ConfigError(
-            f"the {kind} {name[:80]!r} names a folder: use letters, digits, spaces and _ . + - % alone"
-        )
+        return str(self.axes[axis][option].get("label", option))
 
 
 def _known(kind: str, name: str, known: Any) -> None:
@@ -141,47 +155,46 @@ def _known(kind: str, name: str, known: Any) -> None:
 
 
 def read_recipe(
-    path: str | Path, scale: str | None = None, overrides: Mapping[str, Any] | None = None
+    path: str | Path, profile: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """Read a recipe from YAML.
 
     Args:
-        path: the file; its key `base` may name another one beside it, over whose values its own are.
-        scale: one of its sizes; None takes the first.
+        path: the file; its key `base` may name another one beside it, over whose values its own are, and
+            its key `profiles` holds values over all of them by dotted keys, for each profile ("cpu", "gpu").
+        profile: one of the file's profiles; None takes the first.
         overrides: values by dotted keys, of the recipe or else of its run ("optim.lr").
 
     Raises:
-        UnknownNameError: a key, a size, an axis or a test set that does not exist, with the nearest name.
+        UnknownNameError: a key, a profile, an axis or a test set that does not exist, with the nearest name.
         ConfigError: no YAML, or values missing, of the wrong type or out of range.
     """
     raw = _over_base(Path(path))
-    sizes = raw.get("scales") or {}
-    if not isinstance(sizes, dict) or not all(isinstance(size, dict | None) for size in sizes.values()):
-        raise ConfigError(f"{path}: scales must hold settings by the name of a size; got {str(sizes)[:80]}")
-    if scale is None and sizes:
-        scale = next(iter(sizes))
-    if scale is not None and scale not in sizes:
-        raise unknown_name("scale", scale, sizes)
-    for name in sizes:
-        _check_folder("scale", name)
-    own = {f.name for f in fields(Recipe)}
+    profiles = parse(_Profiles, {"profiles": raw.pop("profiles", None) or {}}, str(path)).profiles
+    if profile is None and profiles:
+        profile = next(iter(profiles))
+    if profile is not None and profile not in profiles:
+        raise unknown_name("profile", profile, profiles)
     given = {
-        key if key.partition(".")[0] in own else f"run.{key}": value
+        key if key.partition(".")[0] in Recipe.model_fields else f"run.{key}": value
         for key, value in (overrides or {}).items()
     }
-    merged = override(override(raw, sizes[scale] or {} if scale else {}), given)
-    merged["scales"] = {}
-    axes = merged.get("axes")
-    for axis in axes.values() if isinstance(axes, dict) else ():
-        for option in axis if isinstance(axis, dict) else ():
-            axis[option] = axis[option] or {}
-    return parse(Recipe, merged)
+    return parse(Recipe, override(override(raw, (profiles[profile] if profile else None) or {}), given))
+
+
+class _Profiles(Settings):
+    profiles: dict[Folder, dict[str, Any] | None]
 
 
 def _over_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base; name another file there")
     raw = read_yaml(path)
+    if "scales" in raw:
+        warnings.warn(
+            f"{path}: the key `scales` of recipes is now called `profiles`", LSEWarning, stacklevel=2
+        )
+        raw = {"profiles" if key == "scales" else key: value for key, value in raw.items()}
     base = raw.pop("base", None)
     if base is None:
         return raw

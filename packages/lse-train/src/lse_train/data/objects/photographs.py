@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.nn import functional as F
-
-from lse_core.errors import DataError
 
 __all__ = ["background", "cutout", "photographs"]
 
@@ -34,11 +33,7 @@ PAGODA = (
 
 @cache
 def photographs() -> tuple[NDArray[np.uint8], ...]:
-    """Bytes (H, W, 3) of china.jpg and flower.jpg; DataError where scikit-learn is not installed."""
-    try:
-        from sklearn.datasets import load_sample_images
-    except ImportError as error:
-        raise DataError("objects need scikit-learn's photographs: pip install 'lse-train'") from error
+    """Bytes (H, W, 3) of china.jpg and flower.jpg, which scikit-learn brings along."""
     return tuple(np.array(p) for p in load_sample_images().images)
 
 
@@ -78,9 +73,8 @@ def cutout(name: str, pixels: int) -> tuple[Tensor, Tensor]:
         opacity = np.array(picture) > 0
     colours = torch.from_numpy(crop).permute(2, 0, 1).double() / 255.0
     both = torch.cat([colours, torch.from_numpy(opacity).double()[None]])
-    both = F.interpolate(both[None], (pixels, pixels), mode="bilinear", antialias=True, align_corners=False)[
-        0
-    ]
+    size = (pixels, pixels)
+    both = F.interpolate(both[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
     return both[:3], both[3]
 
 

@@ -1,22 +1,20 @@
-"""A picture of samples with their masks over them, for people."""
+"""A picture of samples with their masks below them, for people."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from lse_core.errors import OutputError
+from lse_core.atomic import replacing
 from lse_core.pictures import overlay
 from lse_train.data.objects.settings import ObjectsConfig, class_names, palette
 from lse_train.data.objects.write import count_images, generate
+from lse_train.data.preview import grid
 
 __all__ = ["preview"]
-
-COLUMNS, GAP, GREY = 6, 4, (56, 56, 56)
 
 
 def preview(config: ObjectsConfig, path: Path, rows: int = 2) -> None:
@@ -30,34 +28,22 @@ def preview(config: ObjectsConfig, path: Path, rows: int = 2) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    counts = count_images(config)
-    names = class_names(config.families)
-    factors = len(config.test_factors) if counts["test"] else 0
-    columns = factors or COLUMNS
-    sections = [
-        (list(islice(generate(config, "train"), rows * columns)), columns),
-        (list(islice(generate(config, "test"), rows * factors)), factors),
-    ]
-    colours = np.array(palette(len(names)), dtype=np.uint8)
-    font: Any = ImageFont.load_default(max(10, config.size // 11))
-    line = max(10, config.size // 11) + 6
-    cell, tall = config.size + GAP, 2 * (config.size + GAP) + line
-    bands = [
-        pictures[i : i + width] for pictures, width in sections for i in range(0, len(pictures), width or 1)
-    ]
-    canvas = Image.new("RGB", (columns * cell + GAP, max(1, len(bands)) * tall + GAP), GREY)
-    pen = ImageDraw.Draw(canvas)
-    for row, band in enumerate(bands):
-        for column, (name, picture, labels) in enumerate(band):
-            x, y = GAP + column * cell, GAP + row * tall
-            canvas.paste(Image.fromarray(picture), (x, y))
-            canvas.paste(Image.fromarray(overlay(picture, labels, colours)), (x, y + config.size + GAP))
+    names, colours = (
+        class_names(config.families),
+        np.array(palette(len(class_names(config.families))), dtype=np.uint8),
+    )
+    factors = len(config.test_factors) if count_images(config)["test"] else 0
+    columns = factors or 6
+    cells, captions = [], []
+    for split, count in (("train", rows * columns), ("test", rows * factors)):
+        for name, picture, labels in islice(generate(config, split), count):
+            cells.append(np.concatenate([picture, overlay(picture, labels, colours)]))
             scale = name.partition("_scale_")[2]
             seen = " + ".join(names[i] for i in np.unique(labels) if i)
-            text = f"x {scale}: {seen}" if scale else seen
-            pen.text((x, y + 2 * cell - 2), text, fill=(255, 255, 255), font=font)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.save(path, format="PNG")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
+            captions.append([f"x {scale}: {seen}" if scale else seen])
+        missing = -len(cells) % columns  # each split begins a row
+        cells += [np.full_like(cells[0], 96)] * missing if cells else []
+        captions += [[""]] * missing if cells else []
+    drawn = grid(cells, len(cells) // columns, columns, captions, gap=4, font=max(10, config.size // 11))
+    with replacing(path, overwrite=True) as partial:
+        Image.fromarray(drawn).save(partial, format="PNG")

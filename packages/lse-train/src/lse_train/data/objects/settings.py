@@ -5,9 +5,12 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
-from lse_core.errors import DataError, unknown_name
+from pydantic import Field, model_validator
+
+from lse_train.data.config import DataSettings, Different, Factors, Positive, Source
+from lse_train.fields import Seed, Whole, one_of
 
 __all__ = ["FACTORS", "FAMILIES", "ObjectsConfig", "class_names", "palette"]
 
@@ -20,12 +23,14 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 
+HowMany = Annotated[Whole, Field(ge=0)]
+Family = Annotated[str, one_of("family of objects", FAMILIES)]
 
-@dataclass(frozen=True)
-class ObjectsConfig:
+
+class ObjectsConfig(DataSettings):
     """What to draw; equal settings give equal files.
 
-    Args:
+    Attributes:
         train: training images; both objects have factors of their own.
         val: images as those of training, of other digits and other places of the photographs.
         test: base images; each is written once a factor, one of its objects resized, the rest held.
@@ -36,48 +41,33 @@ class ObjectsConfig:
         families: which objects, see `FAMILIES`.
         side: side of an object's box at factor 1, as a share of the image's.
         source: of the digits: "sklearn", or the root folder of MNIST.
-
-    Raises:
-        DataError: a value out of its range.
-        UnknownNameError: no such family.
     """
 
-    train: int
-    test: int
-    val: int = 0
-    size: int = 128
-    seed: int = 0
-    train_factors: tuple[float, float] = (0.7, 1.4)
-    test_factors: tuple[float, ...] = FACTORS
-    families: tuple[str, ...] = tuple(FAMILIES)
-    side: float = 0.36
-    source: str = "sklearn"
+    train: HowMany
+    test: HowMany
+    val: HowMany = 0
+    size: Annotated[Whole, Field(ge=32)] = 128
+    seed: Seed = 0
+    train_factors: tuple[Positive, Positive] = (0.7, 1.4)
+    test_factors: Factors = FACTORS
+    families: Annotated[tuple[Family, ...], Field(min_length=1), Different] = tuple(FAMILIES)
+    side: Positive = 0.36
+    source: Source = "sklearn"
 
-    def __post_init__(self) -> None:
-        if min(self.train, self.val, self.test, self.seed) < 0 or self.train + self.val + self.test < 1:
-            raise DataError(
-                "objects: counts and seed must be at least 0, and one image must be asked for; got "
-                f"train {self.train}, val {self.val}, test {self.test}, seed {self.seed}"
-            )
-        if self.size < 32:
-            raise DataError(f"objects: images must be at least 32 px wide, not {self.size}")
+    @model_validator(mode="after")
+    def _fits(self) -> ObjectsConfig:
+        if not self.train + self.val + self.test:
+            raise ValueError("one image must be asked for: train, val and test are all 0")
         low, high = self.train_factors
-        if not 0 < low <= high < math.inf:
-            raise DataError(f"objects: the training factors must be a range above 0, not {low:g} to {high:g}")
-        factors = self.test_factors
-        if not factors or len(set(factors)) != len(factors) or not all(0 < f < math.inf for f in factors):
-            raise DataError(f"objects: test factors must be different numbers above 0, not {list(factors)}")
-        if not 0 < self.side * max(high, *factors) <= 0.8:
-            largest = max(high, *factors)
-            raise DataError(
-                f"objects: at factor {largest:g} a side of {self.side:g} leaves no room for two objects; "
+        if low > high:
+            raise ValueError(f"train_factors must be [low, high] with low <= high; got {[low, high]}")
+        largest = max(high, *self.test_factors)
+        if self.side * largest > 0.8:
+            raise ValueError(
+                f"at factor {largest:g} a side of {self.side:g} leaves no room for two objects; "
                 "side times factor must stay within 0.8"
             )
-        for family in self.families:
-            if family not in FAMILIES:
-                raise unknown_name("family of objects", family, FAMILIES)
-        if not self.families or len(set(self.families)) != len(self.families):
-            raise DataError(f"objects: name each family once, at least one; got {list(self.families)}")
+        return self
 
 
 def class_names(families: Sequence[str] = tuple(FAMILIES)) -> tuple[str, ...]:

@@ -46,8 +46,7 @@ def sprite(name: str, rng: np.random.Generator, glyphs: Glyphs, avoid: Tensor) -
 
 def _digit(digit: int, rng: np.random.Generator, glyphs: Glyphs) -> Tensor:
     """The strokes of a scanned digit, with a smooth outline."""
-    mine = torch.nonzero(glyphs.labels == digit)[:, 0]
-    ink = glyphs.images[mine[int(rng.integers(len(mine)))]].double()
+    ink = glyphs.one_of(digit, rng).double()
     ink = F.interpolate(ink[None, None], (PIXELS, PIXELS), mode="bicubic", align_corners=False)[0, 0]
     return ((ink - 0.4) * 8.0 + 0.5).clamp(0.0, 1.0)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lse_core.atomic import staging
+from lse_train.data.files import check_folder, move_in
 from lse_train.data.glyphs import load_glyphs
-from lse_train.data.objects.photographs import photographs
 from lse_train.data.objects.scene import SPLITS, draw, scene
 from lse_train.data.objects.settings import ObjectsConfig, class_names, palette
-from lse_train.data.store import check_folder
 
 __all__ = ["CLASSES", "DESCRIPTION", "count_images", "file_name", "generate", "write_objects"]
 
@@ -73,13 +70,12 @@ def write_objects(
                     progress(1)
         (partial / CLASSES).write_text("\n".join(description["classes"]) + "\n", encoding="utf-8")
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        _move_in(partial, folder)
+        move_in(partial, folder, DESCRIPTION)
     return description
 
 
 def generate(config: ObjectsConfig, split: str, start: int = 0) -> Iterator[Picture]:
     """Draw a split's images in order, from scene `start` on: name, picture (R, R, 3), labels (R, R)."""
-    photographs()  # where scikit-learn is missing, this says which extra of this package brings it
     glyphs = load_glyphs(config.source, split)
     for number in range(start, getattr(config, split)):
         what = scene(config, split, number, glyphs)
@@ -103,19 +99,8 @@ def _describe(config: ObjectsConfig) -> dict[str, Any]:
     return {
         "format": "lse-objects",
         "version": VERSION,
-        "config": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()},
+        "config": config.plain(),
         "images": count_images(config),
         "classes": list(classes),
         "palette": palette(len(classes)),
     }
-
-
-def _move_in(partial: Path, folder: Path) -> None:
-    """Move a finished data set into `folder`; other files there stay."""
-    folder.mkdir(exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # from here to the last line it counts as unfinished
-    for name in ("img_dir", "ann_dir"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        os.replace(partial / name, folder / name)
-    for name in (CLASSES, DESCRIPTION):
-        os.replace(partial / name, folder / name)

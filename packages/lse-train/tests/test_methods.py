@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from lse_core import scale
 from lse_core.errors import UnknownNameError
 from lse_train import Batch
-from lse_train.recipes.methods import AugL, InvL, method
+from lse_train.config import Method
+from lse_train.methods import AugL, InvL, make_method
 
 
 @pytest.fixture
@@ -92,8 +93,8 @@ def test_augl_reads_tokens_by_their_layout(batch: Batch):
 
 
 def test_names_and_options_are_checked():
-    assert method("invl", weight=0.5) == InvL(weight=0.5)
+    assert make_method(Method(name="invl", options={"weight": 0.5})) == InvL(weight=0.5)
     with pytest.raises(UnknownNameError, match="'invl'"):
-        method("invll")
+        make_method(Method(name="invll"))
     with pytest.raises(UnknownNameError, match="'weight'"):
-        method("augl", wieght=1.0)
+        make_method(Method(name="augl", options={"wieght": 1.0}))
