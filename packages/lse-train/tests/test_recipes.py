@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-import lse_dec
 from lse_core.errors import LSEError, OutputError, UnknownNameError
 from lse_train import ConfigError
 from lse_train.lock import sole_writer
-from lse_train.numbers import SMALL, number_model
 from lse_train.reading import parse
 from lse_train.recipes import make_plan, open_results, read_recipe, run_recipe
 from lse_train.recipes.report import Result, Spread, markdown, numbers
@@ -268,27 +265,3 @@ def test_runs_side_by_side_give_the_same_numbers(tmp_path: Path, monkeypatch: py
     (tmp_path / "packed" / "cells" / "dec" / "resnet" / "seed2" / "settings.json").write_text("{")
     with pytest.raises(LSEError, match=r"cells/dec/resnet/seed2 failed: .*settings\.json is damaged"):
         run_recipe(path, {"out": str(tmp_path / "packed"), "seeds": 3, "set": {"jobs": 2}})
-
-
-@pytest.mark.parametrize("name", sorted(SMALL))
-def test_small_models_read_numbers(name: str):
-    torch.manual_seed(0)
-    model = number_model(name, resolution=48).eval()
-    out = model(torch.randn(2, 1, 48, 48))
-    assert out.shape == (2, 1000)
-    # independent digits: a distribution over 1,000 numbers, whose marginals multiply
-    p = out.double().exp().view(2, 10, 10, 10)
-    assert torch.allclose(p.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64), atol=1e-5)
-    product = torch.einsum("bi,bj,bk->bijk", p.sum((2, 3)), p.sum((1, 3)), p.sum((1, 2)))
-    assert torch.allclose(p, product, atol=1e-9)
-    # a canonicalizer that looks at the whole model must be told its size
-    assert list(lse_dec.adapt(model, sites=["image"], canonicalizer="canon").sites) == ["image"]
-
-
-def test_any_timm_model_reads_numbers():
-    out = number_model("resnet10t", resolution=64)(torch.zeros(2, 1, 64, 64))
-    assert out.shape == (2, 1000)
-    with pytest.raises(UnknownNameError, match="resnet10t"):
-        number_model("resnet10x", resolution=64)
-    with pytest.raises(LSEError, match="small_vit cannot be made for 50 px"):
-        number_model("small_vit", resolution=50, patch_size=7, nonsense=1)

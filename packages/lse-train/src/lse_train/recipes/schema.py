@@ -10,7 +10,7 @@ from typing import Any
 
 from lse_core.errors import unknown_name
 from lse_train.config import ConfigError
-from lse_train.reading import override, parse, read_yaml
+from lse_train.reading import override, parse, plain, read_yaml
 
 __all__ = ["Recipe", "Report", "Start", "read_recipe"]
 
@@ -69,7 +69,7 @@ class Recipe:
         reports: the tables.
         about: what is compared, for the page.
         start: the common start; None lets every cell begin by itself.
-        seeds: how many, from 0.
+        seeds: how many, from the run's `seed`, which is 0 unless given.
         measures: further measurements of every cell's test sets, by name: attributes of its
             canonicalizers ("steps", "solver") for the time of measuring.
         scales: values over this recipe's own, by dotted keys, for each size ("cpu", "gpu").
@@ -121,6 +121,11 @@ class Recipe:
                 raise ConfigError(f"the report by {report.columns} must say which test set it is of")
             if report.test is not None:
                 _known("test set", report.test, tests)
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as JSON values."""
+        found: dict[str, Any] = plain(self)
+        return found
 
     def label(self, axis: str, option: str) -> str:
         """An option as people read it."""
