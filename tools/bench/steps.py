@@ -59,7 +59,7 @@ def main() -> None:
         f"{solver['name']} and compared with a solve of {choices[0].reference} steps, without a GPU, with "
         f"Python {platform.python_version()} and torch {torch.__version__}. The residual is the root mean "
         "square of log-slopes; the deviation is the largest difference of an output, as a share of the range "
-        f"of all outputs. The accuracy is that on all {len(data)} test images, those at factor 1 among them.\n"
+        f"of all outputs. Accuracy is that on all {len(data)} test images, those at factor 1 included.\n"
     )
     print("| steps | largest residual | deviation | same answer | accuracy |\n|---|---|---|---|---|")
     for row in choices[0].rows:

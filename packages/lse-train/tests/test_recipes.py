@@ -20,7 +20,7 @@ from lse_train import ConfigError
 from lse_train.lock import sole_writer
 from lse_train.reading import parse
 from lse_train.recipes import make_plan, open_results, read_recipe, run_recipe
-from lse_train.recipes.report import Result, Spread, markdown, numbers
+from lse_train.recipes.report import Result, Spread, markdown, numbers, page
 
 MODEL = "lse_dec.recipes.models:number_model"
 MINIATURE: dict[str, Any] = {
@@ -178,6 +178,44 @@ def test_numbers_are_means_over_seeds_of_means_over_columns():
     assert "| Aug continued | 50.0 (1) |" in text
 
 
+def test_the_page_asks_shows_tells_and_says_how_to_get_it_again():
+    recipe = read_recipe_of({**MINIATURE, "about": "Which one is better?"})
+    results = [
+        Result({"method": method, "model": "resnet"}, seed, 90.0, {test: {"accuracy": share, **rest}
+               for test in ("all", "small")}, {})
+        for seed in (0, 1)
+        for method, share, rest in (("aug", 0.5, {}), ("dec", 0.6 + seed / 10, {"invariance_error": 0.1}))
+    ]  # fmt: skip
+    notes = {"command": "lse train mini.yaml", "machine": "a toaster", "versions": {"torch": "9"}}
+    title, about, count, *_, sentences, command = page(recipe, results, 4, notes).strip().split("\n\n")
+    assert (title, about, count) == ("# Miniature", "Which one is better?", "4 of 4 cells.")
+    assert sentences.splitlines() == [
+        'In the column "mean" of the first table, dec is best by accuracy in % (65.0 ± 7.1), and Aug '
+        "continued is last (50.0 ± 0.0).",
+        "Every number is a mean over the seeds that are done (0, 1), ± their sample standard deviation where "
+        "there is more than one.",
+        "Training took 6.0 minutes, common starts and measurements not counted, on a machine with a toaster; "
+        "the versions were torch 9.",
+    ]
+    assert command == "`lse train mini.yaml`"
+    # without a number there is no best row, and nothing that looks like one
+    assert "best" not in page(recipe, [], 4, notes)
+
+
+def test_seeds_count_from_the_runs_own(tmp_path: Path):
+    recipe = read_recipe(written(tmp_path), "cpu", {"seed": 5})
+    plan = make_plan(recipe, tmp_path)
+    assert list(plan.starts) == ["resnet/seed5", "resnet/seed6"]
+    assert plan.starts["resnet/seed6"].data.options["split_seed"] == 6
+    waves = plan.waves(tmp_path, recipe.measures)
+    assert [[work.name for work in works] for works in waves] == [
+        ["starts/resnet/seed5"], ["cells/aug/resnet/seed5", "cells/dec/resnet/seed5"],
+        ["starts/resnet/seed6"], ["cells/aug/resnet/seed6", "cells/dec/resnet/seed6"],
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"run\.seed must be a whole number"):
+        make_plan(read_recipe(written(tmp_path), "cpu", {"seed": "first"}), tmp_path)
+
+
 def read_recipe_of(settings: dict[str, Any]) -> Any:
     from lse_train.recipes import Recipe
 
@@ -208,7 +246,10 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (state.parent / "result.json").exists()
-    assert "1 of 2 cells. Partial" in (tmp_path / "killed" / "table.md").read_text()
+    kept = (tmp_path / "killed" / "table.md").read_text()
+    assert kept.startswith("# Miniature\n")
+    assert "1 of 2 cells. Partial" in kept
+    assert kept.endswith("`lse train mini.yaml --profile cpu`\n")
 
     first = tmp_path / "killed" / "cells" / "aug" / "resnet" / "seed0" / "result.json"
     before = first.stat().st_mtime_ns

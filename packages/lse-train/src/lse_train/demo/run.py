@@ -23,14 +23,14 @@ from lse_core.plugins import registry
 from lse_core.progress import Bars
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.checkpoint import load, save
-from lse_train import RunConfig, evaluate
+from lse_train import ConfigError, RunConfig, evaluate
 from lse_train.data import DigitsDataset, build_digits
 from lse_train.demo import figures
 from lse_train.demo.report import render_report
 from lse_train.recipes.execution import device_of
 from lse_train.recipes.plan import RESULT
 from lse_train.recipes.report import read_results
-from lse_train.recipes.results import RECIPE
+from lse_train.recipes.results import changed, open_results
 from lse_train.recipes.runner import complete
 from lse_train.recipes.schema import Recipe, read_recipe
 from lse_train.state import write_json
@@ -143,10 +143,10 @@ def run_demo(
 def _replaces(out: Path, recipe: Recipe) -> bool:
     """Whether `out` holds a demo of other settings; anything else that is there, the runner refuses."""
     try:
-        earlier = json.loads((out / RECIPE).read_text(encoding="utf-8"))["recipe"]
-        return bool(earlier["table"] == recipe.table and earlier != recipe.plain())
-    except (OSError, ValueError, KeyError, TypeError):
+        earlier = open_results(out)[0]
+    except ConfigError:
         return False
+    return earlier.table == recipe.table and bool(changed(out, recipe))
 
 
 def _measured(folder: Path, config: RunConfig) -> dict[str, Any]:

@@ -51,14 +51,16 @@ class Spread:
 
 def read_results(out: Path, cells: Sequence[Cell], measured: bool) -> list[Result]:
     """The results of those `cells` that are finished, their further measurements if `measured`, included."""
-    found = []
+    found, runs = [], dict[str, tuple[Any, Any]]()
     for cell in cells:
         folder = out / "cells" / cell.name
         result, measures = folder / RESULT, folder / MEASURES
         if not result.exists() or (measured and not measures.exists()):
             continue
-        said = json.loads(result.read_text(encoding="utf-8"))
-        more = json.loads(measures.read_text(encoding="utf-8")) if measured else {}
+        if cell.name not in runs:  # cells of the same settings share one
+            more = json.loads(measures.read_text(encoding="utf-8")) if measured else {}
+            runs[cell.name] = (json.loads(result.read_text(encoding="utf-8")), more)
+        said, more = runs[cell.name]
         found.append(Result(cell.place, cell.seed, said["seconds"], said["metrics"], more))
     return found
 
@@ -135,10 +137,10 @@ def page(recipe: Recipe, results: Sequence[Result], total: int, notes: Mapping[s
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
     sentences = [
         _best(recipe, results),
-        f"Every number is the mean over seeds, of which {seeds} are done, ± the sample standard deviation "
-        "between them.",
+        f"Every number is a mean over the seeds that are done ({seeds}), ± their sample standard deviation "
+        "where there is more than one.",
         f"Training took {sum(runs.values()) / 60:.1f} minutes, common starts and measurements not counted, "
-        f"on {notes['machine']} with {versions}.",
+        f"on a machine with {notes['machine']}; the versions were {versions}.",
     ]
     parts = [
         f"# {recipe.title}",
@@ -166,11 +168,11 @@ def _best(recipe: Recipe, results: Sequence[Result]) -> str:
         return ""
     ordered = sorted(there, key=lambda label: there[label].mean, reverse=value in HIGHER)
     first, last = ordered[0], ordered[-1]
-    where = "On average over the columns" if column is None else f"For {_column(recipe, report, column)}"
+    name = VALUES.get(value, (value, ""))[0].replace(", ", " in ")
     return (
-        f"{where} the best {VALUES.get(value, (value, ''))[0]} is that of {first}, "
-        f"{_written(there[first], value, recipe.seeds)}, and the worst that of {last}, "
-        f"{_written(there[last], value, recipe.seeds)}."
+        f'In the column "{_column(recipe, report, column)}" of the first table, {first} is best by {name} '
+        f"({_written(there[first], value, recipe.seeds)}), and {last} is last "
+        f"({_written(there[last], value, recipe.seeds)})."
     )
 
 

@@ -20,7 +20,7 @@ from lse_train.recipes.plan import Plan, make_plan
 from lse_train.recipes.schema import Recipe
 from lse_train.state import write_json
 
-__all__ = ["RECIPE", "TABLE", "check_links", "claim", "open_results", "origin"]
+__all__ = ["RECIPE", "TABLE", "changed", "check_links", "claim", "open_results", "origin"]
 
 RECIPE, TABLE = "recipe.json", "table.md"
 
@@ -36,6 +36,25 @@ def origin() -> dict[str, Any]:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {gpu}",
         "versions": {"Python": platform.python_version(), **versions},
     }
+
+
+def changed(out: Path, recipe: Recipe) -> list[str]:
+    """Dotted names of the settings in which the runs in `out` differ from those of `recipe`.
+
+    Empty for a folder without results. What changes no run, such as a title, does not count.
+
+    Raises:
+        ConfigError: the folder's `RECIPE` is damaged.
+    """
+    path = out / RECIPE
+    if not path.exists():
+        return []
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        found = differences(earlier, recipe.plain())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
+    return [name for name in found if name.partition(".")[0] not in _FREE]
 
 
 def claim(out: Path, recipe: Recipe, command: str, *, fresh: bool) -> dict[str, Any]:
@@ -60,20 +79,12 @@ def claim(out: Path, recipe: Recipe, command: str, *, fresh: bool) -> dict[str, 
             for name in ("cells", "starts"):
                 shutil.rmtree(out / name, ignore_errors=True)
             path.unlink(missing_ok=True)
-        if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-            changed = differences(earlier, recipe.plain())
-            found = [name for name in changed if name.partition(".")[0] not in _FREE]
-            if found:
-                raise ConfigError(
-                    f"{out} holds results of other settings: {', '.join(found)} differ; "
-                    "choose another --out, or --fresh to start over"
-                )
+        if found := changed(out, recipe):
+            raise ConfigError(
+                f"{out} holds results of other settings: {', '.join(found)} differ; "
+                "choose another --out, or --fresh to start over"
+            )
         out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is damaged: {error}; start over with --fresh") from error
     except OSError as error:
         raise OutputError(
             f"cannot write to {out}: {error.strerror or error}; choose another --out"
