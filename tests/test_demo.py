@@ -28,7 +28,7 @@ METHODS = ("aug", "aug_continued", "dec")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("demo") / "run"
     done = subprocess.run(
-        [LSE, "demo", "--quick", "--seed", "3", "--out", out], capture_output=True, text=True, timeout=600
+        [LSE, "demo", "--quick", "--seed", "3", "--out", out], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return out, done
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(run, tmp_path
     start = out / "starts" / "seed3" / "result.json"
     trained = start.stat().st_mtime_ns
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert start.stat().st_mtime_ns == trained  # the start was not trained again
     whole, again = (json.loads((place / "results.json").read_text()) for place in (run[0], out))

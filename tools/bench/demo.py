@@ -50,18 +50,19 @@ def run(seed: int, folder: Path) -> dict[str, Any]:
 def report(results: Sequence[dict[str, Any]]) -> str:
     """The page in Markdown."""
     brackets = list(results[0]["methods"]["dec"]["accuracy_by_scale"])
-    seeds = " ".join(str(r["seed"]) for r in results)
+    seeds = ", ".join(str(r["seed"]) for r in results)
     settings, versions = results[0]["settings"], results[0]["versions"]
     lines = [
-        "# The demo over seeds",
+        "# Does a DEC help where digits have sizes that training never saw?",
         "",
-        f"`python tools/bench/demo.py --seeds {seeds}`: a narrow resnet10t reads three digits, trained on",
-        f"resize factors {settings['train_scale']}, tested on {settings['test_scale']}; "
-        f"{settings['steps_aug']} steps of Aug, then {settings['steps_more']} more",
-        "either with Aug alone or with a DEC (compose, separable, Eq. 5 as its only loss).",
-        "Mean and standard deviation over seeds; seeds change data, glyph split, weights and order.",
+        "A narrow ResNet-10-T reads three digits. It is trained on digits resized by factors within "
+        f"{settings['train_scale']} and",
+        f"tested on factors within {settings['test_scale']}. After {settings['steps_aug']} steps with random "
+        "monotone scaling (Aug) it goes on for",
+        f"{settings['steps_more']} more, with this augmentation alone or with a DEC at the image as well, "
+        "which learns by Eq. 5.",
         "",
-        "| method | accuracy % | InvE | " + " | ".join(f"{b}, %" for b in brackets) + " |",
+        "| method | accuracy, % | InvE | " + " | ".join(f"{b}: accuracy, %" for b in brackets) + " |",
         "|---" * (3 + len(brackets)) + "|",
     ]
     for method, label in METHODS.items():
@@ -75,14 +76,19 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     gain = spread(results, lambda r: points(r), 1)
+    deviation = ", ± their sample standard deviation" if len(results) > 1 else ""
     lines += [
         "",
-        f"DEC against Aug continued, by seed: {', '.join(f'{points(r):+.1f}' for r in results)} points of "
-        f"accuracy ({gain}); InvE times " + ", ".join(f"{ratio(r):.2f}" for r in results) + ".",
+        f"DEC's accuracy is above that of Aug continued by {gain} points (by seed: "
+        f"{', '.join(f'{points(r):+.1f}' for r in results)}), and its InvE is",
+        f"{', '.join(f'{ratio(r):.2f}' for r in results)} times as large. Every number is a mean over "
+        f"seeds, here {seeds}{deviation}; a seed",
+        "changes the data, the split of the glyphs, the weights and the order. A run took "
+        f"{', '.join(format(r['seconds'] / 60, '.1f') for r in results)} minutes on",
+        f"{os.cpu_count()} cores ({platform.machine()}, no GPU) with torch {versions['torch']}, "
+        f"timm {versions['timm']} and Python {versions['python']}.",
         "",
-        f"Minutes a run: {', '.join(format(r['seconds'] / 60, '.1f') for r in results)} on "
-        f"{os.cpu_count()} cores ({platform.machine()}, no GPU), torch {versions['torch']}, "
-        f"timm {versions['timm']}, Python {versions['python']}.",
+        f"`python tools/bench/demo.py --seeds {' '.join(str(r['seed']) for r in results)}`",
     ]
     return "\n".join(lines) + "\n"
 

@@ -35,9 +35,11 @@ from lse_train.recipes.runner import complete
 from lse_train.recipes.schema import Recipe, read_recipe
 from lse_train.state import write_json
 
-__all__ = ["FILES", "read_demo", "run_demo"]
+__all__ = ["FILES", "MODEL", "RESULTS", "read_demo", "run_demo"]
 
 MODEL, RESULTS = "dec", "results.json"
+"""Beside the recipe's runs: the folder of the DEC model, and the numbers."""
+
 FILES = (f"{MODEL}/model.safetensors", f"{MODEL}/config.json", "model.onnx", "report.html", RESULTS)
 """What a run writes beside the recipe's runs, in the order it is put in place: results.json comes last and
 vouches for the rest."""
