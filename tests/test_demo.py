@@ -203,6 +203,16 @@ def test_an_output_that_is_a_file(tmp_path):
     assert (tmp_path / "x").read_text() == "kept"
 
 
+@pytest.mark.parametrize("missing", ["lse_export", "jinja2"])
+def test_a_missing_package_is_named_before_anything_is_trained(missing, tmp_path):
+    code = f"import sys; sys.modules[{missing!r}] = None; from lse_core.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "demo", "--quick", "--out", tmp_path / "x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert f"lse demo needs {missing}, which is not installed: pip install 'lse-train[demo]'" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_an_unknown_device():
     done = subprocess.run([LSE, "demo", "--device", "abacus"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
