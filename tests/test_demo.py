@@ -132,15 +132,17 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(run, tmp_path
         # a job in the background ignores interrupts, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not (out / "starts" / "seed3" / "result.json").exists() and time.monotonic() < deadline:
+    start = out / "starts" / "seed3" / "result.json"
+    deadline = time.monotonic() + 600
+    while not start.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("interrupted")
     assert not {p.name for p in out.iterdir()} & {"dec", "model.onnx", "report.html", "results.json"}
-    start = out / "starts" / "seed3" / "result.json"
     trained = start.stat().st_mtime_ns
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)

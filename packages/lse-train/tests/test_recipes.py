@@ -238,7 +238,7 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
         command(path, Path("killed")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     state = tmp_path / "killed" / "cells" / "dec" / "resnet" / "seed0" / "state.pt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not state.exists():  # in the middle of the last run
         assert process.poll() is None
         assert time.monotonic() < deadline
