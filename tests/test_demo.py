@@ -1,4 +1,4 @@
-"""`lse demo --quick`, as a stranger runs it: what it writes, and what an interrupted run leaves."""
+"""`lse demo --quick`, as a stranger runs it: what it writes, and how an interrupted run goes on."""
 
 import json
 import os
@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from lse_dec.demo.run import load_run
-from lse_dec.demo.settings import DemoSettings
 
-from lse_core.errors import LSEError
+import lse_dec
+from lse_core.card import card_of
+from lse_train import ConfigError
+from lse_train.demo.run import read_demo, run_demo
+from lse_train.recipes import open_results
 
 LSE = Path(sys.executable).with_name("lse")
 METHODS = ("aug", "aug_continued", "dec")
@@ -27,17 +28,23 @@ METHODS = ("aug", "aug_continued", "dec")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("demo") / "run"
     done = subprocess.run(
-        [LSE, "demo", "--quick", "--seed", "3", "--out", out], capture_output=True, text=True, timeout=600
+        [LSE, "demo", "--quick", "--seed", "3", "--out", out], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return out, done
 
 
-def test_the_folder_holds_the_results_and_nothing_else(run):
+def test_the_folder_holds_the_results_beside_those_of_a_recipe(run):
     out, done = run
-    files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert files == ["dec/config.json", "dec/model.safetensors", "model.onnx", "report.html", "results.json"]
+    own = {"dec", "model.onnx", "report.html", "results.json"}
+    assert {p.name for p in out.iterdir()} == own | {".lock", "cells", "recipe.json", "starts", "table.md"}
+    assert {p.name for p in (out / "dec").iterdir()} == {"config.json", "model.safetensors"}
     assert "report.html" in done.stdout.splitlines()[-1]
+    assert "This was a quick run of a few steps: its numbers mean nothing." in done.stdout
+    recipe, plan, notes = open_results(out)
+    assert recipe.plain() == read_demo(seed=3, quick=True).plain()
+    assert [cell.seed for cell in plan.cells] == [3, 3]
+    assert notes["command"] == "lse demo --seed 3 --quick"
 
 
 def test_results_hold_every_promised_number(run):
@@ -82,26 +89,27 @@ def test_the_model_runs_elsewhere(run):
     np.testing.assert_allclose(np.exp(scores).sum(1), 1, atol=1e-4)
 
 
+def test_numbers_are_those_of_the_recipes_runs(run):
+    results = json.loads((run[0] / "results.json").read_text())
+    cell = json.loads((run[0] / "cells" / "dec" / "seed3" / "result.json").read_text())
+    dec = results["methods"]["dec"]
+    assert dec["invariance_error"] == cell["metrics"]["all"]["invariance_error"]
+    assert dec["accuracy_by_scale"]["1.6-2"] == cell["metrics"]["1.6-2"]["accuracy"]
+    assert results["movement"]["pixels"] == cell["metrics"]["all"]["sites"]["image"]["displacement_pixels"]
+    assert cell["steps"] == results["training"]["dec"]["steps"] == 15
+
+
 def test_the_model_can_be_read_back(run):
-    settings, model = load_run(run[0])
-    assert settings == replace(DemoSettings().quick(), seed=3)
+    model = lse_dec.load(run[0])
+    card = card_of(model)
+    assert card.class_names[7] == "007"
+    assert card.training["data"]["tests"]["1.6-2"]["scale"] == [1.6, 2.0]
     image = torch.randn(3, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(run[0] / "model.onnx", providers=["CPUExecutionProvider"])
     (exported,) = session.run(None, {"image": image.numpy()})
     with torch.no_grad():
         scores = model(image).numpy()
     np.testing.assert_allclose(scores, exported, atol=1e-3 * (exported.max() - exported.min()))
-
-
-def test_a_folder_without_a_finished_run(tmp_path):
-    with pytest.raises(LSEError, match=r"no folder of a finished lse demo: results\.json: No such file"):
-        load_run(tmp_path)
-    (tmp_path / "results.json").write_text('{"settings": {"seeds": 3}}')
-    with pytest.raises(LSEError, match=r"TypeError: .*'seeds'"):
-        load_run(tmp_path)
-    (tmp_path / "results.json").write_text('{"settings": {"seed": 3}}')
-    with pytest.raises(LSEError, match=r"there is no folder .*dec: give"):
-        load_run(tmp_path)
 
 
 def test_the_page_needs_nothing_from_elsewhere(run):
@@ -113,25 +121,71 @@ def test_the_page_needs_nothing_from_elsewhere(run):
     assert "undefined" not in page.lower()
 
 
-def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(run, tmp_path):
     out = tmp_path / "run"
+    command = [LSE, "demo", "--quick", "--seed", "3", "--out", out]
     process = subprocess.Popen(
-        [LSE, "demo", "--quick", "--out", out],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # a job in the background ignores interrupts, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not out.is_dir() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    start = out / "starts" / "seed3" / "result.json"
+    deadline = time.monotonic() + 600
+    while not start.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "interrupted"
-    assert list(out.iterdir()) == []
+    assert errors.strip().splitlines()[-1].startswith("interrupted")
+    assert not {p.name for p in out.iterdir()} & {"dec", "model.onnx", "report.html", "results.json"}
+    trained = start.stat().st_mtime_ns
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert start.stat().st_mtime_ns == trained  # the start was not trained again
+    whole, again = (json.loads((place / "results.json").read_text()) for place in (run[0], out))
+    for key in ("methods", "training", "movement"):
+        assert again[key] == whole[key]
+
+
+def test_another_demo_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def begin(waves, jobs, **options):
+        raise Begun([work.name for works in waves for work in works if not work.done])
+
+    monkeypatch.setattr("lse_train.recipes.runner.run_missing", begin)
+    names = ["starts/seed1", "cells/aug_continued/seed1", "cells/dec/seed1"]
+
+    def begun(**options):
+        with pytest.raises(Begun) as caught:
+            run_demo(tmp_path, quick=True, **options)
+        return caught.value.args[0]
+
+    assert begun(seed=1) == names
+    done = tmp_path / "starts" / "seed1" / "result.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    assert begun(seed=1) == names[1:]
+    assert begun(seed=1, fresh=True) == names
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    assert begun(seed=2)[0] == "starts/seed2"
+    assert not done.exists()
+
+    # but the results of another recipe stay
+    told = json.loads((tmp_path / "recipe.json").read_text())
+    told["recipe"]["table"] = "table2"
+    told["recipe"]["run"]["steps"] = 7
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"holds results of other settings: run\.seed, run\.steps differ"):
+        run_demo(tmp_path, seed=1, quick=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -149,6 +203,16 @@ def test_an_output_that_is_a_file(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot write" in done.stderr
     assert (tmp_path / "x").read_text() == "kept"
+
+
+@pytest.mark.parametrize("missing", ["lse_export", "jinja2"])
+def test_a_missing_package_is_named_before_anything_is_trained(missing, tmp_path):
+    code = f"import sys; sys.modules[{missing!r}] = None; from lse_core.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "demo", "--quick", "--out", tmp_path / "x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert f"lse demo needs {missing}, which is not installed: pip install 'lse-train[demo]'" in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_unknown_device():

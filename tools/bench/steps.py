@@ -1,6 +1,6 @@
 """Measure how many solver steps the demo's DEC needs when it is exported (`lse export onnx --steps auto`).
 
-Run from the root, of a finished demo's model, or of one trained for it:
+Run from the root, of a finished demo, or of one that is run for it:
     python tools/bench/steps.py --model runs/demo > docs/results/steps.md
     python tools/bench/steps.py --quick
 """
@@ -10,18 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
 
-from lse_dec.adaptation import AdaptedModel
+from lse_core.card import card_of
+from lse_core.errors import LSEError
+from lse_dec import AdaptedModel, load
 from lse_export import choose_steps
 from lse_export.unroll import with_steps
-from lse_train.data import DigitsDataset
-from lse_train.demo.evaluation import predict, test_sets
-from lse_train.demo.run import RESULTS, load_run
-from lse_train.demo.settings import DemoSettings
-from lse_train.demo.training import normalise, train_models, training_set
+from lse_train.data import DigitsDataset, build_digits
+from lse_train.demo.figures import normalised
+from lse_train.demo.run import RESULTS, run_demo
 
 IMAGES = 64
 TOLERANCES = (1e-2, 1e-3)
@@ -31,27 +33,24 @@ def main() -> None:
     """Measure how few steps do for test images, print Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="what `lse demo --out FOLDER` left")
-    parser.add_argument("--quick", action="store_true", help="train with the demo's --quick settings")
+    parser.add_argument("--quick", action="store_true", help="run `lse demo --quick` for the model")
     options = parser.parse_args()
     if options.model is not None and options.quick:
         parser.error("--quick trains a model of its own; leave --model out")
-    flag = " --quick" if options.quick else ""
-    if options.model is None:
-        settings = DemoSettings().quick() if options.quick else DemoSettings()
-        model = trained(settings)
-        origin = f"`python tools/bench/steps.py{flag}`: the DEC that `lse demo{flag}` trains"
-    else:
-        settings, model = load_run(options.model)
-        results = json.loads((options.model / RESULTS).read_text(encoding="utf-8"))
-        dec = results["methods"]["dec"]
-        origin = (
-            f"`python tools/bench/steps.py --model runs/demo`: the DEC of a finished `lse demo` "
-            f"(accuracy {dec['accuracy']:.1%}, InvE {dec['invariance_error']:.3f})"
-        )
-        flag = " --quick" if results["quick"] else ""
-    data = test_sets(settings)["all"]
-    images = normalise(data.images[:IMAGES])
+    with tempfile.TemporaryDirectory() as place:
+        folder = options.model or Path(place) / "demo"
+        if options.model is None:
+            run_demo(folder, quick=options.quick)
+        try:
+            results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+            model = load(folder)
+        except (OSError, ValueError, LSEError) as error:
+            sys.exit(f"error: {folder} is no folder of a finished lse demo: {error}")
+    dec, settings, solver = results["methods"]["dec"], results["settings"], results["solver"]
+    data = test_images(model)
+    images = normalised(model, data.images[:IMAGES])
     choices = [choose_steps(model, images, tolerance=t) for t in TOLERANCES]
+    flag = " --quick" if options.quick else " --model runs/demo" if options.model else ""
     print("# Solver steps for export\n")
     print("**Question.** How many solver steps does the demo's model need when it is exported?\n")
     print("| steps | largest residual | deviation | same answer | accuracy |\n|---|---|---|---|---|")
@@ -67,35 +66,34 @@ def main() -> None:
         print(f"- `--steps auto --tolerance {choice.tolerance:g}`: {choice.summary()}")
     print(
         "\nThe residual is the root mean square of |f(z) - z| in log-slopes. The deviation is the largest "
-        'difference of an output\nfrom that after the most steps, divided by the range of all outputs; "same '
-        'answer" is the share of images with the\nsame most likely class as after the most steps. Residual, '
-        f"deviation and same answer are of {IMAGES} test images, accuracy is\nof all {len(data)}, those at "
-        "factor 1 among them."
+        "difference of an output\nfrom that after the most steps, divided by the range of all outputs; "
+        '"same answer" is the share of images with the\nsame most likely class as after the most steps. '
+        f"Residual, deviation and same answer are of {IMAGES} test images, accuracy is\nof all {len(data)}, "
+        "those at factor 1 among them."
     )
-    if flag:
+    if results["quick"]:
         print("\nThe quick model is hardly trained, so its numbers mean nothing.")
     print(
-        f"\n## How it was measured\n\n{origin}, seed {settings.seed}, {settings.steps_aug} + "
-        f"{settings.steps_more} training steps, solver {settings.solver}. 2 cores, no GPU, Python "
-        f"{platform.python_version()}, torch {torch.__version__}."
+        f"\n## How it was measured\n\n`python tools/bench/steps.py{flag}`: the DEC of a finished `lse demo` "
+        f"(accuracy {dec['accuracy']:.1%}, InvE {dec['invariance_error']:.3f}), seed {results['seed']}, "
+        f"{settings['steps_aug']} + {settings['steps_more']} training steps, solver {solver['name']}. "
+        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}."
     )
+
+
+def test_images(model: AdaptedModel) -> DigitsDataset:
+    """The test images over all sizes that the model's own checkpoint names."""
+    told = card_of(model).training
+    assert told is not None
+    return build_digits(**{**told["data"].get("options", {}), **told["data"]["tests"]["all"]})
 
 
 def accuracy(model: AdaptedModel, data: DigitsDataset, steps: int) -> float:
     """Share of right answers with so many solver steps."""
-    with with_steps(model, steps):
-        answers = predict(model, normalise(data.images), "cpu").argmax(-1)
+    x = normalised(model, data.images)
+    with with_steps(model, steps), torch.no_grad():
+        answers = torch.cat([model(part).argmax(-1) for part in x.split(200)])
     return float((answers == data.labels).float().mean())
-
-
-def trained(settings: DemoSettings) -> AdaptedModel:
-    """The DEC model that the demo trains with these settings."""
-    torch.manual_seed(settings.seed)
-    data = training_set(settings)
-    models, _ = train_models(settings, normalise(data.images), data.labels, lambda title, steps: lambda: None)
-    model = models["dec"]
-    assert isinstance(model, AdaptedModel)
-    return model.eval()
 
 
 if __name__ == "__main__":

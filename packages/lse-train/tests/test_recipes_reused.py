@@ -67,7 +67,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append("/".join(folder.parts[1:]))
         return fit(config, folder, **options)
 
-    monkeypatch.setattr("lse_train.fit", watched)
+    monkeypatch.setattr("lse_train.recipes.execution.fit", watched)
     return names
 
 

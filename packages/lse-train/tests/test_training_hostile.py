@@ -23,7 +23,7 @@ from lse_train.models import make_model
 from lse_train.process import sole_writer
 from lse_train.reading import read_yaml, set_options
 from lse_train.recipes import read_recipe
-from lse_train.recipes.runner import check_links
+from lse_train.recipes.results import check_links
 from lse_train.sources import build_data
 from lse_train.state import check_result, claim, read_state, write_state
 

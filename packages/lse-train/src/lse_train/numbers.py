@@ -1,8 +1,8 @@
-"""Backbones of the recipes: timm models that read three digits, small ones for a CPU among them."""
+"""Classifiers of the recipes and the demo: timm models that read three digits, some of them small."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
 
-__all__ = ["SMALL", "Numbers", "number_model"]
+__all__ = ["SMALL", "Numbers", "demo_model", "number_model"]
 
 SMALL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "small_resnet": ("resnet10t", {"channels": (16, 32, 64, 128), "stem_type": "", "stem_width": 16}),
@@ -95,6 +95,36 @@ def number_model(name: str, *, resolution: int = 64, pool: bool | None = None, *
 
 # recipes and runs of earlier versions name it so
 number_model.earlier_places = ("lse_dec.recipes.models:number_model",)  # type: ignore[attr-defined]
+
+
+def demo_model(resolution: int, channels: Sequence[int] = (16, 32, 64, 128)) -> nn.Module:
+    """The classifier of the demo, a narrow resnet10t, which loads the weights of earlier versions' demos too.
+
+    The demo's recipe now asks `number_model` for the same network. Checkpoints of earlier versions name this
+    function, and call the layer that scores digits "fc.digits", which here is "fc.1".
+
+    Args:
+        resolution: side of the images in pixels, (B, 1, resolution, resolution).
+        channels: widths of the four stages.
+
+    Raises:
+        LSEError: a resolution that the network cannot take.
+    """
+    model: Any = number_model(
+        "resnet10t", resolution=resolution, pool=False, channels=tuple(channels), stem_width=channels[0]
+    )
+
+    def rename(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for kind in ("weight", "bias"):
+            if f"{prefix}digits.{kind}" in state:
+                state[f"{prefix}1.{kind}"] = state.pop(f"{prefix}digits.{kind}")
+
+    model.fc.register_load_state_dict_pre_hook(rename)
+    return model  # type: ignore[no-any-return]
+
+
+# demos of earlier versions name it so
+demo_model.earlier_places = ("lse_dec.demo.model:number_classifier",)  # type: ignore[attr-defined]
 
 
 def _flatten(model: Any, path: str, resolution: int) -> None:

@@ -34,10 +34,9 @@ def lse_methods() -> Mapping[str, Any]:
 @hookimpl
 def lse_models() -> Mapping[str, Any]:
     """Give the classifiers of numbers that the recipes and the demo train."""
-    from lse_train.demo.model import number_classifier
-    from lse_train.numbers import number_model
+    from lse_train.numbers import demo_model, number_model
 
-    return {"demo_numbers": number_classifier, "numbers": number_model}
+    return {"demo_numbers": demo_model, "numbers": number_model}
 
 
 @hookimpl

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,79 +11,75 @@ import click
 
 from lse_core.process import keep_memory, spin_briefly
 
+__all__ = ["demo"]
 
-@click.command(
-    epilog="Example: lse demo --out runs/demo --seed 1",
-)
+QUICK = "This was a quick run of a few steps: its numbers mean nothing. Leave out --quick to get real ones."
+
+
+@click.command(epilog="Example: lse demo --out runs/demo --seed 1")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
-              help="Folder for results.json, report.html, model.onnx and the model, dec/.")  # fmt: skip
+              help="Folder of the report, the results, the model and the training runs.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device to train on, such as cuda.")
-@click.option("--quick", is_flag=True, help="A run cut short, to see that everything works.")
-@click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
-def demo(out: Path, seed: int, device: str, quick: bool, as_json: bool) -> None:
+@click.option("--device", default="cpu", show_default=True, help="Device to train on: cpu, cuda or auto.")
+@click.option("--quick", is_flag=True,
+              help="Train a few steps, to see that everything works; the numbers mean nothing.")  # fmt: skip
+@click.option("--fresh", is_flag=True,
+              help="Start over. Without it, an interrupted demo goes on where it stopped.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the contents of results.json, not the table.")
+def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: bool) -> None:
     """Make a classifier more consistent under local scaling, and show it.
 
-    Trains a small ResNet on handwritten digits of moderate sizes, continues it once with augmentation
-    alone and once with a deep equilibrium canonicalizer (DEC), compares both on sizes never seen,
-    exports the DEC model to ONNX, verifies it, and writes a report. A few minutes on two CPU cores.
+    The demo trains a small ResNet on handwritten digits of moderate sizes. It then continues the training
+    twice, once with augmentation alone and once with a deep equilibrium canonicalizer (DEC), and compares
+    both on sizes that they have never seen. It exports the DEC model to ONNX, verifies the file, and writes
+    a report with pictures. This takes a few minutes on two CPU cores. If you interrupt it, the same command
+    goes on where it stopped.
     """
     spin_briefly()
     keep_memory()
     import torch
-    from rich.console import Console
 
     from lse_core.errors import LSEError
-    from lse_train.demo.run import run_demo
-    from lse_train.demo.settings import DemoSettings
+    from lse_train import RunInterruptedError
 
     try:
-        torch.empty(0, device=device)
+        from lse_train.demo.run import run_demo
+    except ModuleNotFoundError as error:
+        raise LSEError(
+            f"lse demo needs {error.name}, which is not installed: pip install 'lse-train[demo]'"
+        ) from error
+    try:
+        torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
-    settings = replace(DemoSettings(), seed=seed, device=device)
-    console = Console(stderr=as_json)
-    with _progress(console) as progress:
-        results = run_demo(settings.quick() if quick else settings, out, progress, quick=quick)
+    try:
+        results = run_demo(out, seed=seed, device=device, quick=quick, fresh=fresh)
+    except RunInterruptedError as error:
+        click.echo(str(error), err=True)
+        sys.exit(130)
     if as_json:
         click.echo(json.dumps(results, indent=2))
+        if quick:
+            click.echo(QUICK, err=True)
         return
-    _print_table(console, results)
+    _print_table(results)
     # plain text: rich would break a long path over lines
-    click.echo(f"Look at {out / 'report.html'} in a browser next; the numbers are in {out / 'results.json'}.")
+    click.echo(f"Look at {out / 'report.html'} in a browser next. The numbers are in {out / 'results.json'}.")
 
 
-@contextmanager
-def _progress(console: Any) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-
-        def start(phase: str, total: int) -> Callable[[], None]:
-            if not console.is_terminal:  # bars are drawn at the end only where nothing can be redrawn
-                console.print(f"{phase} ...")
-            task = bar.add_task(phase, total=total)
-            return lambda: bar.advance(task)
-
-        yield start
-
-
-def _print_table(console: Any, results: dict[str, Any]) -> None:
+def _print_table(results: dict[str, Any]) -> None:
     from rich import box
+    from rich.console import Console
     from rich.table import Column, Table
 
     from lse_train.demo.figures import LABELS
     from lse_train.demo.report import verdict, verification
 
+    console = Console()
     brackets = list(results["methods"]["dec"]["accuracy_by_scale"])
+    low, high = results["settings"]["train_scale"]
     method = Column("method", no_wrap=True)
-    title = "accuracy in % over all sizes and by range of sizes; training saw 0.8-1.25"
+    title = f"accuracy in % over all sizes and by range of sizes; training saw {low:g}-{high:g}"
     table = Table(method, "all", "InvE", *brackets, title=title, box=box.SIMPLE, pad_edge=False)
     for name, scores in results["methods"].items():
         by_scale = [f"{100 * v:.1f}" for v in scores["accuracy_by_scale"].values()]
@@ -93,10 +87,10 @@ def _print_table(console: Any, results: dict[str, Any]) -> None:
             LABELS[name], f"{100 * scores['accuracy']:.1f}", f"{scores['invariance_error']:.3f}", *by_scale
         )
     console.print(table)
-    console.print(verdict(results["methods"])[1], soft_wrap=True)
     onnx = results["onnx"]
+    console.print(QUICK if results["quick"] else verdict(results["methods"])[1], soft_wrap=True)
     console.print(
-        f"model.onnx: opset {onnx['opset']}, {onnx['nodes']} nodes, {verification(onnx)}; "
-        f"{onnx['latency_ratio_vs_eager']:.2f} times the eager model's time",
+        f"model.onnx has opset {onnx['opset']} and {onnx['nodes']} nodes. {verification(onnx)} It takes "
+        f"{onnx['latency_ratio_vs_eager']:.2f} times as long as the model in torch.",
         soft_wrap=True,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -14,19 +13,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lse_core.card import card_of
 from lse_core.monotone import uniform_knots
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel, observe
-from lse_train.data import DigitsConfig, generate_digits
-from lse_train.demo.evaluation import Scores
-from lse_train.demo.settings import BRACKETS, DemoSettings
-from lse_train.demo.training import normalise
+from lse_dec.adaptation import AdaptedModel
+from lse_train.data import build_digits
 
 __all__ = [
     "accuracy_figure",
     "canonical_figure",
     "embedded",
+    "normalised",
     "residual_figure",
     "samples_figure",
     "warps_figure",
@@ -34,6 +32,8 @@ __all__ = [
 
 COLOURS = {"aug": "#8a8f98", "aug_continued": "#3b6fb6", "dec": "#d1495b"}
 LABELS = {"aug": "Aug", "aug_continued": "Aug continued", "dec": "DEC"}
+SEEN = "0.8-1.25"
+"""The range of factors that training sees."""
 SAME_DIGITS_AT = (0.5, 0.7, 1.0, 1.4, 1.9)
 
 
@@ -48,20 +48,20 @@ def embedded(figure: Figure, kind: str = "svg") -> str:
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def samples_figure(settings: DemoSettings) -> Figure:
-    """Rows of test images: the same numbers at factor 1 and resized digit by digit."""
-    data = generate_digits(
-        DigitsConfig(
-            count=3,
-            scale=settings.test_scale,
-            resolution=settings.resolution,
-            seed=settings.seed,
-            split_seed=settings.seed,
-            split="test",
-            variants=6,
-            reference=True,
-        )
-    )
+def normalised(model: AdaptedModel, images: Tensor) -> Tensor:
+    """uint8 images (N, 1, R, R) as the model wants them: float32, by its card, on its device."""
+    preprocess = card_of(model).preprocess
+    assert preprocess is not None
+    return preprocess.normalise(images.to(next(model.parameters()).device).float() / 255)
+
+
+def samples_figure(tests: Mapping[str, Any]) -> Figure:
+    """Rows of test images: the same numbers at factor 1 and resized digit by digit.
+
+    Args:
+        tests: settings of the test images, see `lse_train.data.build_digits`.
+    """
+    data = build_digits(**{**tests, "count": 3, "variants": 6, "reference": True})
     images = data.images[:, 0].unflatten(0, (3, 6))
     figure = Figure(figsize=(9, 4.6))
     for i, axes in enumerate(figure.subplots(3, 6).ravel()):
@@ -75,25 +75,22 @@ def samples_figure(settings: DemoSettings) -> Figure:
     return figure
 
 
-def canonical_figure(model: AdaptedModel, settings: DemoSettings, device: str) -> Figure:
-    """The same digits at several scales: what came in, with its canonical grid drawn on, and what goes on."""
-    numbers = 3
-    base = DigitsConfig(
-        count=numbers,
-        scale=(1.0, 1.0),
-        resolution=settings.resolution,
-        seed=settings.seed + 1,
-        split_seed=settings.seed,
-        split="test",
-    )
-    sets = [generate_digits(replace(base, scale=(s, s))) for s in SAME_DIGITS_AT]
+def canonical_figure(model: AdaptedModel, tests: Mapping[str, Any]) -> Figure:
+    """The same digits at several scales: what came in, with its canonical grid drawn on, and what goes on.
+
+    Args:
+        model: with a canonicalizer at the image.
+        tests: settings of the test images, see `lse_train.data.build_digits`.
+    """
+    numbers, seed = 3, tests["seed"] + 1
+    changed = {"count": numbers, "seed": seed, "variants": 1, "reference": False}
+    sets = [build_digits(**{**tests, **changed, "scale": (s, s)}) for s in SAME_DIGITS_AT]
     images = torch.cat([data.images for data in sets])
-    x = normalise(images).to(device)
-    with torch.no_grad(), observe(model) as record:
-        model.eval()(x)
-    warp = record["image"].warp
+    x = normalised(model, images)
+    with torch.no_grad():
+        warp = model.canonicalizers["image"](x).warp
     assert isinstance(warp, SeparableWarp)
-    canonical = unscale(images.to(device).float(), warp).round().to(torch.uint8).cpu()[:, 0]
+    canonical = unscale(images.to(x.device).float(), warp).round().to(torch.uint8).cpu()[:, 0]
     columns = len(SAME_DIGITS_AT)
     figure = Figure(figsize=(9, 1.95 * 2 * numbers))
     grid = figure.subplots(2 * numbers, columns)
@@ -102,7 +99,7 @@ def canonical_figure(model: AdaptedModel, settings: DemoSettings, device: str) -
             i = column * numbers + number
             top, bottom = grid[2 * number, column], grid[2 * number + 1, column]
             _picture(top, images[i, 0])
-            _draw_grid(top, warp[i], settings.resolution)
+            _draw_grid(top, warp[i], images.shape[-1])
             _picture(bottom, canonical[i])
             top.set_title(f"all digits x {factor:g}", fontsize=8)
             if column == 0:
@@ -138,16 +135,16 @@ def warps_figure(warp: SeparableWarp, scales: Tensor) -> Figure:
     return figure
 
 
-def accuracy_figure(scores: Mapping[str, Mapping[str, Scores]]) -> Figure:
-    """Accuracy and InvE per bracket of the resize factor, one line a method."""
-    brackets = [name for name in next(iter(scores.values())) if name != "all"]
+def accuracy_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy and InvE per range of the resize factor, one line a method; `methods` as in results.json."""
+    brackets = list(next(iter(methods.values()))["accuracy_by_scale"])
     figure = Figure(figsize=(9, 3.4))
     left, right = figure.subplots(1, 2)
-    for method, by_set in scores.items():
+    for method, scores in methods.items():
         style: dict[str, Any] = {"color": COLOURS[method], "label": LABELS[method], "marker": "o"}
-        left.plot([100 * by_set[b].accuracy for b in brackets], **style)
-        right.plot([by_set[b].invariance_error for b in brackets], **style)
-    seen = brackets.index(f"{BRACKETS[2][0]:g}-{BRACKETS[2][1]:g}")
+        left.plot([100 * scores["accuracy_by_scale"][b] for b in brackets], **style)
+        right.plot([scores["invariance_error_by_scale"][b] for b in brackets], **style)
+    seen = brackets.index(SEEN)
     for ax, title in ((left, "accuracy, %"), (right, "InvE (lower is better)")):
         ax.set_xticks(range(len(brackets)), brackets)
         ax.axvspan(seen - 0.3, seen + 0.3, color="#f2e3b3", zorder=0, label="seen in training")

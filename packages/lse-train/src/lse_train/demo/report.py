@@ -20,24 +20,28 @@ def verdict(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
     ratio = dec["invariance_error"] / max(aug["invariance_error"], 1e-12)
     won = points > 0 and ratio < 1
     numbers = (
-        f"accuracy {100 * dec['accuracy']:.1f}% against {100 * aug['accuracy']:.1f}% ({points:+.1f} points), "
-        f"InvE {dec['invariance_error']:.3f} against {aug['invariance_error']:.3f} ({ratio:.2f} times)"
+        f"its accuracy is {100 * dec['accuracy']:.1f}% against {100 * aug['accuracy']:.1f}% ({points:+.1f} "
+        f"points), and its InvE is {dec['invariance_error']:.3f} against {aug['invariance_error']:.3f} "
+        f"({ratio:.2f} times as much)"
     )
     if won:
-        return True, f"DEC beats Aug with the same budget at scales never seen in training: {numbers}."
+        return True, f"DEC beats Aug with the same budget over all sizes, most of them never seen: {numbers}."
     if points > 0 or ratio < 1:
-        return False, f"On this seed DEC wins one figure and loses the other: {numbers}."
-    return False, f"On this seed DEC does not beat Aug with the same budget: {numbers}."
+        return (
+            False,
+            f"With this seed DEC is better than Aug in one figure and worse in the other: {numbers}.",
+        )
+    return False, f"With this seed DEC does not beat Aug with the same budget: {numbers}."
 
 
 def verification(onnx: Mapping[str, Any]) -> str:
-    """What ONNX Runtime's answers say of the exported file, in words."""
-    difference = f"{onnx['max_abs_diff']:.2g} ({onnx['relative_diff']:.1g} of the output's range)"
+    """What ONNX Runtime's answers say of the exported file, in a sentence."""
+    difference = f"{onnx['max_abs_diff']:.2g}, {onnx['relative_diff']:.1g} of the output's range"
     if onnx["verified"]:
-        return f"verified in ONNX Runtime, largest difference {difference}"
+        return f"ONNX Runtime gives the same answers as torch; the largest difference is {difference}."
     return (
-        f"NOT equal to the model in ONNX Runtime, largest difference {difference}: where the update does "
-        "not contract yet, the solver amplifies rounding"
+        "The answers of ONNX Runtime are NOT equal to those of torch; the largest difference is "
+        f"{difference}. Where the update does not contract yet, the solver amplifies rounding."
     )
 
 
@@ -62,7 +66,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str
             "loss": f"{log['loss']:.3f}",
             "equivariance": " to ".join(f"{v:.2f}" for v in log["equivariance"])
             if log["equivariance"]
-            else "no canonicalizer",
+            else "there is no canonicalizer",
         }
         for name, log in results["training"].items()
     ]
@@ -80,7 +84,7 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str
         figures=figures,
         brackets=list(methods[best]["accuracy_by_scale"]),
         seed=results["seed"],
-        quick_note="QUICK RUN, its numbers mean nothing · " if results["quick"] else "",
+        quick=results["quick"],
         train_scale=_range(settings["train_scale"]),
         test_scale=_range(settings["test_scale"]),
         test_bases=settings["test_bases"],
@@ -89,9 +93,10 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str
         warp_count=results["movement"]["images"],
         movement=f"{results['movement']['pixels']:.1f}",
         residual_note=(
-            f"Root mean square change of the log-slopes that one more update would make, over test images. "
-            f"With {solver['name']} it falls from {first:.3f} at the first step to {last:.3f} at step "
-            f"{solver['steps']}; the update is trained to contract by Eq. 5, not forced to."
+            "The residual is the root mean square change of the warp's log-slopes that one more update would "
+            "make; the lines are medians over test images, the bands hold 80% of them. "
+            f"With {solver['name']} its mean is {first:.3f} at the first step and {last:.3f} at step "
+            f"{solver['steps']}. Eq. 5 trains the update to contract, but nothing forces it to."
         ),
         solver=solver,
         onnx=results["onnx"],

@@ -1,147 +1,196 @@
-"""The demo's run: data, three trainings, measurements, export, and the files, whole or not at all."""
+"""The demo: the recipe beside this file, then pictures, an exported model and a page, whole or not at all."""
 
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import os
 import platform
-import shutil
-import tempfile
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from importlib import metadata
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lse_core.errors import LSEError, OutputError
+import lse_export
+from lse_core.atomic import staging
 from lse_core.plugins import registry
-from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel, observe
+from lse_core.progress import Bars
+from lse_dec.adaptation import AdaptedModel
 from lse_dec.checkpoint import load, save
-from lse_dec.losses import warp_distance
-from lse_train.data import DigitsDataset
+from lse_train import ConfigError, RunConfig, evaluate
+from lse_train.data import DigitsDataset, build_digits
 from lse_train.demo import figures
-from lse_train.demo.evaluation import evaluate, nested, test_sets
 from lse_train.demo.report import render_report
-from lse_train.demo.settings import DemoSettings
-from lse_train.demo.training import Progress, normalise, train_models, training_set
+from lse_train.recipes.execution import device_of
+from lse_train.recipes.plan import RESULT
+from lse_train.recipes.report import read_results
+from lse_train.recipes.results import changed, open_results
+from lse_train.recipes.runner import complete
+from lse_train.recipes.schema import Recipe, read_recipe
+from lse_train.state import write_json
 
-__all__ = ["FILES", "load_run", "run_demo"]
+__all__ = ["FILES", "MODEL", "RESULTS", "read_demo", "run_demo"]
 
 MODEL, RESULTS = "dec", "results.json"
+"""Beside the recipe's runs: the folder of the DEC model, and the numbers."""
+
 FILES = (f"{MODEL}/model.safetensors", f"{MODEL}/config.json", "model.onnx", "report.html", RESULTS)
-"""What a run writes, in the order it is put in place: results.json comes last and vouches for the rest."""
+"""What a run writes beside the recipe's runs, in the order it is put in place: results.json comes last and
+vouches for the rest."""
+
+ALL = "all"
+"""The test set over all sizes; the others are ranges of sizes."""
+
+SHOWN = 200
+"""Test images whose solves are drawn."""
+
+BATCHES = (1, 5)
+"""Batch sizes at which the exported model is compared with the one in torch."""
 
 
-def run_demo(settings: DemoSettings, out: Path, progress: Progress, *, quick: bool = False) -> dict[str, Any]:
-    """Train, adapt, measure, export and report; returns what results.json holds.
+def read_demo(*, seed: int = 0, device: str = "cpu", quick: bool = False) -> Recipe:
+    """The demo's recipe, for one seed.
 
     Args:
-        settings: what to do.
-        out: output folder, made if absent; only the files named in `FILES` are replaced. `load_run` reads
-            the DEC model back.
-        progress: how to show that work goes on.
-        quick: whether the settings were cut short, to be said on the page.
+        seed: of all randomness.
+        device: "cpu", "cuda" or "auto".
+        quick: cut to a few steps, to see that everything works; its numbers mean nothing.
+    """
+    with as_file(files("lse_train.demo").joinpath("recipe.yaml")) as path:
+        return read_recipe(path, "quick" if quick else "full", {"seed": seed, "device": device})
+
+
+def run_demo(
+    out: Path, *, seed: int = 0, device: str = "cpu", quick: bool = False, fresh: bool = False
+) -> dict[str, Any]:
+    """Train what is missing, measure, export and report; returns what results.json holds.
+
+    Called again with the same arguments after an interruption it goes on where it stopped; a demo of other
+    arguments in the same folder is replaced.
+
+    Args:
+        out: output folder, made if absent. It is a folder of a recipe's results, with the files named in
+            `FILES` beside them; `lse_dec.load` reads the DEC model.
+        seed: see `read_demo`.
+        device: see `read_demo`.
+        quick: see `read_demo`.
+        fresh: remove what an earlier call trained, even with the same arguments.
 
     Raises:
-        LSEError: lse-export is not installed.
+        RunInterruptedError: SIGINT or SIGTERM came while a model was trained; its state is written.
+        ConfigError: the folder holds the results of another recipe.
         OutputError: the folder cannot be written.
     """
-    export = _exporter()
+    recipe = read_demo(seed=seed, device=device, quick=quick)
     started = time.perf_counter()
-    with _staging(out) as partial, torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        results, pictures = _work(settings, partial, progress, export)
-        results = {
-            "seed": settings.seed,
+    plan = complete(
+        recipe,
+        out,
+        command=f"lse demo --seed {seed}{' --quick' if quick else ''}",
+        fresh=fresh or _replaces(out, recipe),
+    )
+    elapsed = time.perf_counter() - started
+    (start, begun), cells = next(iter(plan.starts.items())), {c.place["method"]: c for c in plan.cells}
+    folders = {"aug": out / "starts" / start, **{name: out / "cells" / c.name for name, c in cells.items()}}
+    said = {
+        name: json.loads((folder / RESULT).read_text(encoding="utf-8")) for name, folder in folders.items()
+    }
+    config = cells[MODEL].config
+    metrics = {r.place["method"]: r.metrics for r in read_results(out, plan.cells, False)}
+    with staging(out / RESULTS) as partial, torch.random.fork_rng(), Bars() as bars:
+        torch.manual_seed(seed)
+        bars.line("measuring the start, Aug")
+        bar = bars.add("measuring the start, Aug", 4)
+        metrics = {"aug": _measured(folders["aug"], config), **metrics}
+        bar.update(1, text="exporting the model")
+        bars.line("exporting the model")
+        model = load(folders[MODEL])
+        save(model, partial / MODEL, class_names=[f"{number:03d}" for number in range(1000)])
+        dec = load(partial / MODEL)
+        data = build_digits(**config.data.split(ALL))
+        onnx = _exported(dec, data, partial / "model.onnx")
+        bar.update(2, text="drawing the pictures")
+        bars.line("drawing the pictures")
+        results: dict[str, Any] = {
+            "seed": seed,
             "quick": quick,
-            "seconds": round(time.perf_counter() - started, 1),
-            "settings": asdict(settings),
+            "seconds": 0.0,
+            "settings": _settings(config, begun),
             "versions": _versions(),
-            **results,
+            "methods": {name: _scores(found) for name, found in metrics.items()},
+            "training": {name: _training(folders[name], said[name]["steps"]) for name in metrics},
+            "onnx": onnx,
         }
+        movement = metrics[MODEL][ALL]["sites"]["image"]["displacement_pixels"]
+        looked, pictures = _pictures(dec.to(device_of(config)), data, config, results["methods"])
+        results |= {**looked, "movement": {"pixels": movement, "images": min(60, len(data))}}
+        bar.update(3)
+        # runs that an earlier call trained took their time too
+        training = max(elapsed, sum(each["seconds"] for each in said.values()))
+        results["seconds"] = round(training + time.perf_counter() - started - elapsed, 1)
         (partial / "report.html").write_text(render_report(results, pictures), encoding="utf-8")
-        (partial / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / RESULTS, results)
         (out / MODEL).mkdir(exist_ok=True)
         for name in FILES:
             os.replace(partial / name, out / name)
     return results
 
 
-def load_run(folder: Path) -> tuple[DemoSettings, AdaptedModel]:
-    """What a finished run was told, and its DEC model in eval mode on the CPU.
-
-    Raises:
-        LSEError: no finished run, one of a version that kept no model, or damaged files.
-    """
+def _replaces(out: Path, recipe: Recipe) -> bool:
+    """Whether `out` holds a demo of other settings; anything else that is there, the runner refuses."""
     try:
-        told: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["settings"]
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
-        settings = DemoSettings(**plain)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise LSEError(f"{folder} is no folder of a finished lse demo: {RESULTS}: {why}") from error
-    return settings, load(folder / MODEL)
+        earlier = open_results(out)[0]
+    except ConfigError:
+        return False
+    return earlier.table == recipe.table and bool(changed(out, recipe))
 
 
-def _work(
-    settings: DemoSettings, partial: Path, progress: Progress, export: Any
-) -> tuple[dict[str, Any], dict[str, str]]:
-    device = settings.device
-    tick = progress("data", 2)
-    data = training_set(settings)
-    tick()
-    sets = test_sets(settings)
-    tick()
-    x, y = normalise(data.images).to(device), data.labels.to(device)
-
-    models, logs = train_models(settings, x, y, progress)
-    scores = {}
-    for name, model in models.items():
-        scores[name] = evaluate(model, sets, device, progress(f"measure {name}", len(sets)))
-
-    dec = models["dec"]
-    assert isinstance(dec, AdaptedModel)
-    tests = {name: data.config.to_mapping() for name, data in sets.items()}
-    save(dec, partial / MODEL, training={"made by": "lse demo", "data": {"name": "digits", "tests": tests}})
-    tick = progress("export and verify", 3)
-    onnx = _export(dec, sets["all"], settings, partial / "model.onnx", export, tick)
-    tick = progress("pictures", 5)
-    solver, movement, pictures = _look(dec, sets["all"], settings, tick)
-    pictures["accuracy"] = figures.embedded(figures.accuracy_figure(scores))
-    tick()
-    results = {
-        "methods": {name: nested(by_set) for name, by_set in scores.items()},
-        "training": {name: asdict(log) for name, log in logs.items()},
-        "solver": solver,
-        "movement": movement,
-        "onnx": onnx,
+def _measured(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Numbers of a model on all test sets: the recipe measures its cells, but not their start."""
+    data, device = config.data, device_of(config)
+    model = load(folder)
+    return {
+        test: evaluate(model, data.name, data.split(test), seed=config.seed, device=device)
+        for test in data.tests
     }
-    return results, pictures
 
 
-def _export(
-    dec: AdaptedModel,
-    data: DigitsDataset,
-    settings: DemoSettings,
-    path: Path,
-    export: Any,
-    tick: Callable[[], None],
-) -> dict[str, Any]:
-    model = copy.deepcopy(dec).cpu().eval()
-    inputs = normalise(data.images[: 2 * max(settings.export_batches)])
-    report = export.export_onnx(model, inputs[:2], path)
-    tick()
+def _scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy in [0, 1] and InvE over all sizes and by range of sizes, as they stand in results.json."""
+    found: dict[str, Any] = {}
+    for key in ("accuracy", "invariance_error"):
+        found[key] = metrics[ALL][key]
+        found[f"{key}_by_scale"] = {test: each[key] for test, each in metrics.items() if test != ALL}
+    return found
+
+
+def _training(folder: Path, steps: int) -> dict[str, Any]:
+    """Steps, the mean loss over the last tenth of the log, and Eq. 5's over the first and the last tenth."""
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    tenth = max(1, len(rows) // 10)
+
+    def mean(part: list[dict[str, str]], name: str) -> float:
+        return statistics.fmean(float(row[name]) for row in part)
+
+    motion = "loss/equivariance/image"
+    learnt = [mean(part, motion) for part in (rows[:tenth], rows[-tenth:])] if motion in rows[0] else None
+    return {"steps": steps, "loss": mean(rows[-tenth:], "loss/task"), "equivariance": learnt}
+
+
+def _exported(dec: AdaptedModel, data: DigitsDataset, path: Path) -> dict[str, Any]:
+    """Write the ONNX file and compare it with the model on test images, CPU."""
+    inputs = figures.normalised(dec, data.images[: 2 * max(BATCHES)])
+    report = lse_export.export_onnx(dec, inputs[:2], path)
     # a difference is a result like any other: the page shows it, the run goes on
-    checked = export.verify(path, model, inputs, batch_sizes=settings.export_batches, throw=False)
-    tick()
-    ratio = export.latency_ratio(path, model, normalise(data.images[:8]))
-    tick()
+    checked = lse_export.verify(path, dec, inputs, batch_sizes=BATCHES, throw=False)
+    ratio = lse_export.latency_ratio(path, dec, inputs[:8])
     return {
         "max_abs_diff": float(checked.max_abs_diff),
         "relative_diff": float(checked.relative),
@@ -155,68 +204,52 @@ def _export(
     }
 
 
-def _look(
-    dec: AdaptedModel, data: DigitsDataset, settings: DemoSettings, tick: Callable[[], None]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Solver residuals, how far the warps move, and the pictures of both."""
-    shown = min(200, len(data))
-    x = normalise(data.images[:shown]).to(settings.device)
-    with torch.no_grad(), observe(dec) as record:
-        dec.eval()(x)
-    warp = record["image"].warp
-    assert isinstance(warp, SeparableWarp)
-    identity = SeparableWarp.identity(warp.batch, device=warp.device)
-    pixels = warp_distance(warp, identity).sqrt().mean() * (settings.resolution - 1)
-    tick()
-    traces = {}
+def _pictures(
+    dec: AdaptedModel, data: DigitsDataset, config: RunConfig, methods: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The solver's residuals by step, and the pictures as data URIs by name."""
+    x = figures.normalised(dec, data.images[:SHOWN])
     canonicalizer = dec.canonicalizers["image"]
-    for name in ("naive", "anderson", "broyden"):
-        other = copy.deepcopy(canonicalizer)
-        other.solver = registry().get("solver", name)()
-        with torch.no_grad():
+    adapt = config.adapt or {}
+    traces = {}
+    with torch.no_grad():
+        warp = canonicalizer(x).warp
+        for name in ("naive", "anderson", "broyden"):
+            other = copy.deepcopy(canonicalizer)
+            other.solver = registry().get("solver", name)()
             traces[name] = other(x, steps=12).solution.residuals.cpu().numpy()
-    tick()
+    tests = config.data.split(ALL)
     pictures = {
-        "samples": figures.embedded(figures.samples_figure(settings), "png"),
-        "canonical": figures.embedded(figures.canonical_figure(dec, settings, settings.device), "png"),
-        "warps": figures.embedded(figures.warps_figure(warp[: min(60, shown)], data.scales[:60])),
-        "residuals": figures.embedded(figures.residual_figure(traces, settings.solver_steps)),
+        "samples": figures.embedded(figures.samples_figure(tests), "png"),
+        "canonical": figures.embedded(figures.canonical_figure(dec, tests), "png"),
+        "warps": figures.embedded(figures.warps_figure(warp[: min(60, len(x))], data.scales[:60])),
+        "residuals": figures.embedded(figures.residual_figure(traces, adapt["steps"])),
+        "accuracy": figures.embedded(figures.accuracy_figure(methods)),
     }
-    tick()
-    tick()
-    solver = {
-        "name": settings.solver,
-        "steps": settings.solver_steps,
-        "residuals": [float(v) for v in traces[settings.solver].mean(1)],
+    residuals = [float(value) for value in traces[adapt["solver"]].mean(1)]
+    return {"solver": {"name": adapt["solver"], "steps": adapt["steps"], "residuals": residuals}}, pictures
+
+
+def _settings(config: RunConfig, start: RunConfig) -> dict[str, Any]:
+    """What of the recipe the page tells."""
+    train, test = config.data.split("train"), config.data.split(ALL)
+    return {
+        "seed": config.seed,
+        "device": config.device,
+        "resolution": test["resolution"],
+        "train_images": train["count"],
+        "train_scale": train["scale"],
+        "test_scale": test["scale"],
+        "test_bases": test["count"],
+        "variants": test["variants"] - 1,
+        "batch_size": config.batch_size,
+        "steps_aug": start.steps,
+        "steps_more": config.steps,
     }
-    return solver, {"pixels": float(pixels), "images": min(60, shown)}, pictures
-
-
-def _exporter() -> Any:
-    """lse-export, which this package does not depend on."""
-    try:
-        import lse_export
-    except ImportError as error:
-        raise LSEError("the demo exports its model with lse-export: pip install 'lse-train[demo]'") from error
-    return lse_export
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A hidden folder beside the results, gone when the block ends: an interrupted run leaves nothing."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    except OSError as error:
-        raise OutputError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:
-    names = ("lse-core", "lse-dec", "lse-export", "torch", "timm", "torchdeq", "onnx", "scikit-learn")
+    names = ("lse-core", "lse-dec", "lse-train", "lse-export", "torch", "timm", "onnx", "scikit-learn")
     found = {"python": platform.python_version()}
     for name in (*names, "onnxruntime", "onnxruntime-gpu"):
         try:

@@ -11,12 +11,14 @@ from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lse_train.recipes.plan import make_plan
-    from lse_train.recipes.runner import open_results, run_recipe
+    from lse_train.recipes.results import open_results
+    from lse_train.recipes.runner import run_recipe
     from lse_train.recipes.schema import Recipe, read_recipe
 
 _HOMES = {
     "plan": ["make_plan"],
-    "runner": ["open_results", "run_recipe"],
+    "results": ["open_results"],
+    "runner": ["run_recipe"],
     "schema": ["Recipe", "read_recipe"],
 }
 

@@ -11,14 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from lse_core.errors import LSEError, unknown_name
-from lse_train.config import RunConfig
+from lse_train import ConfigError, RunConfig
 from lse_train.reading import override
 from lse_train.recipes.presets import PRESETS
 from lse_train.recipes.schema import Recipe
 
-__all__ = ["Cell", "Plan", "make_plan"]
+__all__ = ["MEASURES", "RESULT", "Cell", "Plan", "Work", "make_plan"]
+
+RESULT, MEASURES = "result.json", "measures.json"
+"""In the folder of a run: what it came to, and the recipe's further measurements."""
 
 OF_OPTIONS = ("label", "preset", "start")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run to be done, or done.
+
+    Attributes:
+        name: its folder within the results, "cells/..." or "starts/...".
+        folder: where it writes.
+        config: the run.
+        measures: further measurements, see `lse_train.recipes.schema.Recipe`.
+    """
+
+    name: str
+    folder: Path
+    config: RunConfig
+    measures: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its result and its further measurements."""
+        return all((self.folder / name).exists() for name in (RESULT, *([MEASURES] if self.measures else [])))
+
+    def plain(self) -> dict[str, Any]:
+        """The work as JSON values; `Work.of` takes them back."""
+        values = {"name": self.name, "folder": str(self.folder), "config": self.config.plain()}
+        return {**values, "measures": self.measures}
+
+    @classmethod
+    def of(cls, name: str, folder: str, config: Mapping[str, Any], measures: Mapping[str, Any]) -> Work:
+        """The work that `plain` described; raises LSEError for settings that do not fit."""
+        return cls(name, Path(folder), RunConfig.parse(config), measures)
 
 
 @dataclass(frozen=True)
@@ -45,9 +80,32 @@ class Plan:
     starts: Mapping[str, RunConfig]
     cells: tuple[Cell, ...]
 
+    def waves(self, out: Path, measures: Mapping[str, Mapping[str, Any]]) -> list[list[Work]]:
+        """Runs that may go on at the same time: for each seed its starts, then its cells, which need them.
+
+        Args:
+            out: folder of the results.
+            measures: further measurements of the cells.
+        """
+        starts = [
+            Work(f"starts/{name}", out / "starts" / name, config, {}) for name, config in self.starts.items()
+        ]
+        named = {cell.name: cell.config for cell in self.cells}  # cells of the same settings are one run
+        cells = [
+            Work(f"cells/{name}", out / "cells" / name, config, measures) for name, config in named.items()
+        ]
+        waves = [
+            [work for work in works if work.config.seed == seed]
+            for seed in dict.fromkeys(work.config.seed for work in (*starts, *cells))
+            for works in (starts, cells)
+        ]
+        return [works for works in waves if works]
+
 
 def make_plan(recipe: Recipe, out: Path, *, trust: bool = False) -> Plan:
     """The runs of `recipe` in the folder `out`, checked before any begins.
+
+    Seeds are as many as the recipe says, one after the other from its run's `seed`, which is 0 unless given.
 
     Args:
         recipe: what to run.
@@ -60,8 +118,11 @@ def make_plan(recipe: Recipe, out: Path, *, trust: bool = False) -> Plan:
     """
     starts: dict[str, RunConfig] = {}
     cells, names = [], dict[str, str]()
+    first = recipe.run.get("seed", 0)
+    if not isinstance(first, int) or isinstance(first, bool):
+        raise ConfigError(f"run.seed must be a whole number, the first of the seeds; got {first!r}")
     # seeds outermost: a table that is not finished has whole rows of fewer seeds
-    for seed in range(recipe.seeds):
+    for seed in range(first, first + recipe.seeds):
         for options in itertools.product(*recipe.axes.values()):
             place = dict(zip(recipe.axes, options, strict=True))
             settings = _settings(recipe, place, seed)
@@ -109,7 +170,7 @@ def _seeded(value: Any, seed: int) -> Any:
 
 
 def _with_sites(settings: dict[str, Any], trust: bool) -> dict[str, Any]:
-    """Sites called "stage:N" by the name that the model at hand has for its N-th latent stage."""
+    """Sites called "stage:N" by the name that the model at hand has for its N-th latent stage, from 0."""
     adapt = settings.get("adapt")
     sites = adapt.get("sites") if isinstance(adapt, Mapping) else None
     if not isinstance(sites, list) or not any(str(site).startswith("stage:") for site in sites):

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lse_dec.presets import AT_IMAGE, LATENT
+
 __all__ = ["PRESETS"]
 
-_DEC: Mapping[str, Any] = {
-    "adapt.sites": ["image"],
-    "adapt.canonicalizer": "dec",
-    "adapt.rule": "compose",
-    "adapt.solver": "anderson",
-    "adapt.steps": 5,
-    "adapt.segments": 8,
-    "adapt.ratio": 4.0,
-    "adapt.gradient": "unrolled",
-    "adapt.projection": 8,
-    "adapt.widths": [16, 32],
-    "adapt.resolution": 16,
-}
+
+def _under(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` by dotted keys, with the lists that YAML has in place of tuples."""
+    return {f"{name}.{k}": list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+_ABSOLUTE: Mapping[str, Any] = {"adapt.sites": ["image"], **_under("adapt", AT_IMAGE.adapt)}
+_DEC: Mapping[str, Any] = {**_ABSOLUTE, "adapt.rule": "compose"}
+_CENTRED: Mapping[str, Any] = {"canonicalizer.centre": 1.0}
 _BY_TASK: Mapping[str, Any] = {"canonicalizer.weight": 0.0, "canonicalizer.task_gradient": True}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -43,19 +41,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "optim": {"adapt.sites": ["image"], "adapt.canonicalizer": "optim", "adapt.ratio": 4.0, **_BY_TASK},
     "dec": _DEC,
     # canonical forms that on average lie where the pictures do
-    "dec_centred": {**_DEC, "canonicalizer.centre": 1.0},
+    "dec_centred": {**_DEC, **_CENTRED},
     "dec_residual": {**_DEC, "adapt.rule": "residual"},
-    "dec_absolute": {**_DEC, "adapt.rule": "absolute"},
-    "dec_absolute_centred": {**_DEC, "adapt.rule": "absolute", "canonicalizer.centre": 1.0},
+    "dec_absolute": _ABSOLUTE,
+    "dec_absolute_centred": {**_ABSOLUTE, **_CENTRED},
     # for latent stages, where Eq. 5 alone gains nothing
     "dec_absolute_both": {
-        **_DEC,
-        "adapt.rule": "absolute",
-        "canonicalizer.centre": 1.0,
-        "canonicalizer.task_gradient": True,
+        "adapt.sites": ["image"],
+        **_under("adapt", LATENT.adapt),
+        **_under("canonicalizer", LATENT.training),
     },
     # the rule of the authors' code, and their signal too
-    "dec_authors": {**_DEC, "adapt.rule": "absolute", **_BY_TASK},
+    "dec_authors": {**_ABSOLUTE, **_BY_TASK},
     "dec_variation": {**_DEC, "adapt.start": "variation"},
     "variation": {
         "adapt.sites": ["image"],

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lse_train.recipes.plan import MEASURES, RESULT, Cell
 from lse_train.recipes.schema import Recipe, Report
 
-__all__ = ["MEASURES", "Result", "Spread", "gather", "markdown", "numbers", "read_results"]
-
-MEASURES = "measures.json"
-"""Beside a cell's result.json: the recipe's further measurements."""
+__all__ = ["Result", "Spread", "gather", "markdown", "numbers", "page", "read_results"]
 
 VALUES: Mapping[str, tuple[str, str]] = {
     "accuracy": ("accuracy, %", "{:.1f}"),
@@ -27,6 +25,8 @@ VALUES: Mapping[str, tuple[str, str]] = {
 """What people read, and how numbers are written."""
 
 PERCENT = ("accuracy", "not_converged")
+HIGHER = ("accuracy",)
+"""Values of which more is better; of all others less is."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,18 @@ class Spread:
     count: int
 
 
-def read_results(out: Path, cells: Sequence[Any], measured: bool) -> list[Result]:
-    """The results of those `cells` (see `lse_train.recipes.plan`) that are finished."""
-    found = []
+def read_results(out: Path, cells: Sequence[Cell], measured: bool) -> list[Result]:
+    """The results of those `cells` that are finished, their further measurements if `measured`, included."""
+    found, runs = [], dict[str, tuple[Any, Any]]()
     for cell in cells:
         folder = out / "cells" / cell.name
-        result, measures = folder / "result.json", folder / MEASURES
+        result, measures = folder / RESULT, folder / MEASURES
         if not result.exists() or (measured and not measures.exists()):
             continue
-        said = json.loads(result.read_text(encoding="utf-8"))
-        more = json.loads(measures.read_text(encoding="utf-8")) if measured else {}
+        if cell.name not in runs:  # cells of the same settings share one
+            more = json.loads(measures.read_text(encoding="utf-8")) if measured else {}
+            runs[cell.name] = (json.loads(result.read_text(encoding="utf-8")), more)
+        said, more = runs[cell.name]
         found.append(Result(cell.place, cell.seed, said["seconds"], said["metrics"], more))
     return found
 
@@ -121,11 +123,70 @@ def _number(metrics: Mapping[str, Any], value: str) -> float | None:
     return None if number is None else float(number) * (100.0 if value in PERCENT else 1.0)
 
 
+def page(recipe: Recipe, results: Sequence[Result], total: int, notes: Mapping[str, Any]) -> str:
+    """The recipe's page in Markdown: what is asked, the tables, three sentences, the command.
+
+    Args:
+        recipe: the recipe.
+        results: of its finished runs.
+        total: its runs in all.
+        notes: "command", "machine" and "versions", see `lse_train.recipes.results.claim`.
+    """
+    runs = {id(result.metrics): result.seconds for result in results}
+    seeds = ", ".join(str(seed) for seed in sorted({result.seed for result in results})) or "none yet"
+    versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
+    sentences = [
+        _best(recipe, results),
+        f"Every number is a mean over the seeds that are done ({seeds}), ± their sample standard deviation "
+        "where there is more than one.",
+        f"Training took {sum(runs.values()) / 60:.1f} minutes, common starts and measurements not counted, "
+        f"on a machine with {notes['machine']}; the versions were {versions}.",
+    ]
+    parts = [
+        f"# {recipe.title}",
+        *([recipe.about.strip()] if recipe.about.strip() else []),
+        markdown(recipe, results, total).rstrip(),
+        "\n".join(sentence for sentence in sentences if sentence),
+        f"`{notes['command']}`",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _best(recipe: Recipe, results: Sequence[Result]) -> str:
+    """Which row of the first table is best by its first value, in a sentence; empty without a number."""
+    if not recipe.reports or not recipe.reports[0].values:
+        return ""
+    report = recipe.reports[0]
+    value, columns = report.values[0], gather(recipe, report, results)[1]
+    column = None if report.average or not columns else columns[0]
+    found = {
+        recipe.label(report.rows, row): numbers(recipe, report, results, row, column, value)
+        for row in recipe.axes[report.rows]
+    }
+    there = {label: spread for label, spread in found.items() if spread is not None}
+    if len(there) < 2:
+        return ""
+    ordered = sorted(there, key=lambda label: there[label].mean, reverse=value in HIGHER)
+    first, last = ordered[0], ordered[-1]
+    name = VALUES.get(value, (value, ""))[0].replace(", ", " in ")
+    return (
+        f'In the column "{_column(recipe, report, column)}" of the first table, {first} is best by {name} '
+        f"({_written(there[first], value, recipe.seeds)}), and {last} is last "
+        f"({_written(there[last], value, recipe.seeds)})."
+    )
+
+
+def _column(recipe: Recipe, report: Report, name: str | None) -> str:
+    if name is None:
+        return "mean"
+    return recipe.label(report.columns, name) if report.columns in recipe.axes else name
+
+
 def markdown(recipe: Recipe, results: Sequence[Result], total: int) -> str:
-    """All tables of the recipe, and how many of its `total` cells they rest on."""
+    """All tables of the recipe, and how many of its `total` runs they rest on."""
     lines = [f"{len(results)} of {total} cells."]
     if len(results) < total:
-        lines[0] += " Partial: a number in brackets is that of seeds, where it is not all of them."
+        lines[0] += " Partial: where not all seeds are done, the number in brackets says how many are."
     for report in recipe.reports:
         lines += ["", *([f"## {report.title}", ""] if report.title else []), *_table(recipe, report, results)]
     return "\n".join(lines) + "\n"
@@ -135,13 +196,8 @@ def _table(recipe: Recipe, report: Report, results: Sequence[Result]) -> list[st
     rows, columns = gather(recipe, report, results)
     shown: list[str | None] = [*columns, *([None] if report.average else [])]
 
-    def column_label(name: str | None) -> str:
-        if name is None:
-            return "mean"
-        return recipe.label(report.columns, name) if report.columns in recipe.axes else name
-
     heads = [
-        f"{column_label(column)}: {VALUES.get(value, (value, ''))[0]}"
+        f"{_column(recipe, report, column)}: {VALUES.get(value, (value, ''))[0]}"
         for column in shown
         for value in report.values
     ]

@@ -11,8 +11,8 @@ from typing import Any
 
 from lse_core.atomic import staging
 from lse_dec.checkpoint.saving import retell
-from lse_train.config import ConfigError, RunConfig
-from lse_train.recipes.plan import Plan
+from lse_train import ConfigError, RunConfig
+from lse_train.recipes.plan import MEASURES, Plan
 from lse_train.running import told
 from lse_train.state import CONFIG, FREE, MODEL, RESULT, check_result, write_json
 
@@ -50,7 +50,7 @@ def take_over(plan: Plan, out: Path, source: Path, theirs: Plan) -> int:
             continue
         metrics = {name: result["metrics"][there] for name, there in names.items()}
         with staging(folder) as fresh:
-            shutil.copytree(other, fresh / "run", ignore=shutil.ignore_patterns("measures.json"))
+            shutil.copytree(other, fresh / "run", ignore=shutil.ignore_patterns(MEASURES))
             write_json(fresh / "run" / CONFIG, config.plain())
             retell(fresh / "run" / MODEL, told(config))
             write_json(fresh / "run" / RESULT, {**result, "metrics": metrics, "folder": MODEL})
@@ -92,5 +92,5 @@ def _result(path: Path) -> dict[str, Any] | None:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check_result(said)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        raise ConfigError(f"{path} is damaged: {error}; leave its folder out of --reuse") from error
     return said

@@ -6,14 +6,13 @@ import json
 import os
 import sys
 import threading
-from pathlib import Path
 
 from lse_core.errors import LSEError
 from lse_core.process import keep_memory
 
 
 def main() -> None:
-    """Run the cell that one line of JSON describes; end when nobody holds the other end of stdin."""
+    """Do the run that one line of JSON describes; end when nobody holds the other end of stdin."""
     task = json.loads(sys.stdin.readline())
 
     def leave_with_parent() -> None:
@@ -22,11 +21,12 @@ def main() -> None:
 
     keep_memory()
     threading.Thread(target=leave_with_parent, daemon=True).start()
-    from lse_train.config import RunConfig
-    from lse_train.recipes.runner import run_cell
+    from lse_train.recipes.execution import run_one
+    from lse_train.recipes.plan import Work
 
     try:
-        run_cell(RunConfig.parse(task["config"]), Path(task["folder"]), task["measures"], trust=task["trust"])
+        trust = task.pop("trust")
+        run_one(Work.of(**task), trust=trust)
     except LSEError as error:
         sys.exit(str(error))
 
