@@ -274,7 +274,8 @@ def test_steps_add_work_linearly_and_classes_add_none(tmp_path):
     assert per_step > 0
     assert flops == {k: flops[1] + (k - 1) * per_step for k in flops}
     points = growth.sweep("classes", options)
-    assert growth._verdict("classes", points) == "The work added is the same in every row."
+    verdict = growth._verdict("classes", points)
+    assert verdict == "The canonicalizers add the same number of operations in every row."
     assert points[0].flops > 0
     out = tmp_path / "growth.md"
     growth.main(
