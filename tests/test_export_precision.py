@@ -148,7 +148,7 @@ def test_refusals(digits: Digits, tmp_path: Path) -> None:
         export(precision="int8")
     with pytest.raises(DTypeError, match="floating"):
         export(precision="int8", calibration=torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
-    with pytest.raises(LSEError, match="drop preprocess"):
+    with pytest.raises(LSEError, match="leave preprocess out"):
         export(precision="int8", calibration=digits.train, preprocess=(64, 64))
     assert not list(tmp_path.iterdir())
 

@@ -50,7 +50,7 @@ def test_plain_model_on_demand(tmp_path: Path) -> None:
         (pictures(1, channels=1), ShapeError, "expected images"),
         (pictures(1, size=48), lse_export.ExportError, "fails on an example of shape"),
         (pictures(1).fill_(float("nan")), NotFiniteError, "NaN or infinite"),
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), DTypeError, "floating images"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), DTypeError, "images of a floating dtype"),
         (torch.zeros(0, 3, 64, 64), ShapeError, "got shape"),
         ("photo.png", DTypeError, "must be a tensor"),
     ],
@@ -70,7 +70,7 @@ def test_bad_steps(tmp_path: Path, steps: object) -> None:
 def test_bad_settings(tmp_path: Path) -> None:
     with pytest.raises(LSEError, match="opset must be at least 18"):
         lse_export.export_onnx(fresh(), pictures(1), tmp_path / "m.onnx", opset=17)
-    with pytest.raises(LSEError, match="1 outputs; got 2 output names"):
+    with pytest.raises(LSEError, match="1 outputs, but 2 output names were given"):
         lse_export.export_onnx(fresh(), pictures(1), tmp_path / "m.onnx", output_names=["a", "b"])
 
 

@@ -90,7 +90,7 @@ def test_an_adapted_model_is_softened_at_its_base_and_saved_folded(vit, tmp_path
         lse_dec.save(adapted, tmp_path, model_kwargs=KWARGS)
     with torch.no_grad():
         torch.testing.assert_close(lse_dec.load(tmp_path)(IMAGES), expected, rtol=0, atol=0)
-    with pytest.raises(LSEError, match="inside another one"):
+    with pytest.raises(LSEError, match="part of another one"):
         lse_soft.save(adapted, tmp_path / "other")
     lse_soft.unsoften(adapted)
     assert lse_dec.unadapt(adapted) is vit

@@ -108,16 +108,19 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "weights behind a plugin": (
         model(source="plugin", name="numbers", kwargs={"name": "resnet18", "checkpoint_path": "x.pth"}),
-        "'checkpoint_path' of the model 'numbers' would read weights from elsewhere",
+        "'checkpoint_path' of the model 'numbers' would read weights from another file",
     ),
-    "weights of a checkpoint": (kwargs(checkpoint_path="/tmp/evil.pth"), "would read weights from elsewhere"),
-    "pretrained weights": (kwargs(pretrained=True), "would read weights from elsewhere"),
-    "weights of a config": (kwargs(pretrained_cfg={"file": "x"}), "would read weights from elsewhere"),
+    "weights of a checkpoint": (
+        kwargs(checkpoint_path="/tmp/evil.pth"),
+        "would read weights from another file",
+    ),
+    "pretrained weights": (kwargs(pretrained=True), "would read weights from another file"),
+    "weights of a config": (kwargs(pretrained_cfg={"file": "x"}), "would read weights from another file"),
     "weights of an overlay": (
         kwargs(pretrained_cfg_overlay={"url": "x"}),
-        "would read weights from elsewhere",
+        "would read weights from another file",
     ),
-    "a cache": (kwargs(cache_dir="/tmp"), "would read weights from elsewhere"),
+    "a cache": (kwargs(cache_dir="/tmp"), "would read weights from another file"),
     "an unknown keyword": (kwargs(loader="canary"), "the keyword 'loader', which is not among"),
     "a function in a keyword": (
         kwargs(block_fn="canary:make"),
@@ -197,7 +200,7 @@ def run_of(told: dict[str, Any]) -> dict[str, Any]:
         ({"name": "hf-hub:evil/model", "kwargs": {}}, "'hf-hub:evil/model'"),
         (
             {"name": "resnet10t", "kwargs": {"checkpoint_path": "/tmp/evil.pth"}},
-            "would read weights from elsewhere",
+            "would read weights from another file",
         ),
     ],
 )
@@ -264,7 +267,7 @@ RECIPE = "table: t\ntitle: T\nseeds: 1\naxes: {a: {b: {}}}\nreports: []\nrun:\n"
         ({"name": "os:system", "kwargs": SHELL}, "which would be imported and called"),
         ({"name": "canary:make", "kwargs": {}}, "which would be imported and called"),
         ({"name": "hf-hub:evil/model", "kwargs": {}}, "'hf-hub:evil/model'"),
-        ({"kwargs": {"checkpoint_path": "/tmp/evil.pth"}}, "would read weights from elsewhere"),
+        ({"kwargs": {"checkpoint_path": "/tmp/evil.pth"}}, "would read weights from another file"),
         ({"method": "canary:make"}, "the class 'canary:make', which would be imported and called"),
     ],
 )
@@ -333,7 +336,7 @@ def test_a_config_of_mmengine_is_refused_by_every_command() -> None:
     Path("work/iter_1.pth").write_bytes(b"")
     for name in ("export", "verify", "bench", "predict"):
         args = [arg.replace("DIR", "work") for arg in COMMANDS[name]]
-        refused(args, "is a config of mmengine, Python code that would be executed")
+        refused(args, "is a config of mmengine, which is Python code and would be executed")
 
 
 def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
@@ -399,7 +402,7 @@ def test_a_pipe_for_weights_is_refused() -> None:
     folder = saved("evil")
     (folder / "model.safetensors").unlink()
     os.mkfifo(folder / "model.safetensors")
-    refused(["predict", "evil", "a.png"], "model.safetensors is no file")
+    refused(["predict", "evil", "a.png"], "model.safetensors is not a file")
 
 
 def test_adapt_leaves_runs_alone() -> None:
@@ -408,10 +411,10 @@ def test_adapt_leaves_runs_alone() -> None:
         path = Path("run", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-        refused(args, f"run is the folder of a run, which holds {name}: choose another folder")
+        refused(args, f"run is the folder of a run (it contains {name}): choose another folder")
         path.unlink()
     refused([*args[:-1], "--set", "segments=x"], "a setting of the canonicalizer 'dec' does not fit")
     refused([*args[:-1], "--set", "segments=-3"], "segments must be at least 2")
     done = CliRunner().invoke(main, [*args, "--set", "rule=compose"], standalone_mode=True)
     assert done.exit_code == 2
-    assert "rule has an option of its own: --rule" in done.stderr
+    assert "rule is not set by --set; use its own option --rule" in done.stderr

@@ -108,7 +108,7 @@ def test_bad_input_is_named(warp: SeparableWarp) -> None:
         equivariance_error(a, a[:, :1], warp)
     with pytest.raises(ShapeError, match="variants of the same shape"):
         invariance_error(a, a[:2])
-    with pytest.raises(ShapeError, match="hold nothing to compare"):
+    with pytest.raises(ShapeError, match="are empty, so there is nothing to compare"):
         invariance_error(torch.zeros(0, 5), torch.zeros(0, 5))
     with pytest.raises(UnknownNameError, match=r"unknown reduction 'men'. Did you mean 'mean'\?"):
         invariance_error(a, a, reduction="men")

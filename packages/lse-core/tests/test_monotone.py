@@ -353,7 +353,7 @@ def test_shapes_and_dtypes_that_do_not_fit_are_refused() -> None:
         MonotoneMap(k.long(), k.long())
     with pytest.raises(ShapeError, match=r"\(batch, segments\)"):
         MonotoneMap.from_log_slopes(torch.zeros(3))
-    with pytest.raises(WarpError, match="ratio must exceed 1"):
+    with pytest.raises(WarpError, match="ratio must be above 1"):
         MonotoneMap.from_logits(torch.zeros(1, 3), ratio=1.0)
     with pytest.raises(ShapeError, match="at least one segment"):
         MonotoneMap.identity().resample(0)

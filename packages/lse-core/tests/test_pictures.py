@@ -167,7 +167,7 @@ def test_files_are_found_in_folders(tmp_path: Path) -> None:
     ]
     with pytest.raises(PictureError, match="absent: no such file or folder"):
         picture_files([tmp_path / "absent"])
-    with pytest.raises(PictureError, match=r"no pictures found; files count that end in \.bmp"):
+    with pytest.raises(PictureError, match=r"no pictures found; the names of pictures end in \.bmp"):
         picture_files([tmp_path / "deep"])
 
 

@@ -105,7 +105,7 @@ def test_warps_pass_the_options_on() -> None:
             UnknownNameError,
             r"unknown distribution 'unifrom'. Did you mean 'uniform'",
         ),
-        ({"ratio": 0.5}, WarpError, "ratio must exceed 1"),
+        ({"ratio": 0.5}, WarpError, "ratio must be above 1"),
         ({"strength": 1.5}, WarpError, r"strength must lie within \[0, 1\]"),
         ({"strength": -1.0, "distribution": "authors"}, WarpError, "strength must be at least 0"),
         ({"segments": 0}, ShapeError, "at least one segment"),

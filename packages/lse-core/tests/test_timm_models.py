@@ -46,7 +46,7 @@ def test_keywords_that_could_do_more_than_describe_need_trust(kwargs, words):
 
 @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "pretrained_cfg"])
 def test_keywords_that_fetch_are_refused_even_with_trust(key):
-    with pytest.raises(LSEError, match="would read weights from elsewhere"):
+    with pytest.raises(LSEError, match="would read weights from another file"):
         make("vit_tiny_patch16_224", {key: "x"}, trust=True)
     assert key not in timm_keywords()
 

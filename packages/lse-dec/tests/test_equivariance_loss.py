@@ -170,11 +170,11 @@ def test_held_canonicalizers_learn_nothing_from_the_task() -> None:
     [
         ({}, "give either images or entered"),
         ({"images": torch.zeros(2, 3, 64, 64), "entered": {}}, "give either images or entered"),
-        ({"entered": {}}, "nothing entered the sites image, layer2"),
+        ({"entered": {}}, "no features entered the sites image, layer2"),
         ({"images": torch.zeros(2, 3, 64, 64), "steps": (3, 1)}, "steps must be two numbers"),
         ({"images": torch.zeros(2, 3, 64, 64), "centre": -1.0}, "centre must be at least 0"),
         ({"images": torch.zeros(2, 3, 64, 64), "rows": torch.arange(2)}, "give rows and total together"),
-        ({"images": torch.zeros(2, 3, 64, 64), "ratio": 1.0}, "ratio must exceed 1"),
+        ({"images": torch.zeros(2, 3, 64, 64), "ratio": 1.0}, "ratio must be above 1"),
     ],
 )
 def test_bad_requests(options: dict[str, Any], words: str) -> None:

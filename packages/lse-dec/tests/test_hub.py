@@ -89,7 +89,9 @@ def test_a_repository_that_was_downloaded_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["someone/nothing", "not a name!"])
 def test_what_cannot_be_had_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LSEError, match=f"'{name}' is no folder here, and the Hub does not give it") as raised:
+    with pytest.raises(
+        LSEError, match=f"'{name}' is not a folder on this machine, and the Hub does not return it"
+    ) as raised:
         lse_dec.AdaptedModel.from_pretrained(name, cache_dir=tmp_path, local_files_only=True)
     assert "\n" not in str(raised.value)
 
@@ -103,7 +105,7 @@ def test_a_base_of_no_library_is_passed_again(tmp_path: Path) -> None:
 
     model = lse_dec.adapt(base(), "1").eval()
     model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="does not tell how to make its base"):
+    with pytest.raises(CheckpointError, match="does not say how to make its base"):
         lse_dec.AdaptedModel.from_pretrained(tmp_path)
     again = lse_dec.AdaptedModel.from_pretrained(tmp_path, model=base())
     assert torch.equal(again(images()), model(images()))

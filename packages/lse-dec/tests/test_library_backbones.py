@@ -347,7 +347,7 @@ def test_wrong_grid_is_one_line() -> None:
     with pytest.raises(ShapeError, match="20 tokens are not 1 prefix tokens and a 4 x 4 grid"):
         adapted.sites[f"vit.{LAYERS}.0"](torch.zeros(2, 20, 24))
     seg = lse_dec.adapt(make("segformer"), block(0, 0))
-    with pytest.raises(ShapeError, match="unknown before the model has seen an image"):
+    with pytest.raises(ShapeError, match="unknown until the model has run on an image"):
         seg.sites[block(0, 0)](torch.zeros(2, 16, 8), 4, 4)
 
 

@@ -161,5 +161,5 @@ def test_what_ours_do_not_know_they_refuse() -> None:
         ours(f, start(), lam=1e-3)
     with pytest.raises(LSEError, match="stop_mode"):
         ours(f, start(), stop_mode="relative")
-    with pytest.raises(LSEError, match="keeps the best iterate"):
+    with pytest.raises(LSEError, match="returns the best iterate"):
         ours(f, start(), return_final=True)

@@ -46,9 +46,9 @@ def test_every_rule_is_shown_to_bite(odd: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(200)), "no ONNX model, or was cut short"),
-        (b"", "holds no nodes"),
-        (None, "no ONNX model, or was cut short"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(200)), "not an ONNX model, or is truncated"),
+        (b"", "has no nodes"),
+        (None, "not an ONNX model, or is truncated"),
     ],
     ids=["foreign", "empty", "truncated"],
 )

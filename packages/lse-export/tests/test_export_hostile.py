@@ -58,7 +58,7 @@ def test_weights_outside_of_the_folder_are_not_followed(place: str, tmp_path: Pa
 
 def test_weights_that_are_no_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for place, words in (("folder", "no regular file"), ("absent", "No such file")):
+    for place, words in (("folder", "not a regular file"), ("absent", "No such file")):
         with pytest.raises(lse_export.ExportError, match=words):
             model_hash(with_weights_at(tmp_path / "m.onnx", place))
 
@@ -121,7 +121,9 @@ def check_line(error: pytest.ExceptionInfo[LSEError], path: Path) -> None:
 )
 def test_damaged_names_of_classes(names: str, picture: Path, tmp_path: Path) -> None:
     path = saying(tmp_path / "m.onnx", preprocess=PREPARED, class_names=names)
-    words = "name 3 classes, but it gives 2 scores" if "c" in names else "lse.class_names are damaged; export"
+    words = (
+        "name 3 classes, but it returns 2 scores" if "c" in names else "lse.class_names are damaged; export"
+    )
     for use in (
         lambda: predict(path, [picture]),
         lambda: lse_export.write_triton(path, tmp_path / "models"),

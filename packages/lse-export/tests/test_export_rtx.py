@@ -138,7 +138,7 @@ def test_an_engine_its_facts_and_its_layers(source: Path, tmp_path: Path) -> Non
 def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.plan"
     facts = lse_export.build_engine(source, out, flavour="rtx").facts
-    with pytest.raises(lse_export.ExportError, match="needs an NVIDIA GPU, and torch finds none here"):
+    with pytest.raises(lse_export.ExportError, match="needs an NVIDIA GPU, but torch finds none"):
         lse_export.Engine(out)
     with pytest.raises(lse_export.ExportError, match="built by TensorRT for RTX, which Triton does not run"):
         lse_export.write_triton(source, tmp_path / "models", plan=out)
@@ -155,7 +155,7 @@ def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path:
 def test_another_flavour_needs_a_gpu(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ten = replace(load("rtx"), trt=SimpleNamespace(__version__="10.16.1.11"))
     monkeypatch.setattr("lse_export.tensorrt.build.load", lambda flavour: ten)
-    words = "needs an NVIDIA GPU, and torch finds none here; flavour rtx builds for GeForce and RTX cards"
+    words = "needs an NVIDIA GPU, but torch finds none; flavour rtx builds for GeForce and RTX cards"
     with pytest.raises(lse_export.ExportError, match=words):
         lse_export.build_engine(source, tmp_path / "e.plan")
     assert names(tmp_path) == ["m.onnx"]

@@ -138,7 +138,7 @@ def test_a_provider_that_does_not_start_is_no_cpu_in_disguise(
     run = CliRunner().invoke(predict_command, [*args, "--trt-profile", "image=1x3x4x4"])
     assert "not a profile of an input" in str(run.exception)
     run = CliRunner().invoke(predict_command, [str(model), str(pictures[0]), "--trt-fp16"])
-    assert "options of TensorRT, but the provider is 'cpu'" in str(run.exception)
+    assert "options of TensorRT were given, but the provider is 'cpu'" in str(run.exception)
 
 
 def test_the_command(model: Path, pictures: list[Path]) -> None:

@@ -90,7 +90,7 @@ def test_no_candidate_suffices() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(LSEError, match="no solver whose steps"):
+    with pytest.raises(LSEError, match="no solver, so there are no steps"):
         lse_export.choose_steps(nn.Flatten(), IMAGES)
     with pytest.raises(LSEError, match="below the reference's 8"):
         lse_export.choose_steps(Model(), IMAGES, candidates=(1, 8), reference=8)

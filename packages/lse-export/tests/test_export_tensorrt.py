@@ -140,9 +140,9 @@ def test_changed_files_are_noticed(built: tuple[EngineFacts, Path]) -> None:
     with pytest.raises(lse_export.ExportError, match=r"built from another model than .*other.onnx"):
         check_files(facts, plan, other)
     plan.write_bytes(b"engin")
-    with pytest.raises(lse_export.ExportError, match="was changed or cut short"):
+    with pytest.raises(lse_export.ExportError, match="was changed or truncated"):
         check_files(facts, plan)
-    with pytest.raises(lse_export.ExportError, match="was changed or cut short"):
+    with pytest.raises(lse_export.ExportError, match="was changed or truncated"):
         lse_export.Engine(plan)
     sidecar_of(plan).write_text('{"tensorrt": "10"}')
     with pytest.raises(lse_export.ExportError, match="does not describe an engine"):
@@ -281,7 +281,7 @@ def test_what_the_command_refuses_before_it_asks_for_tensorrt(tmp_path: Path) ->
     for args, words in (
         ((path, "--out", out), "exists already"),
         ((tmp_path / "absent.onnx", "--out", out, "--force"), "no such file"),
-        ((tmp_path / "short.onnx", "--out", out, "--force"), "was cut short"),
+        ((tmp_path / "short.onnx", "--out", out, "--force"), "is truncated"),
         ((path, "--out", out, "--force", "--axis", "batch=3:1"), "write NAME=MIN:OPT:MAX"),
         ((path, "--out", out, "--force", "--axis", "width=3"), "Known: batch"),
         ((path, "--out", out, "--force", "--timing-cache", tmp_path), "is a folder"),
@@ -295,5 +295,5 @@ def test_what_the_command_refuses_before_it_asks_for_tensorrt(tmp_path: Path) ->
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
 def test_without_a_gpu() -> None:
-    with pytest.raises(lse_export.ExportError, match="needs an NVIDIA GPU, and torch finds none here"):
+    with pytest.raises(lse_export.ExportError, match="needs an NVIDIA GPU, but torch finds none"):
         require_gpu()

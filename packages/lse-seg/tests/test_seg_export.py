@@ -136,7 +136,7 @@ def test_a_plain_segmentor_has_no_canonicalizers() -> None:
 
 
 def test_what_is_missing_is_named(work: Path, tmp_path: Path) -> None:
-    with pytest.raises(LSEError, match="holds no checkpoint of mmengine's"):
+    with pytest.raises(LSEError, match="contains no checkpoint of mmengine"):
         load_segmentor(tmp_path)
     (tmp_path / "last_checkpoint").write_text("iter_9.pth")
     with pytest.raises(LSEError, match=r"iter_9\.pth: no such checkpoint"):

@@ -218,7 +218,7 @@ def test_transforms_are_in_the_registry() -> None:
     [
         (lambda: RandomMonotoneScaling(1.5), "prob must lie within [0, 1], not 1.5"),
         (lambda: RandomMonotoneScaling(convention="sacle"), "Did you mean 'scale'?"),
-        (lambda: RandomMonotoneScaling(ratio=0.5), "ratio must exceed 1"),
+        (lambda: RandomMonotoneScaling(ratio=0.5), "ratio must be above 1"),
         (lambda: RandomMonotoneScaling(raito=2.0), "Did you mean 'ratio'?"),
         (lambda: RandomMonotoneScaling(warp="gird"), "Did you mean 'grid'?"),
         (lambda: ScaleObjects((2.0, 1.0)), "factors be a range above 0; got 0.5 and 2 to 1"),

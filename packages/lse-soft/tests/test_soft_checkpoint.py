@@ -109,7 +109,7 @@ def test_a_folder_cannot_have_weights_fetched_or_files_read(vit, tmp_path):
     for model, text in (
         ({"name": "hf-hub:someone/model", "kwargs": {}}, "unknown timm model"),
         ({"name": "local-dir:/tmp/x", "kwargs": {}}, "unknown timm model"),
-        ({"name": NAME, "kwargs": {"checkpoint_path": "x.pth"}}, "would read weights from elsewhere"),
+        ({"name": NAME, "kwargs": {"checkpoint_path": "x.pth"}}, "would read weights from another file"),
         ({"name": NAME, "kwargs": {"scriptable": True}}, "--trust"),
         ({"name": NAME, "kwargs": {"img_size": "../x"}}, "--trust"),
     ):
@@ -130,7 +130,7 @@ def test_preprocessing_and_class_names_travel_along(vit, tmp_path):
 
 def test_softened_models_inside_others_are_not_written(vit, tmp_path):
     lse_soft.soften(vit, "rotation", 0.5)
-    with pytest.raises(LSEError, match="inside another one"):
+    with pytest.raises(LSEError, match="part of another one"):
         lse_soft.save(nn.ModuleDict({"base": vit}), tmp_path)
 
 

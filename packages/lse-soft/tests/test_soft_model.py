@@ -318,12 +318,12 @@ def test_errors_are_one_line_and_leave_the_model_alone(small):
         (
             lambda: lse_soft.soften(small, "local_scale", 1.0, places={"linear_tokens": "image:4x4"}),
             LSEError,
-            "linear_tokens: functionals of a whole image",
+            "linear_tokens: a functional of a whole image",
         ),
         (lambda: lse_soft.soften(nn.Linear(2, 2), "rotation", 1.0), LSEError, "no place of the kinds"),
         (lambda: lse_soft.fold(small), LSEError, "not softened"),
         (lambda: lse_soft.unsoften(small), LSEError, "not softened"),
-        (lambda: lse_soft.bound(small), LSEError, "name the group"),
+        (lambda: lse_soft.bound(small), LSEError, "name a group"),
     ):
         with pytest.raises(error, match=text) as caught:
             call()
@@ -335,7 +335,7 @@ def test_errors_are_one_line_and_leave_the_model_alone(small):
     with pytest.raises(LSEError, match="exactly equivariant under translation already"):
         lse_soft.soften(nn.Sequential(nn.Conv2d(1, 1, 3)), "translation", 1.0)
     normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3)))
-    with pytest.raises(LSEError, match="parametrized by something else"):
+    with pytest.raises(LSEError, match="already has a parametrization"):
         lse_soft.soften(normed, "rotation", 1.0)
     with lse_soft.folded(nn.Linear(2, 2)):  # nothing to fold is no error
         pass

@@ -102,7 +102,7 @@ def test_preview_shows_a_written_folder(tmp_path: Path):
 
 
 def test_preview_errors(tmp_path: Path):
-    assert "name end in .png" in str(run("preview", "--out", tmp_path / "grid.jpg").exception)
+    assert "must end in .png" in str(run("preview", "--out", tmp_path / "grid.jpg").exception)
     (tmp_path / "file").write_text("x")
     blocked = run("preview", "--out", tmp_path / "file" / "grid.png").exception
     assert isinstance(blocked, OutputError)

@@ -71,7 +71,7 @@ def test_foreign_and_outdated_files_are_refused(tmp_path: Path, data: DigitsData
     monkeypatch.setattr(store, "FORMAT_VERSION", 99)
     with pytest.raises(DataError, match="format version 1, not 99"):
         read_digits(outdated)
-    with pytest.raises(DataError, match="no digits data set at"):
+    with pytest.raises(DataError, match="no data set of digits at"):
         read_digits(tmp_path / "absent")
 
 

@@ -251,7 +251,7 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
     assert not (state.parent / "result.json").exists()
     kept = (tmp_path / "killed" / "table.md").read_text()
     assert kept.startswith("# Miniature\n")
-    assert "1 of 2 cells. Partial" in kept
+    assert "1 of 2 runs are finished. Partial" in kept
     assert kept.endswith("`lse train mini.yaml --profile cpu`\n")
 
     first = tmp_path / "killed" / "cells" / "aug" / "resnet" / "seed0" / "result.json"
@@ -285,7 +285,7 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
     tool["main"](["whole", "--write", "docs/mini.md"])
     page = (tmp_path / "docs" / "mini.md").read_text()
     assert page.startswith("# Miniature\n")
-    assert "2 of 2 cells." in page
+    assert "2 of 2 runs are finished." in page
     assert whole["table"][4] in page
     assert "![Miniature](mini.svg)" in page
     assert str(tmp_path) not in page

@@ -103,7 +103,7 @@ def test_files_and_overrides(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: No such file"):
         RunConfig.read(tmp_path / "none.yaml")
     path.write_text("a: [1")
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         RunConfig.read(path)
     path.write_text("- 1")
     with pytest.raises(ConfigError, match="it holds list"):

@@ -228,10 +228,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 2026-13-45", "has a value that cannot be read"),
         ("a: !!binary aGk=", "a is read as a bytes"),
         ("a: !!set {b, c}", "a is read as a set"),
-        ("1: 2", "has the key 1, which is no text"),
+        ("1: 2", "has the key 1, which is not text"),
         ("a: " + "1" * 5000, "has a value that cannot be read"),
         ("a: 0x" + "f" * 5000, "a is a whole number beyond 2**63"),
-        ("a: [1", "is no YAML"),
+        ("a: [1", "is not valid YAML"),
     ],
     ids=lambda text: text[:20],
 )
@@ -256,7 +256,7 @@ def test_aliases_within_reason_are_read(tmp_path: Path) -> None:
     ("adapt", "words"),
     [
         ({"sites": ["image"], "segments": "3"}, "segments"),
-        ({"model": 5}, "adapt.model is no setting"),
+        ({"model": 5}, "adapt.model is not a setting"),
         ({"sites": 5}, "under adapt, sites"),
         ({"sites": ["image"], "steps": "x"}, "steps"),
     ],

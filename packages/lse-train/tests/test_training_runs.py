@@ -87,7 +87,7 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     # an adapted start stays adapted, and cannot be adapted again
     more = {**base, "steps": 1, "model": {**settings["model"], "initial": str(done.folder)}}
     assert "sites" in fit(RunConfig.parse(more), tmp_path / "more").metrics["far"]
-    with pytest.raises(ConfigError, match="holds an adapted model; leave adapt out"):
+    with pytest.raises(ConfigError, match="contains an adapted model; leave adapt out"):
         fit(RunConfig.parse({**more, "adapt": settings["adapt"]}), tmp_path / "again")
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Writing files and folders so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_target", "replacing", "staging", "usual_mode"]
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `target`, for what is not finished; it is gone when the block ends.
+    """Yield a hidden folder beside `target` for unfinished files; it is deleted when the block ends.
 
     It lies on the target's file system, so that `os.replace` moves a finished file or folder at once. The
     folder that holds `target` is made if absent.
@@ -39,7 +39,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse a file to write that is a folder, or that exists while `overwrite` is off.
+    """Raise an OutputError if `path` is a folder, or exists and `overwrite` is false.
 
     Called before the work begins, so that nobody waits for a file that cannot be written.
 
@@ -56,7 +56,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place when the block ends well.
+    """Yield a temporary path beside `path`; it replaces `path` when the block ends without an error.
 
     Files written next to the temporary path move along, before the file that may refer to them. After an
     error nothing is left behind, and an earlier file is as it was.
@@ -73,7 +73,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def usual_mode(path: Path) -> None:
-    """Give a file the permissions of new files under the umask; some writers keep theirs to the owner."""
+    """Set the permissions that the umask gives to new files; some libraries let only the owner read."""
     probe = path.with_name(f"{path.name}.mode")
     probe.touch()
     path.chmod(probe.stat().st_mode & 0o777)

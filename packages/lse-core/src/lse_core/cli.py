@@ -18,7 +18,7 @@ from lse_core.plugins import registry
 
 
 class LSEGroup(click.Group):
-    """A click group whose subcommands are the registry's, asked for only when needed."""
+    """A click group whose subcommands come from the registry and are loaded only when needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands of installed packages; those with a space in it belong to other groups."""

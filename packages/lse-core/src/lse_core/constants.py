@@ -1,4 +1,4 @@
-"""Small constant tensors, made once: a solve would otherwise spend more time making than using them."""
+"""Small constant tensors, made once because making them costs more than using them."""
 
 from __future__ import annotations
 

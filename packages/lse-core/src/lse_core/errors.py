@@ -31,7 +31,7 @@ class LSEError(Exception):
 
 
 class LSEWarning(UserWarning):
-    """Something was left out or done in another way than asked; its text is one line for people."""
+    """Warns that something was left out or done differently than asked, in one line for people."""
 
 
 class ShapeError(LSEError, ValueError):
@@ -47,11 +47,11 @@ class NotFiniteError(LSEError, ValueError):
 
 
 class WarpError(LSEError, ValueError):
-    """Not a monotone warp: knots out of order, a zero slope, a fold."""
+    """A warp is not monotone: its knots are out of order, a slope is zero, or it folds."""
 
 
 class UnknownNameError(LSEError, LookupError):
-    """A solver, rule, stage, backbone or other name that nothing provides."""
+    """No installed plugin provides the solver, rule, stage, backbone or other object of this name."""
 
 
 class PluginError(LSEError):
@@ -59,11 +59,11 @@ class PluginError(LSEError):
 
 
 class ConvergenceError(LSEError, ArithmeticError):
-    """A fixed-point solve failed and the caller asked to be told by exception."""
+    """A fixed-point solve did not converge, and the caller asked for an exception."""
 
 
 class DataError(LSEError, ValueError):
-    """Settings of a data set that do not fit together, or source files that are missing or unreadable."""
+    """Settings of a data set do not fit together, or its files are missing or cannot be read."""
 
 
 class OutputError(LSEError, OSError):
@@ -96,4 +96,6 @@ def check_finite(x: Tensor, what: str) -> None:
     """
     if not bool(x.isfinite().all()):
         bad = int((~x.isfinite()).sum())
-        raise NotFiniteError(f"{what} holds {bad} values that are NaN or infinite; clean the input first")
+        raise NotFiniteError(
+            f"{what} contains {bad} values that are NaN or infinite; remove them from the input"
+        )

@@ -60,7 +60,7 @@ def combine(x: Tensor, y: Tensor, kind: str) -> Tensor:
 
 
 def geodesic_values(knots: Tensor, values: Tensor, t: Tensor) -> Tensor:
-    """Values at `knots` of the map a share `t` of the way from the identity to (knots, values).
+    """Values at `knots` of the map that lies a share `t` of the way from the identity to (knots, values).
 
     The great circle from 1 to sqrt(l') on the unit sphere, squared and summed up. Its slopes are
     constant wherever the map's are, so the same knots hold it exactly, and its length is the

@@ -66,7 +66,7 @@ class GridWarp(PointwiseWarp):
             try:
                 MonotoneMap(knots, maps)
             except WarpError as error:
-                raise WarpError(f"a grid {name} is no monotone map: {error}") from error
+                raise WarpError(f"a grid {name} is not a monotone map: {error}") from error
 
     # construction -----------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ class GridWarp(PointwiseWarp):
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> GridWarp:
-        """The warp that moves nothing, on rows x cols grid points."""
+        """The identity on rows x cols grid points."""
         x, y = (uniform_knots(n - 1, device=device, dtype=dtype) for n in (cols, rows))
         nodes = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         return cls(nodes.expand(batch, rows, cols, 2), check=False)
@@ -194,7 +194,7 @@ class GridWarp(PointwiseWarp):
 
     @property
     def folds(self) -> Tensor:
-        """Whether each warp folds somewhere, so that no inverse exists, (B,) bool."""
+        """Whether each warp folds, so that it has no inverse; bool (B,)."""
         return self.min_jacobian <= 0
 
     # inverses and relatives -------------------------------------------------------------------

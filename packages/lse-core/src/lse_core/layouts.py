@@ -26,7 +26,7 @@ class Layout(Protocol):
         ...
 
     def unpack(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split `x` into its spatial map and what has no place in the picture (or None)."""
+        """Split `x` into its spatial map and the rest, such as class tokens (None if there is no rest)."""
         ...
 
     def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
@@ -52,7 +52,7 @@ class NCHW:
 
 @dataclass(frozen=True)
 class NHWC:
-    """Channels-last maps, (B, H, W, C), as Swin and its kin hand them on."""
+    """Channels-last maps, (B, H, W, C), as in Swin."""
 
     channels_last: bool = True
 
@@ -107,7 +107,7 @@ _NAMED: dict[str, Layout] = {"nchw": NCHW(), "nhwc": NHWC()}
 
 
 def as_layout(layout: Layout | str) -> Layout:
-    """A layout from its name ("nchw", "nhwc") or itself; tokens need `Tokens(grid, prefix)`."""
+    """Return the layout of a name ("nchw", "nhwc"); a layout is returned as it is. Tokens have no name."""
     if not isinstance(layout, str):
         return layout
     if layout not in _NAMED:

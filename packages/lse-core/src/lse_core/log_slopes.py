@@ -67,7 +67,7 @@ def bound_log_slopes(w: Tensor, ratio: float) -> Tensor:
 def logits_to_log_slopes(z: Tensor, ratio: float) -> Tensor:
     """Log-slopes ln(ratio)/2 tanh(z), whose softmax gives slopes within [1/ratio, ratio]; any shape."""
     if not ratio > 1.0:
-        raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
+        raise WarpError(f"ratio must be above 1, the slope of the identity; got {ratio}")
     return 0.5 * math.log(ratio) * torch.tanh(z)
 
 

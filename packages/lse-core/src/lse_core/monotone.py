@@ -244,7 +244,7 @@ class MonotoneMap(Batched):
         return MonotoneMap(x, y, check=False)
 
     def resample(self, segments: int) -> MonotoneMap:
-        """The map's interpolant on `segments` equal segments: Eq. 12's family, which is no group.
+        """The map's interpolant on `segments` equal segments: the family of Eq. 12, which is not a group.
 
         Between the new knots the result is off by at most (s_max - s_min) / (4 segments), where
         s_max and s_min are the map's extreme slopes; at the new knots it is exact.
@@ -343,7 +343,9 @@ class MonotoneMap(Batched):
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> MonotoneMap:
         """The map that `state_dict` described, checked; ShapeError where a tensor is missing."""
         if set(state) != {"knots", "values"}:
-            raise ShapeError(f"a monotone map's state is 'knots' and 'values'; got {sorted(state)}")
+            raise ShapeError(
+                f"the state of a monotone map must have the keys 'knots' and 'values'; got {sorted(state)}"
+            )
         return cls(state["knots"], state["values"])
 
     def __reduce__(self) -> tuple[Any, ...]:

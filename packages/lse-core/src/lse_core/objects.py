@@ -1,4 +1,4 @@
-"""Local scaling of real objects: what section 5 evaluates on, and the group only approximates.
+"""Local scaling of masked objects, as in section 5 of the paper; the group of warps approximates it.
 
 Each masked object is resized about its own centre while the background stays where it is. Objects may
 cover each other and what they uncover must be filled, so this is no warp and has no inverse. `masks`
@@ -73,7 +73,7 @@ def scale_objects(
     b, k, h, w = masks.shape
     ranks = list(range(k)) if order is None else list(order)
     if sorted(ranks) != list(range(k)):
-        raise ShapeError(f"order must name each of {k} objects once; got {list(ranks)}")
+        raise ShapeError(f"order must contain the index of each of the {k} objects once; got {list(ranks)}")
     where = _box_centres(masks) if centres is None else centres
     if where.shape != (b, k, 2):
         raise ShapeError(f"centres must be {(b, k, 2)}; got {tuple(where.shape)}")
@@ -179,7 +179,7 @@ def _checked(
     masks = masks.unsqueeze(1) if masks.ndim == 3 else masks
     if masks.ndim != 4 or masks.shape[0] != image.shape[0] or masks.shape[2:] != image.shape[2:]:
         raise ShapeError(
-            f"masks {tuple(masks.shape)} are of another size than the images {tuple(image.shape)}; "
+            f"masks {tuple(masks.shape)} have another size than the images {tuple(image.shape)}; "
             f"they must be (batch, objects, height, width)"
         )
     for what, t in (("masks", masks), ("background", background)):
@@ -189,7 +189,7 @@ def _checked(
             )
     if background is not None and background.shape != image.shape:
         raise ShapeError(
-            f"background {tuple(background.shape)} is of another size than the images {tuple(image.shape)}"
+            f"background {tuple(background.shape)} has another size than the images {tuple(image.shape)}"
         )
     empty = (~(masks > 0.5).flatten(2).any(dim=2)).nonzero()
     if empty.numel():

@@ -22,7 +22,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff",
 
 
 class PictureError(LSEError, ValueError):
-    """A file is no picture, is damaged, or holds what cannot be shown in eight bits without a guess."""
+    """A file is not a picture, is damaged, or has values whose range is unknown."""
 
 
 def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
@@ -87,7 +87,7 @@ def _eight_bits(path: str | Path, picture: Image.Image, kind: str | None) -> Ima
         return Image.fromarray(np.round(values / 257).astype(np.uint8))
     if mode in ("I", "F"):
         numbers = "floating-point numbers" if mode == "F" else "32-bit numbers"
-        raise PictureError(f"{path} holds {numbers} of unknown range; save it with 8 or 16 bits a channel")
+        raise PictureError(f"{path} holds {numbers} of unknown range; save it with 8 or 16 bits per channel")
     if mode == "PA" or "transparency" in picture.info or picture.has_transparency_data:
         overlay = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
@@ -110,7 +110,7 @@ def picture_files(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise PictureError(f"{path}: no such file or folder")
     if not files:
-        raise PictureError(f"no pictures found; files count that end in {', '.join(sorted(SUFFIXES))}")
+        raise PictureError(f"no pictures found; the names of pictures end in {', '.join(sorted(SUFFIXES))}")
     return files
 
 
@@ -121,7 +121,7 @@ def overlay(
     strength: float = 0.5,
     bare: int | None = 0,
 ) -> NDArray[np.uint8]:
-    """A picture with its labels' colours over it and their outlines in full.
+    """Draw labels onto a picture, as transparent colours with solid outlines.
 
     Args:
         picture: (H, W, 3).

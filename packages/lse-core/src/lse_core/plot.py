@@ -1,4 +1,4 @@
-"""Looking at warps: matplotlib figures of maps, grids and round trips, and an animation.
+"""Figures of warps with matplotlib: maps, grids, round trips and an animation.
 
 Needs the extra: `pip install lse-core[plot]`. Nothing here touches pyplot's global state, so it works
 in threads, on servers and beside a user's own figures.
@@ -178,7 +178,7 @@ def to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def _one(image: Tensor) -> Tensor:
     image = image.unsqueeze(0) if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] not in (1, 3):
-        raise ShapeError(f"one picture of 1 or 3 channels, (C, H, W), is wanted; got {tuple(image.shape)}")
+        raise ShapeError(f"expected one picture (C, H, W) of 1 or 3 channels; got {tuple(image.shape)}")
     return image
 
 

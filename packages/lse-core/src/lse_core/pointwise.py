@@ -1,4 +1,4 @@
-"""Warps evaluated point by point: what coupled grids, their inverses and products have in common."""
+"""Warps that are evaluated point by point: coupled grids, their inverses and their products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a picture to a model's input: one description, which travels with the model, and its code."""
+"""From a picture to a model's input: the description that goes with a model, and the code that applies it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST = 64_000_000  # pixels that a picture may be resized to before the crop
 
 
 class Preprocess(Settings):
-    """How a model wants its pictures: timm's evaluation transform, in timm's terms.
+    """How the pictures of a model are prepared: timm's evaluation transform, in timm's terms.
 
     A picture is resized with anti-aliasing, cropped about its centre, divided by 255 and normalised by
     channel: (v / 255 - mean) / std.
@@ -113,7 +113,7 @@ class Preprocess(Settings):
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise LSEError(f"{where}: the preprocessing is no JSON") from error
+            raise LSEError(f"{where}: the preprocessing is not valid JSON") from error
         return validated(cls, values, where)
 
     def to_json(self) -> str:
@@ -176,7 +176,7 @@ class Preprocess(Settings):
         return np.ascontiguousarray(array[..., ::-1]) if self.colours == "bgr" else array
 
     def read(self, path: str | Path) -> Tensor:
-        """One picture as the model wants it: float32 (channels, height, width).
+        """Read one picture and prepare it for the model: float32 (channels, height, width).
 
         Raises:
             PictureError: see `read_picture`.
@@ -220,7 +220,7 @@ class Preprocess(Settings):
         return found.flip(1) if self.colours == "bgr" else found
 
     def sample(self, count: int = 2) -> Tensor:
-        """Smooth made-up images where no picture is at hand, normalised (count, C, H, W); always the same.
+        """Smooth generated images for use without pictures: normalised (count, C, H, W), always the same.
 
         Raises:
             LSEError: the model takes any size.
@@ -237,7 +237,7 @@ class Preprocess(Settings):
 
 
 def preprocess_of(model: nn.Module, size: tuple[int, int] | None = None) -> Preprocess | None:
-    """How `model` wants its pictures, or None where nothing says so.
+    """Return how the pictures of `model` are prepared, or None if nothing says so.
 
     What the model's card says (see `lse_core.card`), else timm's data config, for the channels and the size
     that the model was really made for.

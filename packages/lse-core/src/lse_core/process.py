@@ -9,7 +9,7 @@ __all__ = ["keep_memory", "spin_briefly"]
 
 
 def keep_memory() -> bool:
-    """Have glibc keep freed memory; whether that could be asked for.
+    """Tell glibc to keep freed memory; return whether this was possible.
 
     By default it returns large blocks to the system and faults them in again, a page at a time: a third
     of the time of a training step of a small model. How often depends on what other calls left of the
@@ -25,7 +25,7 @@ def keep_memory() -> bool:
 
 
 def spin_briefly() -> None:
-    """Have threads of GNU OpenMP wait without a core after a short while; before torch is loaded.
+    """Make waiting threads of GNU OpenMP release their core soon; call this before torch is loaded.
 
     They spin while they wait. On two cores with a little else to do that made a step take 20 times as
     long; spinning briefly keeps most of the speed.

@@ -18,7 +18,7 @@ class Bar:
         self.text, self.total, self.done = text, total, 0
 
     def update(self, done: int, total: int | None = None, text: str | None = None) -> None:
-        """Say that `done` units are done, and what has become known of the total and the text."""
+        """Set the number of finished units and, where given, the total and the text."""
         before, self.done = self.done, done
         self.total = total or self.total
         self.text = self.text if text is None else text
@@ -27,11 +27,11 @@ class Bar:
             self._bars.line(f"{self.text}: {done} of {self.total}")
 
     def advance(self, units: int = 1) -> None:
-        """Say that further `units` are done."""
+        """Add `units` to the number of finished units."""
         self.update(self.done + units)
 
     def restart(self, text: str) -> None:
-        """Begin another piece of work in the same place."""
+        """Reuse this bar for another piece of work."""
         self.text, self.total, self.done = text, None, 0
         self._bars.show(self._task, 0, None, text)
 
@@ -53,7 +53,7 @@ class Bars:
         self._progress = Progress(*columns, console=self.console, transient=True, disable=not drawn)
 
     def add(self, text: str, total: int | None = None, *, lines: bool = False) -> Bar:
-        """Another bar below those that are there.
+        """Add a bar below the others.
 
         Args:
             text: what is done, put before the bar.

@@ -60,14 +60,14 @@ def random_log_slopes(
     if distribution not in DISTRIBUTIONS:
         raise unknown_name("distribution", distribution, DISTRIBUTIONS)
     if not ratio > 1.0:
-        raise WarpError(f"ratio must exceed 1, the identity's slope; got {ratio}")
+        raise WarpError(f"ratio must be above 1, the slope of the identity; got {ratio}")
     if batch < 0 or segments < 1:
         raise ShapeError(f"random warps need at least one segment; got batch {batch}, segments {segments}")
     shape = (batch, 2, segments)
     if distribution == "authors":
         return authors_log_slopes(shape, strength, generator=generator, device=device, dtype=dtype)
     if not 0.0 <= strength <= 1.0:
-        raise WarpError(f"strength must lie within [0, 1], ratio sets the bound; got {strength}")
+        raise WarpError(f"strength must lie within [0, 1] (ratio sets the largest slope); got {strength}")
 
     def uniform(*size: int) -> Tensor:
         return torch.rand(size, generator=generator, device=device, dtype=dtype)

@@ -93,7 +93,9 @@ def unscale(
     if labels and (not nearest or antialias):
         raise DTypeError(f"labels of dtype {x.dtype} cannot be interpolated; use mode='nearest'")
     if nearest and antialias:
-        raise DTypeError("antialias averages pixels, mode='nearest' must not; choose one of them")
+        raise DTypeError(
+            "antialias=True averages pixels, which mode='nearest' must not do; leave one of them out"
+        )
     bare = x.ndim == 3 and labels  # a label map without channels
     lay = as_layout("nchw" if bare else layout)
     spatial, rest = lay.unpack(x.unsqueeze(1) if bare else x)
@@ -103,7 +105,7 @@ def unscale(
     warp = _fit(warp, spatial, out_h, out_w)
     if isinstance(warp, PointwiseWarp):
         if antialias:
-            raise DTypeError("antialias needs a SeparableWarp; take warp.separable() of a GridWarp")
+            raise DTypeError("antialias=True needs a SeparableWarp; for a GridWarp pass warp.separable()")
         out = _coupled(spatial, warp.lattice(out_h, out_w), lay.channels_last, nearest)
         return out[:, 0] if bare else lay.pack(out, rest)
     s_x, s_y = _positions(warp, (out_h, out_w), (h, w))

@@ -1,4 +1,4 @@
-"""Bilinear sampling whose gradients are right: at pixels, and twice.
+"""Bilinear sampling whose first and second derivatives are right, at exact pixel positions too.
 
 `F.grid_sample` has no second derivative, and at exact pixel positions (the identity!) the derivative
 of one side only. Here the derivative at a pixel is the mean of both sides, and gradients have
@@ -41,7 +41,7 @@ def hat(t: Tensor) -> Tensor:
 
 @constant
 def pixel_numbers(n: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """0, 1, ..., n - 1; never to be written to."""
+    """0, 1, ..., n - 1. The tensor is shared: do not write to it."""
     return torch.arange(n, device=device, dtype=dtype)
 
 
@@ -56,7 +56,7 @@ def _hat_slope(t: Tensor) -> Tensor:
 
 
 def on_pixels(s: Tensor, n: int) -> Tensor:
-    """Positions that rounding alone keeps off a pixel, put on it; the gradient passes.
+    """Move positions onto a pixel from which only rounding separates them; the gradient passes unchanged.
 
     Coordinates of the identity come out of float arithmetic a hair left or right of their pixels, and
     with them the side whose derivative is taken.

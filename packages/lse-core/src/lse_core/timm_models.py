@@ -41,7 +41,8 @@ def make(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, trus
     for key in kwargs:
         if key in FETCHING:
             raise LSEError(
-                f"the keyword {key!r} of the model {name!r} would read weights from elsewhere: leave it out"
+                f"the keyword {key!r} of the model {name!r} would "
+                f"read weights from another file: leave it out"
             )
     if not trust:
         check_keywords(name, kwargs)
@@ -87,7 +88,7 @@ def timm_keywords() -> frozenset[str]:
 
 
 def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = ()) -> None:
-    """Refuse keywords that say more than what an architecture looks like.
+    """Raise an error for keywords that do more than describe an architecture.
 
     Args:
         name: the model, for messages.

@@ -66,7 +66,9 @@ def adapt(
         LSEError: already adapted, a stage named twice, or a setting out of range.
     """
     if isinstance(model, AdaptedModel):
-        raise LSEError("the model is adapted already; call lse_dec.unadapt first, or name all sites at once")
+        raise LSEError(
+            "the model is adapted already; call lse_dec.unadapt first, or name all sites in one call of adapt"
+        )
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
     if feed not in FEEDS:

@@ -56,7 +56,7 @@ class AdaptedModel(HubModel, nn.Module):
 
     @contextmanager
     def without_sites(self) -> Iterator[nn.Module]:
-        """The base model as it was before `adapt`, while the block runs."""
+        """Within the block, the model is the base model as it was before `adapt`."""
         sites, base = self.sites, self.base
         for name in sites:
             remove_site(base, name)
@@ -69,7 +69,7 @@ class AdaptedModel(HubModel, nn.Module):
 
     @contextmanager
     def canonicalizers_held(self) -> Iterator[None]:
-        """No gradient for the canonicalizers' parameters from what is computed in the block.
+        """Within the block, what is computed gives no gradient to the parameters of the canonicalizers.
 
         For the loss of a task, where canonicalizers are to learn from `lse_dec.equivariance_loss` alone.
         Gradients still pass through the canonicalizers to what is before them.
@@ -116,7 +116,7 @@ class AdaptedModel(HubModel, nn.Module):
 
 @contextmanager
 def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """No gradient for these parameters from what is computed in the block."""
+    """Within the block, what is computed gives no gradient to these parameters."""
     wanted = [p for p in parameters if p.requires_grad]
     for parameter in wanted:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Which argument of a call holds the features: the first one, given by position or by its name."""
+"""Finding the argument of a call that holds the features: the first one, passed by position or by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["call_with", "first_parameter", "given_features"]
 
 
 def first_parameter(module: nn.Module) -> str | None:
-    """The name under which `module`'s forward takes its features; None where it does not tell (`*args`)."""
+    """The name of the argument by which `module`'s forward takes features; None for `*args`."""
     found = _first(module)
     return None if found is None else found.name
 
@@ -22,7 +22,7 @@ def first_parameter(module: nn.Module) -> str | None:
 def given_features(
     what: str, entry: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, str | None]:
-    """What a call gives as features, and the keyword it gives them by (None: the first positional argument).
+    """Return the features that a call passes and their keyword (None for the first positional argument).
 
     Args:
         what: the called module, for the error's text.
@@ -49,7 +49,7 @@ def given_features(
 
 
 def call_with(module: nn.Module, features: Tensor) -> Any:
-    """`module` on features alone, by keyword where its forward takes them in no other way."""
+    """Call `module` with features alone, by keyword if its forward takes them in no other way."""
     found = _first(module)
     if found is not None and found.kind is inspect.Parameter.KEYWORD_ONLY:
         return module(**{found.name: features})

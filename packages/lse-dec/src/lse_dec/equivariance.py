@@ -164,7 +164,9 @@ def _entered(
             call_with(model, images)
     missing = [name for name in names if name not in entered]
     if missing:
-        raise LSEError(f"nothing entered the sites {', '.join(missing)}: no forward pass reached them")
+        raise LSEError(
+            f"no features entered the sites {', '.join(missing)}: run the adapted model within the block"
+        )
     seen = {name: entered[name] for name in names}
     return {name: each.entered if isinstance(each, Observation) else each for name, each in seen.items()}
 

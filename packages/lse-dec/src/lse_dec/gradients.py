@@ -1,4 +1,4 @@
-"""How gradients pass a fixed point: phantom steps, the implicit function theorem, or full unrolling.
+"""Gradients through a fixed point: phantom steps, the implicit function theorem, or full unrolling.
 
 The forward solve runs without a graph, because the gradient of an acceleration is wrong by orders of
 magnitude once the solve has converged. These objects then attach a gradient to the solution, through

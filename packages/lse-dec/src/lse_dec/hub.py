@@ -79,7 +79,8 @@ class HubModel(
             except (OSError, ValueError) as error:  # what huggingface_hub raises, offline and online
                 first = " ".join(str(error).split())[:200]
                 raise LSEError(
-                    f"{str(pretrained_model_name_or_path)!r} is no folder here, and the Hub does not give "
+                    f"{str(pretrained_model_name_or_path)!r} is not a "
+                    f"folder on this machine, and the Hub does not return "
                     f"it: {first}"
                 ) from error
             folder = Path(found)

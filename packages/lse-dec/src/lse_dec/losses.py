@@ -45,7 +45,7 @@ def canonicalizer_equivariance_loss(
     centre: float = 0.0,
     **options: Any,
 ) -> Tensor:
-    """Eq. 5 as a loss: how far h(S(F; g)) is from g h(F), without labels.
+    """Eq. 5 as a loss: the squared distance of h(S(F; g)) from g h(F). It needs no labels.
 
     Both warps are compared at points that are equal steps apart in one of two frames. In the picture's frame
     ("image") the loss of every answer that ignores the picture is 1. In the canonical frame ("canonical") it

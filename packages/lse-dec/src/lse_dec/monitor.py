@@ -1,4 +1,4 @@
-"""What canonicalizers did, as numbers to log: whether solves converged and how far warps move."""
+"""Numbers to log about canonicalizers: whether their solves converged, and how far their warps move."""
 
 from __future__ import annotations
 

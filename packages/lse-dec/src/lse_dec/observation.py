@@ -17,7 +17,7 @@ __all__ = ["Entered", "Observation", "entering", "observe"]
 
 
 class Entered(NamedTuple):
-    """What entered a site's canonicalizer.
+    """The features that entered the canonicalizer of a site.
 
     Attributes:
         features: (B, C, H, W), or (B, H, W, C) if `channels_last`, in the model's floating dtype. Tokens come

@@ -36,7 +36,7 @@ CODES = {
 
 
 def view_sites(model: AdaptedModel, x: Tensor) -> dict[str, Observation]:
-    """Run `model` on images (B, C, H, W) and tell what every site did, in order of execution.
+    """Run `model` on images (B, C, H, W) and return what every site did, in order of execution.
 
     In the mode the model is in, without gradients; nothing stays behind in it.
     """
@@ -72,7 +72,7 @@ def plot_sites(
         raise ShapeError(f"{x.shape[0]} images need as many pictures ({pictures.shape[0]}) and names")
     views = view_sites(model, x)
     if not views:
-        raise LSEError("the model ran none of its sites, so there is nothing to show")
+        raise LSEError("no site of the model ran, so there is nothing to draw")
     sites = list(views)
     seen, canonical = _pictures(model, views, pictures.to(x.device).float())
     rows = [(i, site) for i in range(x.shape[0]) for site in sites]

@@ -1,4 +1,4 @@
-"""What lse-dec registers; heavy imports wait until a hook is asked."""
+"""What lse-dec registers. Large libraries are imported only when a hook is called."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lse_canonicalizers() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_backbones() -> Mapping[str, Any]:
-    """Give the families known by heart, and the generic route for all others."""
+    """Give the backbones of known model families, and the generic one for all other models."""
     from lse_dec import backbones
 
     return {

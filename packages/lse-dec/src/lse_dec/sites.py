@@ -1,4 +1,4 @@
-"""A canonicalizer in its place: before a stage, and after it too where the output is dense.
+"""Sites: a canonicalizer before a stage which, in equivariant mode, also warps its output back.
 
 What a canonicalizer looks at is chosen by `feed`. The paper gives every H_k its F_k ("latent"). The authors'
 code gives the image to all of them ("image"), and applies the warp found on it to F_k. Where the image itself
@@ -117,7 +117,7 @@ class CanonicalizedStage(nn.Module):
         return given_features(f"the site {self.where.name!r}", self._entry, args, kwargs)
 
     def find(self, spatial: Tensor, channels_last: bool = False) -> Canonicalization:
-        """The canonicalizer's answer for F_k as a map, told to whoever observes the site.
+        """The canonicalizer's answer for F_k as a map, which is passed to the observers of the site.
 
         Args:
             spatial: (B, C, H, W), or (B, H, W, C) if `channels_last`.
@@ -212,7 +212,7 @@ class ImageSite(CanonicalizedStage):
                 f"expected images (batch, {channels}, height, width); got a tensor of shape {tuple(x.shape)}"
             )
         if not x.is_floating_point():
-            raise DTypeError(f"expected floating images, normalised as the model wants them; got {x.dtype}")
+            raise DTypeError(f"expected images of a floating dtype, normalised for the model; got {x.dtype}")
         return x, name
 
     def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

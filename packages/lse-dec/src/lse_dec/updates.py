@@ -1,4 +1,4 @@
-"""Update rules: what the network's proposal does to the warp, H of Eq. 14 to 16.
+"""Update rules: how the network's proposal changes the warp (H of Eqs. 14 to 16).
 
 The state w holds log-slopes of N equal segments along the last axis, (B, 2, N) for separable warps (axis x
 first), (B, 2, N + 1, N) for coupled grids. Any real tensor is a valid warp, so solvers may mix states freely.
@@ -63,8 +63,8 @@ class UpdateRule(Protocol):
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Next log-slopes, within ln(ratio)/2 either side.
 
-        `rest`, centred log-slopes before `smooth_bound`, is what a zero proposal settles at; None is the
-        identity. It is passed only where a canonicalizer has a start of its own.
+        `rest`, centred log-slopes before `smooth_bound`, is the state to which a zero proposal converges;
+        None is the identity. It is passed only where a canonicalizer has a start of its own.
         """
         ...
 
@@ -75,7 +75,7 @@ class _Stepping:
 
     Args:
         max_step: bound on the change of a log-slope in one step, above 0; it keeps solvers from running away.
-        pull: share of the way back to the state of rest in every step, at least 0 and below 1.
+        pull: share of the way back to the identity (or `rest`) in every step, at least 0 and below 1.
 
     Raises:
         LSEError: a setting out of its range.

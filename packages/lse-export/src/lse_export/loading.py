@@ -28,8 +28,8 @@ def load_model(path: Path, *, trust: bool = False) -> nn.Module:
         trust: let the loader import and call what the files name.
 
     Raises:
-        ExportError: no such path, or no plugin's.
-        LSEError: what the loader says of a damaged model, or of one that needs trust.
+        ExportError: the path does not exist, or no plugin recognises it.
+        LSEError: the model is damaged, or loading it needs trust.
     """
     for _, loader in registry().items("loader"):
         found: nn.Module | None = loader(path, trust=trust)

@@ -177,7 +177,7 @@ class FileFacts:
         return self._json(f"lse.{side}", _LIMITS) or (1, None)
 
     def preprocess(self) -> Preprocess | None:
-        """How the file wants its pictures."""
+        """How the file's pictures are prepared."""
         told = self._json("lse.preprocess", _OBJECT)
         if told is None:
             return None

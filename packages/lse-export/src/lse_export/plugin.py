@@ -23,7 +23,7 @@ def lse_commands() -> Mapping[str, click.Command]:
 
 @hookimpl
 def lse_checks() -> Mapping[str, Callable[[], str]]:
-    """What exported files can run on here, each in one line; nothing of it is started."""
+    """The runtimes on this machine that can run exported files, one line each; none is started."""
     return {"runtimes": _runtimes, "tensorrt-rtx": _rtx}
 
 

@@ -195,7 +195,7 @@ def _of_file(
 
 
 def _preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Preprocess:
-    """How a file that takes prepared images wants them, which must be of the size that it takes."""
+    """How the pictures of a file that takes prepared images are prepared; their size must fit the file."""
     told, shape, path = facts.preprocess(), facts.shape, facts.where
     # sizes that the file leaves open are as the model was trained
     own = (told.channels, *(told.size or (None, None))) if told else (None,) * 3

@@ -1,4 +1,4 @@
-"""Preprocessing inside the graph: raw pictures in, resized, cropped and normalised as the model wants them.
+"""Preprocessing inside the graph: raw pictures are resized, cropped and normalised for the model.
 
 Resizing is two products with constant matrices, so it is anti-aliased without the operator that TensorRT
 does not take; the picture's size is therefore fixed when the file is made.
@@ -85,7 +85,7 @@ class RawPictures(Settings):
 
 
 def preprocessing_of(model: nn.Module) -> Preprocess:
-    """How the model wants its pictures; ExportError where it does not say."""
+    """How the model's pictures are prepared; ExportError if the model does not say so."""
     found = preprocess_of(model)
     if found is None:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""int8 by ONNX Runtime's static quantization: layers with weights, nothing of the canonicalizers.
+"""int8 by ONNX Runtime's static quantization, for layers with weights outside of canonicalizers.
 
 And eight-bit products that overflow, found by looking at a file's weights. On CPUs without VNNI instructions,
 ONNX Runtime multiplies unsigned activations (0 to 255) by signed weights with an instruction that adds two

@@ -101,7 +101,7 @@ def open_session(
     if provider not in PROVIDERS:
         raise unknown_name("provider", provider, PROVIDERS)
     if tensorrt is not None and provider != "tensorrt":
-        raise LSEError(f"options of TensorRT, but the provider is {provider!r}; choose tensorrt")
+        raise LSEError(f"options of TensorRT were given, but the provider is {provider!r}; choose tensorrt")
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     options = ort.SessionOptions()

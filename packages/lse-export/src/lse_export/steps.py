@@ -113,7 +113,9 @@ def choose_steps(
     """
     own = steps_of(model)
     if not own:
-        raise LSEError(f"{type(model).__name__} has no solver whose steps could be chosen; adapt it first")
+        raise LSEError(
+            f"{type(model).__name__} has no solver, so there are no steps to choose; adapt it first"
+        )
     tried = sorted(set(candidates))
     if not tried or tried[0] < 1 or tried[-1] >= reference:
         raise LSEError(f"candidates must be at least 1 and below the reference's {reference}; got {tried}")

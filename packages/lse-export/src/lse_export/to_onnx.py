@@ -1,4 +1,4 @@
-"""Adapted models to ONNX: the solver unrolled, the batch dynamic, the file whole or absent."""
+"""Exporting adapted models to ONNX, with unrolled solvers and a dynamic batch axis."""
 
 from __future__ import annotations
 
@@ -152,10 +152,10 @@ def export_onnx(
         if calibration is None:
             raise LSEError("int8 needs calibration images to measure ranges on; give calibration")
         if preprocess is not None:
-            raise LSEError("int8 files take prepared images; drop preprocess")
+            raise LSEError("int8 files take prepared images; leave preprocess out")
         calibration = check_example(model, calibration)
     if dynamic_size and preprocess is not None:
-        raise LSEError("preprocess resizes pictures of one size to what the model takes; drop dynamic_size")
+        raise LSEError("preprocess works for pictures of one size only; leave dynamic_size out")
     with with_steps(model, steps):
         example = check_example(model, example)
         inner = halved(model) if precision == "float16" else model

@@ -77,7 +77,7 @@ def trace(
         plain = len(wrapped(example)) - len(wrapped.extra_names())
         names = list(output_names or (["logits"] if plain == 1 else [f"output_{i}" for i in range(plain)]))
         if len(names) != plain:
-            raise LSEError(f"the model has {plain} outputs; got {len(names)} output names")
+            raise LSEError(f"the model has {plain} outputs, but {len(names)} output names were given")
         try:
             with _quiet():
                 began = time.perf_counter()
@@ -249,7 +249,7 @@ def _ask_sizes_of_casts(model: ir.Model) -> None:
 
 
 def clean(proto: onnx.ModelProto) -> None:
-    """Name every node after the module it came from and strip what torch noted beside the graph, in place.
+    """Name every node after the module it came from and remove torch's notes from the graph, in place.
 
     torch notes stack traces with the paths of files; a node's new name, `module.path/Op_number`, keeps
     what is useful in them.

@@ -176,7 +176,7 @@ def check_example(model: nn.Module, example: Tensor) -> Tensor:
             f"the example must be images (batch, channels, height, width); got shape {tuple(example.shape)}"
         )
     if not example.is_floating_point():
-        raise DTypeError(f"the example must be floating images, normalised; got {example.dtype}")
+        raise DTypeError(f"the example must be images of a floating dtype, normalised; got {example.dtype}")
     check_finite(example, "the example")
     parameter = next(model.parameters(), None)
     if parameter is not None:

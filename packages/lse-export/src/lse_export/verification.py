@@ -1,4 +1,4 @@
-"""Does the exported file compute what the model computes? On real images and on edge cases, per output."""
+"""Comparing an exported file with its model: on real images and edge cases, for every output."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that counts is "different", and 8-bit kernels compute here what the file says."""
+        """Whether no comparison that counts differs, and 8-bit kernels are exact on this CPU."""
         return self.kernels <= KERNEL_TOLERANCE and all(row.verdict != "different" for row in self.counting)
 
     @property

@@ -48,11 +48,11 @@ class CanonicalizedBackbone(BaseModule):
         self.register_load_state_dict_pre_hook(self._adopt)
 
     def forward(self, x: Tensor) -> Any:
-        """Levels of features of images (B, C, H, W), as the backbone gives them."""
+        """Return the feature maps of images (B, C, H, W), as the backbone returns them."""
         return self.adapted(x)
 
     def init_weights(self) -> None:
-        """Initialise the backbone as it does by itself; canonicalizers stay the identity."""
+        """Initialise the backbone in its own way; canonicalizers keep answering with the identity."""
         # a backbone initialises all its Linear layers, and the canonicalizers' would be among them
         with self.adapted.without_sites() as base:
             cast(Any, base).init_weights()

@@ -20,7 +20,7 @@ __all__ = ["CanonicalizerLoss"]
 
 
 class CanonicalizerLoss:
-    """How far h(S(F; g)) is from g h(F), for random warps g, at every site that has something to learn.
+    """The distance of h(S(F; g)) from g h(F) for random warps g, at every site with trainable parameters.
 
     The features are held fixed: it trains canonicalizers, not the backbone.
 

@@ -25,7 +25,7 @@ _NAME = re.compile(r"^(?P<base>.+)_object(?P<object>\d+)_scale_(?P<scale>\d+(?:\
 
 @DATASETS.register_module()
 class ScaledObjectsDataset(BaseSegDataset):
-    """What `lse data make-objects` wrote: images of objects that are resized one at a time.
+    """The data set that `lse data make-objects` writes: images of objects, of which one is resized at a time.
 
     Classes and colours are read from the folder. An image called `000012_object0_scale_0.7.png` gets the
     entries `local_scale` 0.7, `base_image` "000012" (equal for all factors of one base image) and
@@ -82,7 +82,7 @@ def _metainfo(root: Path) -> dict[str, Any]:
             f"lse data make-objects --out {root}"
         ) from error
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path} is damaged; write the data set anew ({error})") from error
+        raise DataError(f"{path} is damaged; generate the data set again ({error})") from error
 
 
 def _parse(stem: str) -> dict[str, Any]:

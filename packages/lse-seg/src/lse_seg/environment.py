@@ -1,4 +1,4 @@
-"""Makes mmsegmentation work in this process; imported before anything that imports it."""
+"""Makes mmsegmentation work in this process. Import this module before mmsegmentation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def allow_checkpoints() -> None:
 
 def _method(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name.startswith("_"):
-        raise LSEError(f"the checkpoint asks for attribute {name!r} of {owner!r}; not a file of mmengine's")
+        raise LSEError(
+            f"the checkpoint asks for attribute {name!r} of {owner!r}, so mmengine did not write it"
+        )
     return getattr(HistoryBuffer, name)
 
 

@@ -1,4 +1,4 @@
-"""A trained segmentor as an exporter needs it: images in, logits out; read from mmengine's work folder."""
+"""Trained segmentors for export, as functions from images to logits, from mmengine's work folder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load_segmentor(path: str | Path, *, trust: bool = False) -> DenseSegmentor:
     if checkpoint.is_dir():
         last = checkpoint / "last_checkpoint"
         if not last.is_file():
-            raise LSEError(f"{path} holds no checkpoint of mmengine's (last_checkpoint is missing)")
+            raise LSEError(f"{path} contains no checkpoint of mmengine (the file last_checkpoint is missing)")
         # a folder that was moved still holds the file
         checkpoint = checkpoint / Path(last.read_text(errors="replace").strip()).name
     if not checkpoint.is_file():
@@ -83,7 +83,7 @@ def load_segmentor(path: str | Path, *, trust: bool = False) -> DenseSegmentor:
         raise LSEError(f"beside {checkpoint} there must be one config; found: {found}")
     if not trust:
         raise LSEError(
-            f"{configs[0]} is a config of mmengine, Python code that would be executed: if you trust "
+            f"{configs[0]} is a config of mmengine, which is Python code and would be executed: if you trust "
             "where it comes from, pass trust=True (--trust)"
         )
     return DenseSegmentor(_built(load_config(configs[0]), checkpoint)).eval()

@@ -1,4 +1,4 @@
-"""Hooks of mmengine: the model for the metric that asks twice, and pictures of what a canonicalizer does."""
+"""Hooks of mmengine: one gives EquivarianceError the model, one draws what canonicalizers do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Panel = tuple[str, NDArray[np.uint8]]
 
 @HOOKS.register_module()
 class EquivarianceHook(Hook):
-    """Gives the model to every `EquivarianceError` of the running validation or test loop.
+    """Gives the model to every metric `EquivarianceError` of the validation or test loop.
 
     The second question is asked as the loop asks the first: the same weights (an EMA's too) and, where the
     loop runs in half precision, under the same autocast.

@@ -65,7 +65,7 @@ class EquivarianceLoss:
 
 @MODELS.register_module()
 class ConsistentSegmentor(CanonicalizedSegmentor):
-    """A segmentor that is also trained on EquE: `loss_equivariance` beside the losses it has (AugL).
+    """A segmentor that has EquE as a further loss, `loss_equivariance` (AugL).
 
     Without a canonicalizer, as is the default, it is mmsegmentation's `EncoderDecoder` with that loss and
     with the names of its parameters, so checkpoints of one load into the other. With canonicalizers EquE

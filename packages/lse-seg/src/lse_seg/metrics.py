@@ -100,7 +100,7 @@ class EquivarianceError(BaseMetric):
             )
         images = list(data_batch["inputs"])
         if not all(isinstance(image, Tensor) for image in images):
-            raise LSEError("EquivarianceError does not know test-time augmentation; test without it")
+            raise LSEError("EquivarianceError does not support test-time augmentation; test without it")
         names = [Path(sample["img_path"]).name for sample in data_samples]
         errors = torch.zeros(len(images), dtype=torch.float64)
         for draw in range(self.draws):
@@ -128,7 +128,7 @@ class EquivarianceError(BaseMetric):
     def _output(self, sample: Mapping[str, Any]) -> Tensor:
         found = sample.get("seg_logits")
         if found is None:
-            raise LSEError("EquivarianceError needs predictions with seg_logits, which this model leaves out")
+            raise LSEError("EquivarianceError needs predictions with seg_logits, but this model returns none")
         return as_output(found["data"] if isinstance(found, Mapping) else found.data, self.output)[None]
 
 
@@ -148,7 +148,7 @@ def as_output(logits: Tensor, output: str, dim: int = 0) -> Tensor:
 
 @METRICS.register_module()
 class IoUPerScale(BaseMetric):
-    """mIoU by the factor of the resized object, its spread over factors, and the spread an image.
+    """mIoU by the factor of the resized object, its deviation over factors, and that of single images.
 
     Intersections and unions are summed over the images of a factor before they are divided, as mIoU over
     a data set is. Factors come from the meta information, see `ScaledObjectsDataset`: `PackSegInputs` must

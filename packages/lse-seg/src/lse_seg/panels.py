@@ -1,4 +1,4 @@
-"""Rows of captioned pictures: what a segmentor saw, what was true, what it said, and how it warped."""
+"""Rows of captioned pictures: the image, the ground truth, the prediction and the warps."""
 
 from __future__ import annotations
 

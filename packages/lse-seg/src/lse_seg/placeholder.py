@@ -1,4 +1,4 @@
-"""A placeholder for mmcv's compiled ops, so that mmsegmentation imports beside mmcv-lite."""
+"""A placeholder for mmcv's compiled operators, so that mmsegmentation can be imported with mmcv-lite."""
 
 from __future__ import annotations
 

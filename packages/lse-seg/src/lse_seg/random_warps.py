@@ -1,4 +1,4 @@
-"""Omega of Eq. 23 by settings: which random warps augmentation, loss and metric draw."""
+"""The random warps (Omega of Eq. 23) that augmentation, loss and metric draw, as settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A segmentor that works on the canonical form of the image and gives its logits in place with the image."""
+"""A segmentor that runs on the canonical form of the image and warps its logits back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class CanonicalizedSegmentor(EncoderDecoder):
         return {**own, **{f"backbone.{name}": site for name, site in inner.items()}}
 
     def canonicalize(self, inputs: Tensor) -> tuple[Tensor, SeparableWarp | None]:
-        """Canonical images (B, C, H, W) and the warp that puts things back; None where there is none."""
+        """Canonical images (B, C, H, W) and their warp, which is None if there is no canonicalizer."""
         if self.frame is None:
             return inputs, None
         warp = self.frame.sites[IMAGE].find(inputs).warp
@@ -128,13 +128,13 @@ class CanonicalizedSegmentor(EncoderDecoder):
 def _check(head: nn.Module) -> None:
     if not isinstance(head, BaseDecodeHead) or type(head).loss is not BaseDecodeHead.loss:
         raise LSEError(
-            f"{type(head).__name__} computes its loss without logits that could be put back; leave the "
+            f"{type(head).__name__} computes its loss without logits that could be warped back; leave the "
             "segmentor as it is and make its backbone a CanonicalizedBackbone"
         )
 
 
 def _restored_loss(head: Any, features: Any, data_samples: list, warp: SeparableWarp) -> dict[str, Tensor]:
-    """The head's loss on logits put back at the size of the labels, as prediction does it."""
+    """The head's loss on logits that are warped back at the size of the labels, as in prediction."""
     size = data_samples[0].gt_sem_seg.shape[-2:]
 
     def restore(logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What lse-seg provides to `lse`, apart from the package itself: importing that imports mmsegmentation."""
+"""The plugin of lse-seg, in a package of its own, because importing lse_seg imports mmsegmentation."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def lse_loaders() -> Mapping[str, Callable[..., Any]]:
 
 @hookimpl
 def lse_checks() -> Mapping[str, Callable[[], str]]:
-    """Say which mmcv is here, and whether mmsegmentation can run on it."""
+    """Say which mmcv is installed, and whether mmsegmentation can run with it."""
     return {"mmcv": mmcv_line}

@@ -1,4 +1,4 @@
-"""Whether mmsegmentation can run here, found out without importing it."""
+"""Checking whether mmsegmentation can run, without importing it."""
 
 from __future__ import annotations
 

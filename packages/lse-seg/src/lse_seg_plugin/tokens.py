@@ -1,4 +1,4 @@
-"""mmsegmentation's transformers for `lse_dec.adapt`: their stages take tokens whose grid travels beside them.
+"""mmsegmentation's transformers for `lse_dec.adapt`: their stages take tokens, and their grid separately.
 
 Found by name, so that nothing of mmsegmentation is imported.
 """
@@ -136,7 +136,7 @@ class TokenBackbones:
         return Stage(IMAGE, first_convolution(model).in_channels, NCHW())
 
     def stages(self, model: nn.Module) -> list[Stage]:
-        """Swin's stages, the others' blocks."""
+        """Return the stages of a Swin, and the blocks of the other models."""
         layout = AnnouncedTokens()
         list_stages = next(found for name, found in _STAGES.items() if is_a(model, name))
         return [

@@ -1,4 +1,4 @@
-"""Tunable soft equivariance: weights projected onto what a group moves least, with a bound that holds.
+"""Tunable soft equivariance: weights projected onto the directions that a group moves least, with a bound.
 
 After "Tunable Soft Equivariance with Guarantees" (CVPR 2026), with exact bounds in place of first-order ones,
 and for local scaling too. Names load when first used.

@@ -35,7 +35,7 @@ def error_bound(kappa: float, distance: float, growth: float = 1.0) -> float:
 
 
 def vacuous_beyond(kappa: float) -> float:
-    """The distance from which on the bound says nothing where the action keeps norms: 2 / kappa.
+    """The distance from which on the bound is vacuous if the action preserves norms: 2 / kappa.
 
     No weight errs by more than 2 ||W|| ||x||.
     """

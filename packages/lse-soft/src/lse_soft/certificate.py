@@ -1,4 +1,4 @@
-"""What is certain about the equivariance error of one place."""
+"""The bound on the equivariance error of one place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Certificate", "certify"]
 
 @dataclass(frozen=True)
 class Certificate:
-    """A bound on one layer's error; a network's is not the product, as nonlinearities lie between.
+    """A bound on one layer's error. The bound of a network is not the product of those of its layers.
 
     For every group element at distance d the layer errs by at most kappa * d * ||W||_F * ||x||, in the sense
     that `metric` says; for groups that stretch, times a growth factor (`lse_soft.generators.growth`, or

@@ -47,7 +47,7 @@ class _Group(Settings):
 
 
 class _Facts(Settings):
-    """What `soft.json` holds; `model` tells how to make the model again, if timm made it."""
+    """The contents of `soft.json`; `model` says how to make the model again, if timm made it."""
 
     format: Literal["lse-soft"] = "lse-soft"
     version: int = VERSION
@@ -85,7 +85,7 @@ def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any
     modules = dict(model.named_modules())
     if any(s.place.module not in modules for s in found.values()):
         raise SoftError(
-            "the softened model lies inside another one: save that with its own package, "
+            "the softened model is part of another one: save that with its own package, "
             "within lse_soft.folded(model)"
         )
     one, card = next(iter(found.values())), card_of(model)
@@ -191,7 +191,7 @@ def _read(folder: Path) -> _Facts:
 def _made(folder: Path, source: Mapping[str, Any], trust: bool) -> nn.Module:
     if source.get("source") != "timm":
         raise SoftError(
-            f"{folder} does not tell how to make its model: make it and pass it as load(folder, model)"
+            f"{folder} does not say how to make its model: make it and pass it as load(folder, model)"
         )
     try:
         made = make(str(source.get("name")), source.get("kwargs") or {}, trust=trust)

@@ -8,4 +8,4 @@ __all__ = ["SoftError"]
 
 
 class SoftError(LSEError, ValueError):
-    """A group, a softness or a place that does not fit; its text says what to do."""
+    """A group, a softness or a place does not fit the model; the text says what to do."""

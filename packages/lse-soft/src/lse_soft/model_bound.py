@@ -43,9 +43,7 @@ def bound(
     if group is None:
         found = softened(model)
         if not found:
-            raise SoftError(
-                "the model is not softened; name the group to certify it for, as bound(model, 'rotation')"
-            )
+            raise SoftError("the model is not softened; name a group, as in bound(model, 'rotation')")
         return {
             s.place.name: certify(s.place, s.group, s.spectrum, tensor, s.b, s.threshold)
             for s, tensor in found

@@ -1,4 +1,4 @@
-"""Where a model can be softened: which tensors, and how each is laid out over space.
+"""Places where a model can be softened: its tensors, and their layout over space.
 
 A kind says what a tensor is:
 
@@ -205,7 +205,7 @@ def _vector_places(
         raise SoftError(f"{name}: expected vectors:IN:OUT, for instance vectors:8+4:2+1; got vectors:{spec}")
     inputs, outputs = ((int(sides[k]), int(sides[k + 1] or 0)) for k in (1, 3))
     if weight.ndim != 2:
-        raise ShapeError(f"{name} of shape {tuple(weight.shape)} is no linear map between features")
+        raise ShapeError(f"{name} of shape {tuple(weight.shape)} is not a linear map between features")
     made = [Place(name, module, tensor, "vectors", outputs=outputs, inputs=inputs)]
     if tensor == "weight" and isinstance(getattr(model.get_submodule(module), "bias", None), Tensor):
         bias = f"{name}.bias"

@@ -1,4 +1,4 @@
-"""Sampled differences: constraints made of the resampling that will really happen, not of generators.
+"""Sampled differences: constraints from real resampling instead of infinitesimal generators.
 
 C = E_g[Delta_g Delta_g^T] / d(g)^2 with Delta_g = S(g) - I. The guarantee that follows is a root mean
 square one: for weights with kappa <= b, sqrt(E_g[(||Delta_g^T w|| / (d(g) ||w||))^2]) <= b. No single

@@ -18,7 +18,7 @@ LEAST_CONSTANT = 1e-6
 
 
 class Softener(nn.Module):
-    """W to S_b W, and where asked for the response to constant signals restored within the range of P_b.
+    """Maps W to S_b W and, if asked, restores the response to constant signals within the range of P_b.
 
     With 1 the constant signal, w' = S w + S 1 (1^T w - 1^T S w) / (1^T S 1) has 1^T w' = 1^T w, so what a
     filter answers to a constant signal stays as it was. Both terms lie in the range of P_b: the bound holds.

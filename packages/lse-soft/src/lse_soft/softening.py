@@ -49,7 +49,7 @@ def soften(
         places: what to soften, see `lse_soft.places.find_places`; None: what the group finds sensible.
         threshold: "hard", "cosine" or "exponential" (without a relative guarantee), see
             `lse_soft.thresholds.factors`. A taper is the better one to train with; but it weighs down
-            directions that it keeps, so a pretrained network that is not fine-tuned wants "hard".
+            directions that it keeps, so use "hard" for a pretrained network that is not fine-tuned.
         preserve_dc: keep what filters answer to constant signals, which pretrained networks rely on.
         settings: of the group, by the names its class documents.
 
@@ -90,7 +90,7 @@ def _soften(
     for place in found:
         if place.tensor not in model.get_submodule(place.module)._parameters:
             raise SoftError(
-                f"{place.name}: its {place.tensor} is parametrized by something else; remove that first"
+                f"{place.name}: its {place.tensor} already has a parametrization; remove that first"
             )
         weight = tensor_of(model, place)
         key = (place.kind, place.grid, place.stride, place.outputs, place.inputs)
@@ -111,7 +111,10 @@ def _soften(
         order = list(model.get_submodule(place.module)._parameters)
         ready.append(Softener(place, made, spectrum, filter_, b, threshold, preserve_dc, order))
     if not ready:
-        raise SoftError(f"every place named is exactly equivariant under {made.title} already")
+        raise SoftError(
+            f"every named place is already exactly equivariant "
+            f"under {made.title}, so nothing is to be softened"
+        )
     for softener in ready:
         weight = tensor_of(model, softener.place)
         softener.to(weight.device, weight.dtype)
@@ -150,7 +153,7 @@ def softened(model: nn.Module) -> list[tuple[Softener, Tensor]]:
 
 
 def unsoften(model: nn.Module) -> nn.Module:
-    """Take all softeners out again: the parameters as they are underneath, bit for bit.
+    """Remove all softeners; the parameters below them are kept, bit for bit.
 
     Args:
         model: what `soften` returned, or a model that holds it; changed in place.
@@ -164,7 +167,7 @@ def unsoften(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """Write the softened weights into the parameters and take the softeners out.
+    """Write the softened weights into the parameters and remove the softeners.
 
     The result computes the same and is plain: classes, keys, their order and the parameter objects are
     those from before `soften`.

@@ -52,7 +52,7 @@ class Augmentation:
         )
 
     def rows(self, rows: Tensor, total: int) -> Tensor:
-        """Rows of the step's batch that are needed to make `rows`: mixing wants their partners too."""
+        """Rows of the step's batch that are needed to make `rows`: mixing needs their partners too."""
         return rows if self.mixup is None else torch.cat([rows, (total - 1 - rows).flip(0)])
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, total: int, step: int) -> Batch:

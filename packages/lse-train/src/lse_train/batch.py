@@ -1,4 +1,4 @@
-"""A training batch, and what a method is: what minimises a loss on it."""
+"""A training batch, and what a method is: an object that computes the losses to be minimised."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Batch:
 
 
 class Method(Protocol):
-    """What a run minimises beside the canonicalizers' Eq. 5, which the run itself adds."""
+    """The losses that a run minimises, besides Eq. 5 for the canonicalizers, which the run adds itself."""
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Named losses of a batch, already weighted: their sum is minimised, each is logged.

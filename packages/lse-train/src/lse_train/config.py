@@ -104,7 +104,7 @@ class Method(Named):
 
 
 class Canonicalizer(Settings):
-    """How canonicalizers learn: Eq. 5 on their own input, beside the backbone's task.
+    """How canonicalizers learn: by Eq. 5 on their own input, while the backbone learns the task.
 
     Attributes:
         weight: weight of Eq. 5; 0 leaves it out.

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: metrics.csv and TensorBoard's events, both resumable."""
+"""The log of a run: metrics.csv and TensorBoard's events, which a resumed run continues."""
 
 from __future__ import annotations
 

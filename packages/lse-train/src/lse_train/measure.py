@@ -1,4 +1,4 @@
-"""Measuring a model: accuracy, InvE, accuracy by scale, and what its canonicalizers do."""
+"""Measuring a model: accuracy, InvE, accuracy by range of scale, and its canonicalizers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
 
     config = getattr(data, "config", None)
     if not isinstance(config, DigitsConfig):
-        raise ConfigError("accuracy by scale wants a data set that knows the scale of its images")
+        raise ConfigError("accuracy by scale needs a data set with the factors of its images")
     parts = []
     for bracket in brackets:
         made = load_digits_dataset(DigitsConfig(**{**config.plain(), "scale": bracket}))

@@ -41,7 +41,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Equivariance:
-    """Nothing of its own: canonicalizers learn by Eq. 5, which needs no labels, and the backbone rests."""
+    """No loss for the backbone, which stays as it is; canonicalizers learn by Eq. 5, without labels."""
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
         """No loss."""
@@ -115,7 +115,7 @@ def make_method(settings: MethodConfig, *, trust: bool = False) -> Any:
 
     Args:
         settings: name and options.
-        trust: import the class that a name of the form "module:Class" tells, where no plugin provides it.
+        trust: import the class that a name of the form "module:Class" names, if no plugin provides it.
 
     Raises:
         UnknownNameError: no such method, or an option that it does not have.

@@ -39,11 +39,11 @@ def make_model(config: RunConfig, *, trust: bool = False) -> nn.Module:
     if config.adapt is not None:
         if isinstance(model, AdaptedModel):
             raise ConfigError(
-                f"{config.model.initial} holds an adapted model; leave adapt out to train it on"
+                f"{config.model.initial} contains an adapted model; leave adapt out to continue its training"
             )
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.adapt.items()}
         if "model" in options:
-            raise ConfigError("adapt.model is no setting: the model is named by `model`, beside adapt")
+            raise ConfigError("adapt.model is not a setting; name the model under `model`")
         try:
             with _drawing(number(config.seed, "weights", 1)):
                 model = adapt(model, **options)

@@ -1,4 +1,4 @@
-"""What a step minimises: the method's losses for the backbone, Eq. 5 for the canonicalizers."""
+"""The losses of a training step: those of the method for the backbone, Eq. 5 for the canonicalizers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parts_at(settings: Optim, step: int, steps: int, available: Sequence[str]) -
 
 
 class Task:
-    """One call of the objective: the batch, the parts that learn, whether to tell what canonicalizers did.
+    """One call of the objective: the batch, the parts that learn, and whether to log canonicalizers.
 
     No dataclass, because wrappers of modules rebuild those.
     """

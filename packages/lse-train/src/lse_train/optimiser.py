@@ -1,4 +1,4 @@
-"""AdamW over both parts, their rates over a run, and their gradients' bounds."""
+"""AdamW for backbone and canonicalizers, with learning rates over a run and clipping of gradients."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-tru
 
 
 class RunInterruptedError(LSEError):
-    """A run was stopped on purpose; its state is written, and the same call goes on from there."""
+    """A run was stopped on purpose; its state is written, and the same call continues it."""
 
 
 class Signals:

@@ -39,7 +39,7 @@ def read_yaml(path: Any) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise ConfigError(f"cannot read {path}: {reason}") from error
     found = _loaded(text, str(path))
     if not isinstance(found, dict):
@@ -70,7 +70,7 @@ def _loaded(text: str, what: str) -> Any:
         _check_size(text, what)
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{what} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
     except ConfigError:
         raise
     except (ValueError, OverflowError, RecursionError) as error:  # a 13th month, a number of 5000 digits
@@ -112,14 +112,15 @@ def _check_plain(value: Any, what: str, where: str = "") -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ConfigError(f"{at} has the key {_short(key)}, which is no text; put it in quotes")
+                raise ConfigError(f"{at} has the key {_short(key)}, which is not text; put it in quotes")
             _check_plain(item, what, f"{where}.{key}" if where else key)
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check_plain(item, what, f"{where}[{i}]")
     elif not isinstance(value, str | int | float | None):
         raise ConfigError(
-            f"{at} is read as a {type(value).__name__}, which is no setting; put it in quotes for a text"
+            f"{at} is read as a {type(value).__name__}, which "
+            f"cannot be a setting; put it in quotes to make it text"
         )
     elif isinstance(value, int) and abs(value) >= 2**63:
         raise ConfigError(f"{at} is a whole number beyond 2**63; give a smaller one")

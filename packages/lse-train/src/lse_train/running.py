@@ -1,4 +1,4 @@
-"""A training run from its first step, or from where it was killed, to its measurements."""
+"""A training run, from its first step or from where it stopped, to its measurements."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Watch = Callable[[int, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         metrics: what `evaluate` says of the validation set ("val") and of each test set by its name.
@@ -231,7 +231,7 @@ class _Run:
         parts = parts_at(config.optim, step, self.steps, objective.available)
         if not parts:
             raise ConfigError(
-                f"nothing learns at step {step}: its phase trains a part that this run leaves as it is"
+                f"no part learns at step {step}: its phase trains a part that this run keeps fixed"
             )
         objective.set_modes(parts)
         rates = self.schedule.apply(self.optimiser, step)
@@ -313,7 +313,7 @@ class _Run:
         )
 
     def finish(self) -> FitResult:
-        """Measure, write the model, and last the result; the state to resume from is no longer needed."""
+        """Measure, write the model and, last, the result; then delete the state to resume from."""
         metrics: dict[str, dict[str, Any]] = {}
         place = self.folder / MODEL
         if self.fabric.is_global_zero:
@@ -328,7 +328,7 @@ class _Run:
 
 
 def told(config: RunConfig) -> dict[str, Any]:
-    """What a checkpoint says of the run that made it: its settings, but for what stands there already."""
+    """What a checkpoint says about the run that made it: its settings, without what it says elsewhere."""
     plain = {name: value for name, value in config.plain().items() if name not in ("model", "adapt")}
     plain["data"] = {name: value for name, value in plain["data"].items() if name not in ("mean", "std")}
     return plain

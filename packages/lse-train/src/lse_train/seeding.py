@@ -1,4 +1,4 @@
-"""Random numbers as functions of (seed, purpose, step): nothing to store, nothing to get out of step."""
+"""Random numbers as functions of seed, purpose and step, so that a resumed run has no state to restore."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Source:
                 "batch anew by `sample` are no longer taken: draw so many images as one epoch is to have)"
             )
         if len(data) == 0:
-            raise DataError(f"{what} is empty: no images to go through")
+            raise DataError(f"{what} is empty: it has no images")
 
     def __len__(self) -> int:
         return len(self.data)

@@ -65,7 +65,7 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
     for name in (MODEL, EVENTS):
         if (folder / name).is_symlink():
             raise OutputError(
-                f"{folder / name} is a link, and the run would write where it leads; "
+                f"{folder / name} is a link, and the run would write to its target; "
                 "remove it, or choose another --out"
             )
     for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state

@@ -26,7 +26,7 @@ class PluginGroup(click.Group):
         return sorted(added | set(super().list_commands(ctx)))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; the group's own come first, None where there is no such name."""
+        """Return a command, of the group itself first, or None if there is none of this name."""
         own = super().get_command(ctx, cmd_name)
         name = f"{self.name} {cmd_name}"
         if own is not None or name not in registry().names("command"):

@@ -1,4 +1,4 @@
-"""Metrics of consistency under local scaling: functions, and torchmetrics classes beside them.
+"""Metrics of consistency under local scaling, as functions and as torchmetrics classes.
 
 The classes need torchmetrics (`pip install 'lse-core[metrics]'`) and are loaded when first asked for.
 """

@@ -83,8 +83,8 @@ def invariance_error(
     ) == tuple(outputs.shape):
         return _reduce(outputs.unsqueeze(1) - outputs_scaled, 2, per_element, reduction)
     raise ShapeError(
-        f"outputs {tuple(outputs.shape)} want variants of the same shape, or with one more axis "
-        f"behind the batch; got {tuple(outputs_scaled.shape)}"
+        f"outputs {tuple(outputs.shape)} need variants of the same shape, or with one more axis "
+        f"after the batch; got {tuple(outputs_scaled.shape)}"
     )
 
 
@@ -92,7 +92,9 @@ def _reduce(difference: Tensor, kept: int, per_element: bool, reduction: str) ->
     if reduction not in REDUCTIONS:
         raise unknown_name("reduction", reduction, REDUCTIONS)
     if difference.ndim <= kept or difference.numel() == 0:
-        raise ShapeError(f"outputs of shape {tuple(difference.shape)} hold nothing to compare")
+        raise ShapeError(
+            f"outputs of shape {tuple(difference.shape)} are empty, so there is nothing to compare"
+        )
     flat = difference.flatten(kept).square()
     error = flat.mean(-1) if per_element else flat.sum(-1)
     return error.mean() if reduction == "mean" else error

@@ -97,7 +97,7 @@ class Selection:
         return not self._allowed or bool(names & self._allowed) or CORE in names
 
     def unmatched(self, found: list[Candidate]) -> list[str]:
-        """Names in the variable that no installed plugin has: most likely misspelt."""
+        """Names in `LSE_PLUGINS` that belong to no installed plugin, probably because they are misspelt."""
         known = set().union(*map(_names, found))
         return sorted((self._blocked | self._allowed) - known)
 

@@ -42,7 +42,7 @@ def lse_backbones() -> Mapping[str, Any]:
 
 @hookspec
 def lse_datasets() -> Mapping[str, Any]:
-    """Data sets by name, as `lse train --data NAME` takes them."""
+    """Data sets by name, as `data: {name: NAME}` of a run takes them."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""The registry: plugins loaded once, each on its own, and what they provide by kind and name."""
+"""The registry: it loads every plugin once and finds what plugins provide by kind and name."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ IMAGE = "image"
 
 
 class Removable(Protocol):
-    """What was registered on a model and can be taken away again, such as the handle of a hook."""
+    """Something that was registered on a model and can be removed, such as the handle of a hook."""
 
     def remove(self) -> None:
-        """Take it away."""
+        """Remove it."""
         ...
 
 
@@ -119,8 +119,8 @@ def is_a(model: nn.Module, *classes: str) -> bool:
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
-    """The convolution registered first, in every family known the one that takes the image."""
+    """The convolution that was registered first, which takes the image in every known family."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module
-    raise LSEError(f"{type(model).__name__} has no convolution that takes an image")
+    raise LSEError(f"{type(model).__name__} has no convolution that could take an image")

@@ -110,7 +110,7 @@ class PVT(Family):
 
 
 def _entering(model: Any) -> list[int]:
-    """Channels that enter each stage, where timm's feature metadata tell what each stage gives.
+    """Channels that enter each stage, from timm's metadata on what each stage returns.
 
     For models whose stages change the channels themselves (a downsampling at their beginning); the
     first one keeps those it is given.
@@ -120,7 +120,7 @@ def _entering(model: Any) -> list[int]:
 
 
 class ResNet(Family):
-    """ResNet and its kin of the same class (ResNeXt, SE-ResNet, ECA-ResNet, ...), and torchvision's.
+    """ResNet and variants of the same class (ResNeXt, SE-ResNet, ECA-ResNet, ...), also torchvision's.
 
     `layer1` to `layer4` are the stages; F_k is what enters the layer.
     """
@@ -180,5 +180,5 @@ class TorchvisionSwin(TorchvisionConvNeXt):
     layout: ClassVar[Layout] = NHWC()
 
     def channels(self, stage: Any) -> int:
-        """A merging tells its own; a row of blocks begins with attention, which keeps them."""
+        """Channels of the stage's input, from its patch merging or from its first attention block."""
         return int(stage.dim if hasattr(stage, "dim") else stage[0].attn.proj.out_features)

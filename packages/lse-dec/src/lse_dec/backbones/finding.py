@@ -35,7 +35,8 @@ def backbone_of(model: nn.Module) -> Backbone:
         if backbone.matches(model):
             return backbone
     raise LSEError(
-        f"no backbone plugin knows {type(model).__module__}.{type(model).__qualname__}: register one through "
+        f"no installed backbone plugin supports "
+        f"{type(model).__module__}.{type(model).__qualname__}: register one through "
         f"the hook lse_backbones. Known are {', '.join(sorted(names))}"
     )
 
@@ -58,7 +59,7 @@ def find_stage(backbone: Backbone, model: nn.Module, name: str) -> Stage:
     if seen is None or seen.stage is None:
         why = "is not called" if seen is None else seen.why
         raise ShapeError(
-            f"{name!r} of {type(model).__name__} {why}, so nothing can be warped there; "
+            f"{name!r} of {type(model).__name__} {why}, so it cannot be a site; "
             f"stages that take a spatial map: image, {', '.join(stages)}"
         )
     return seen.stage

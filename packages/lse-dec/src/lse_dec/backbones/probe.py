@@ -1,4 +1,4 @@
-"""A dry run: which modules of a model take a spatial map, and how it is laid out."""
+"""Running a model once on blank images to see which modules take a spatial map, and in which layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 2  # tells a batch of windows from a batch of maps
 
 @dataclass(frozen=True)
 class Seen:
-    """A module as the dry run saw it.
+    """What one module took and returned when the model ran on blank images.
 
     Attributes:
         stage: the module as a stage, or None where its input is no spatial map.
@@ -131,7 +131,7 @@ def _seen(name: str, calls: list[tuple[Any, Any]], model: nn.Module, x: Tensor, 
 def layout_of(
     x: Tensor, module: nn.Module, model: Any, grid: tuple[int, int] | None
 ) -> tuple[Layout, int] | None:
-    """Layout and channels of a tensor, or None if it is no spatial map.
+    """Layout and channels of a tensor, or None if it is not a spatial map.
 
     Args:
         x: what entered or left `module` in the dry run, batch `BATCH`.
@@ -165,7 +165,7 @@ def _channels_last(a: int, b: int, c: int, module: nn.Module, model: Any) -> boo
 
 
 def _grid(model: nn.Module) -> tuple[int, int] | None:
-    """Rows and columns of the patches, where a module of the model tells them."""
+    """Rows and columns of the patches, if a module of the model has them as attributes."""
     for module in model.modules():
         grid: Any = getattr(module, "grid_size", None)
         if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(n, int) for n in grid):

@@ -1,4 +1,4 @@
-"""Where the patches are among a transformer's tokens, for models whose grid follows the image."""
+"""Layout of a transformer's tokens in models whose grid of patches depends on the size of the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["VaryingTokens"]
 
 
 class VaryingTokens:
-    """Tokens (B, prefix + h*w, C) whose grid is that of the image at hand.
+    """Tokens (B, prefix + h*w, C) whose grid (h, w) follows from the last image that the model saw.
 
     The map that a convolution of the model gives becomes the patches, so its height and width are the
     grid's. Hierarchical models merge patches two by two, odd sizes padded, which halves the grid: how often
@@ -59,7 +59,9 @@ class VaryingTokens:
         """As `lse_core.Tokens`, on the grid of the last image; ShapeError where it does not fit."""
         grid = self.grid
         if grid is None:
-            raise ShapeError("the token grid is unknown before the model has seen an image")
+            raise ShapeError(
+                "the grid of the tokens is unknown until the model has run on an image; run it once"
+            )
         for _ in range(self.halvings):
             if x.ndim != 3 or x.shape[1] == self.prefix + grid[0] * grid[1]:
                 break

@@ -1,4 +1,4 @@
-"""What a canonicalizer is: features in, the warp to their canonical form out."""
+"""What a canonicalizer is: it takes features and returns the warp to their canonical form."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Canonicalizer(Protocol):
 
 
 def channels_first(features: Tensor, channels: int, channels_last: bool, name: str) -> Tensor:
-    """`features` as (B, C, H, W); ShapeError if they are no map of `channels` channels."""
+    """Return `features` as (B, C, H, W); raise a ShapeError if they are not a map of `channels` channels."""
     axis = 3 if channels_last else 1
     if features.ndim != 4 or features.shape[axis] != channels:
         raise ShapeError(

@@ -101,7 +101,7 @@ def node_weights(n: int, nodes: int, like: Tensor) -> Tensor:
 
 
 class RefinedGridWarp(GridWarp):
-    """A `GridWarp` whose inverse is the true one (`GridWarp.inverse`), not the paper's per axis."""
+    """A `GridWarp` whose `~` is the true inverse (`GridWarp.inverse`), not the paper's approximation."""
 
     __slots__ = ()
 
@@ -109,7 +109,8 @@ class RefinedGridWarp(GridWarp):
         """The true inverse; WarpError where the warp folds, and in an export, which holds no search."""
         if torch.compiler.is_exporting():
             raise WarpError(
-                "the refined inverse of a coupled grid searches as long as it must, which no graph holds; "
+                "the refined inverse of a coupled grid takes a number of "
+                "steps that depends on the data, which cannot be exported; "
                 "export with inverse='axes' or warp='separable'"
             )
         return self.inverse()

@@ -55,7 +55,7 @@ class DEC(nn.Module):
         warp: the family of warps that is searched: a name from the hook `lse_warps` or a `WarpFamily`.
             "separable" is the exact group; "grid" is the paper's coupled grid of (segments + 1)^2 nodes (A26
             to A29), which fits the rules residual and absolute.
-        inverse: what puts a dense output back, where the family has a choice. For "grid": "axes", each axis
+        inverse: the inverse for dense outputs, where the family has a choice. For "grid": "axes", each axis
             on its own as in the paper, or "refined", the true inverse, an error where the grid folds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The analytic canonicalizer: equal shares of the map's variation, no iteration."""
+"""The analytic canonicalizer, which spreads the variation of a map evenly, without iteration."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Source(Settings):
 
 
 class Adapt(Settings):
-    """What `lse_dec.adapt` was asked for.
+    """The arguments that `lse_dec.adapt` was given.
 
     Attributes:
         sites: names of the adapted stages, in order.
@@ -86,7 +86,7 @@ class Weights(Settings):
 
 
 class Config(Settings):
-    """Everything but the weights.
+    """The contents of `config.json`: everything but the weights.
 
     Attributes:
         lse_dec: version of lse-dec that wrote it, for people.

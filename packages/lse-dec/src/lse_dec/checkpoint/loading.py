@@ -75,7 +75,7 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
 
 
 def model_folder(folder: str | Path) -> Path:
-    """Where the model lies: `folder` itself, or a folder in that of a run or of the demo.
+    """The folder that holds the model: `folder` itself, or one inside the folder of a run or of the demo.
 
     Raises:
         CheckpointError: no model in any of these places.
@@ -131,8 +131,8 @@ def _rebuilt(folder: Path, config: Config, model: nn.Module | None, trust: bool)
     if model is None:
         if config.model.source == "given":
             raise CheckpointError(
-                f"{folder} does not tell how to make its base {config.model.name}: "
-                "make it and pass it as load(folder, model)"
+                f"{folder} does not say how to make its base {config.model.name}: "
+                "make it yourself and pass it as load(folder, model)"
             )
         try:
             with torch.random.fork_rng(devices=[]):  # the weights are overwritten: no draw of the caller's

@@ -29,7 +29,7 @@ def read_config(folder: Path) -> Config:
         run = _json(folder / RUN)
         if run is None:
             raise CheckpointError(
-                f"{folder} holds no {NAME}: give a folder that lse_dec.save or lse train wrote"
+                f"{folder} contains no {NAME}: give a folder that lse_dec.save or lse train wrote"
             )
         path, raw = folder / RUN, _upgraded(folder, None, run)
     else:
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> Config:
 
 
 def _json(path: Path) -> Any:
-    """The file's value; None where there is no such file.
+    """The value in the file, or None if there is no such file.
 
     Raises:
         CheckpointError: unreadable or no JSON.

@@ -123,7 +123,7 @@ def _check_facts(base: nn.Module, preprocess: Preprocess | None, names: Any, tra
 
 
 def retell(folder: Path, training: Mapping[str, Any]) -> None:
-    """Change what the config in `folder` says of the training; all else stays.
+    """Replace what the config in `folder` says about the training and leave the rest as it is.
 
     Raises:
         CheckpointError: there is no checkpoint.
@@ -135,7 +135,7 @@ def retell(folder: Path, training: Mapping[str, Any]) -> None:
 
 
 def told_preprocess(model: nn.Module) -> Preprocess | None:
-    """How the model wants its pictures; None where it does not say, or says it in a way unknown here."""
+    """How the model's pictures are prepared; None if it does not say so in a known way."""
     try:
         return preprocess_of(model)
     except LSEError:  # a data config of timm's that is not known here: nothing is told rather than a guess

@@ -24,7 +24,7 @@ __all__ = ["check_keywords", "describe", "make", "named", "same_architecture", "
 
 
 def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn.Module:
-    """The model that `source` describes; its card tells the source.
+    """Make the model that `source` describes; its card names the source.
 
     Args:
         source: what a config or a person named.
@@ -82,7 +82,8 @@ def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any
     for key in source.kwargs:
         if key in FETCHING:
             raise CheckpointError(
-                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere; drop it"
+                f"the keyword {key!r} of the model {source.name!r} would "
+                f"read weights from another file; drop it"
             )
     if pretrained and source.source != "timm":
         raise CheckpointError(f"timm has no pretrained weights for {source.name!r}: leave pretrained out")
@@ -106,7 +107,7 @@ def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any
 
 
 def find(path: str, what: str) -> Any:
-    """The object "module:name", imported: only for what a person trusts.
+    """Import the object "module:name". Call this only for names that the user trusts.
 
     Raises:
         CheckpointError: there is no such module or name.

@@ -39,7 +39,13 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="With equivariant, dense outputs of the stages are warped back.",
 )
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the canonicalizer.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Setting of the canonicalizer; repeat for several.",
+)
 @click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="A keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
 @click.option(
@@ -54,9 +60,13 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--std", type=float, multiple=True, help="Standard deviation of pixels in [0, 1]; likewise.")
 @click.option("--class-names", type=PATH, help="Text file with the name of one class on each line.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
-@click.option("--force", is_flag=True, help="Replace the model that the folder holds.")
-@click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write the adapted model to.")
+@click.option("--force", is_flag=True, help="Replace the model in the folder --out.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import and call the function that MODEL names. Use it only for code you trust.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def adapt(
     model: str,
@@ -107,7 +117,7 @@ def adapt(
     own = sorted(options.keys() & {"canonicalizer", "rule", "solver", "steps", "mode", "sites"})
     if own:
         option = "site" if own[0] == "sites" else own[0]
-        raise click.UsageError(f"{own[0]} has an option of its own: --{option}")
+        raise click.UsageError(f"{own[0]} is not set by --set; use its own option --{option}")
     preprocess, names = _preprocess(base, size, mean, std), _names(class_names)
     try:
         adapted = lse_dec.adapt(
@@ -150,7 +160,7 @@ def _check_folder(out: Path, force: bool) -> None:
 
     for name in ("settings.json", "results.json", *(f"{inside}/config.json" for inside in INSIDE)):
         if (out / name).exists():
-            raise OutputError(f"{out} is the folder of a run, which holds {name}: choose another folder")
+            raise OutputError(f"{out} is the folder of a run (it contains {name}): choose another folder")
     if (out / "config.json").exists() and not force:
         raise OutputError(f"{out} holds a model already; choose another folder, or --force to replace it")
 
@@ -206,7 +216,7 @@ def _names(path: Path | None) -> list[str] | None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise LSEError(f"cannot read the class names in {path}: {reason}") from error
     return [line.strip() for line in lines if line.strip()]
 

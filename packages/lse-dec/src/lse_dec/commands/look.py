@@ -37,15 +37,22 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     "--site",
     "sites",
     multiple=True,
-    help="Where MODEL is no folder: stage to adapt; repeatable.",
+    help="If MODEL is not a folder: site to adapt; repeat for several.",
 )
-@click.option("--canonicalizer", default="variation", show_default=True, help="Where MODEL is no folder.")
+@click.option(
+    "--canonicalizer",
+    default="variation",
+    show_default=True,
+    help="If MODEL is not a folder: name of the canonicalizer.",
+)
 @click.option(
     "--trust",
     is_flag=True,
-    help="Call the function that MODEL names; only if you know it.",
+    help="Import and call the function that MODEL names. Use it only for code you trust.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was drawn as numbers, one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the numbers behind the drawing as one JSON object."
+)
 def look(
     model: str,
     images: tuple[Path, ...],
@@ -58,7 +65,7 @@ def look(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Draw what every site of MODEL does to IMAGES: warp, canonical picture and map, displacement, residual.
+    """Draw what every site of MODEL does to the pictures IMAGES.
 
     MODEL is a folder that lse_dec.save, `lse adapt`, `lse train` or `lse demo` wrote, the name of a timm
     model, or "module:function" with --trust. Models of the last two kinds get random weights and fresh
@@ -108,7 +115,7 @@ def _model(name: str, sites: Sequence[str], canonicalizer: str, trust: bool) -> 
 def _preprocess(
     model: AdaptedModel, size: int | None, mean: Sequence[float], std: Sequence[float]
 ) -> Preprocess:
-    """How the model wants its pictures, changed by what the command line says."""
+    """How the model's pictures are prepared, changed by the options of the command line."""
     from lse_core.preprocess import preprocess_of
     from lse_dec.backbones import IMAGE, backbone_of
     from lse_dec.backbones.probe import image_sizes

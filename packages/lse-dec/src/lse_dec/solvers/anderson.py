@@ -32,7 +32,7 @@ class Anderson:
         m: differences remembered, 1 to 5 (the least-squares system is m x m).
         damping: share of the residual added after mixing, above 0.
         regularisation: added to the system's diagonal relative to its trace. An absolute one would
-            stall the solver once residuals are smaller than it.
+            stop progress once residuals are smaller than it.
         max_step: bound on a step's length as a multiple of the residual's; where there is no
             contraction, mixing would otherwise run away.
 
@@ -55,7 +55,7 @@ class Anderson:
         positive("anderson", "max_step", self.max_step)
 
     def init(self, z: Tensor) -> None:
-        """No history."""
+        """Return an empty history."""
         return
 
     def step(self, z: Tensor, fz: Tensor, state: _History | None) -> tuple[Tensor, _History]:

@@ -93,7 +93,7 @@ def lengths(x: Tensor) -> Tensor:
 
 
 def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """a + b c in one operation; exported graphs, where `torch.addcmul` would be three, hold two."""
+    """a + b c in one operation; in exported graphs in two, where `torch.addcmul` would be three."""
     return a + b * c if torch.compiler.is_exporting() else torch.addcmul(a, b, c)
 
 

@@ -1,4 +1,4 @@
-"""The one loop that runs every solver: best iterate kept, residuals recorded, NaN confined."""
+"""The loop that runs every solver: keeps the best iterate, records residuals, confines NaN."""
 
 from __future__ import annotations
 

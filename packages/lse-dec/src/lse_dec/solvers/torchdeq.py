@@ -1,4 +1,4 @@
-"""torchdeq's solvers under names of ours, and ours under names in torchdeq for whoever asks."""
+"""torchdeq's solvers under names of ours; after `register()`, our solvers under names in torchdeq."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ def _for_torchdeq(name: str, factory: Callable[..., Solver]) -> Callable[..., An
         if stop_mode not in ("abs", "rel"):
             raise unknown_name("stop_mode", stop_mode, ["abs", "rel"])
         if indexing or return_final:
-            raise LSEError(f"lse.{name} keeps the best iterate: no indexing, no return_final")
+            raise LSEError(
+                f"lse.{name} returns the best iterate, so it supports neither indexing nor return_final"
+            )
         try:
             step = factory(**settings)
         except TypeError as error:

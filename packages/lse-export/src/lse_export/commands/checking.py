@@ -39,9 +39,9 @@ def verify(
     """Compare the ONNX FILE with the MODEL it was exported from, a folder that `lse train`,
     `lse demo` or lse_dec.save wrote.
 
-    Compares on the images given and on edge cases, at every batch size. Ends with exit status 1
-    where the two differ. Of files with 8-bit values only the images given decide, which should be like those
-    that the file was calibrated on.
+    They are compared on the given images and on edge cases, at every batch size. The exit status is 1 if
+    they differ. For int8 files only the given images count; they should be similar to those that the file was
+    calibrated on.
 
     \b
     Example:
@@ -91,13 +91,13 @@ def verify(
 )
 @common.json_option
 def check(file: Path, targets: tuple[str, ...], parse: bool, as_json: bool) -> None:
-    """Say whether runtimes will take an ONNX FILE, whoever made it.
+    """Check whether TensorRT, ONNX Runtime and browsers can run any ONNX FILE.
 
     Looks at every node's operator, types and known traps, and says what to do about each problem.
-    Ends with exit status 1 where a target would refuse the file or compute something else.
+    The exit status is 1 if a target would refuse the file or compute something else.
 
     --parse asks NVIDIA's own parser as well, of TensorRT or of TensorRT for RTX, whichever is installed
-    and among the targets. It needs no GPU; what one parser takes says nothing of the others.
+    and among the targets. It needs no GPU. A file that one parser accepts may be refused by the others.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What the commands share: their options, and showing that work goes on."""
+"""Options that several commands share, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ images_option = click.option(
     "--images",
     multiple=True,
     type=PATH,
-    help="Picture or folder of pictures; repeat for several.  [default: two made-up images]",
+    help="Picture or folder of pictures; repeat for several.  [default: two generated images]",
 )
 trust_option = click.option(
     "--trust",
     is_flag=True,
-    help="Import and call what the model's folder names; only for folders that you made or know.",
+    help="Import and call code that the model's folder names. Use it only for folders you trust.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -45,10 +45,11 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @click.option("--trt-cache", type=PATH, help="Folder in which TensorRT's engines are kept.")
-    @click.option("--trt-fp16", is_flag=True, help="Let TensorRT compute in half precision.")
+    @click.option("--trt-fp16", is_flag=True, help="With provider tensorrt: allow half precision.")
     @click.option(
         "--trt-profile", multiple=True, metavar="INPUT=MIN:OPT:MAX",
-        help="Shapes such as image=1x3x224x224:8x3x224x224:32x3x224x224; repeat for several inputs.",
+        help="Smallest, usual and largest shape of an input, such as "
+        "image=1x3x224x224:8x3x224x224:32x3x224x224; repeat for several.",
     )  # fmt: skip
     @wraps(command)
     def wrapped(
@@ -79,7 +80,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], stderr: b
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show on stderr that work goes on, so that stdout stays readable by scripts."""
+    """Show progress on stderr, so that scripts can read stdout."""
     from rich.console import Console
 
     with Console(stderr=True).status(what):

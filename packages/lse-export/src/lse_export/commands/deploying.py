@@ -14,13 +14,13 @@ from lse_export.commands import common
 
 @click.command()
 @click.argument("model", type=common.PATH)
-@click.option("--out", type=common.PATH, required=True, help="Engine to write.")
+@click.option("--out", type=common.PATH, required=True, help="File to write the engine to.")
 @click.option(
     "--axis",
     "axes",
     multiple=True,
     metavar="NAME=MIN:OPT:MAX",
-    help="Sizes of an axis that varies; repeat for several.  [default: 1:8:32 for the batch]",
+    help="Smallest, usual and largest size of a dynamic axis; repeatable.  [default: batch=1:8:32]",
 )
 @click.option(
     "--flavour",
@@ -38,13 +38,17 @@ from lse_export.commands import common
 @click.option(
     "--workspace", "workspace_gib", type=float, metavar="GIB", help="Scratch memory for a layer, in GiB."
 )
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most.")
+@click.option(
+    "--optimization-level",
+    type=click.IntRange(0, 5),
+    help="Effort of the builder: 0 builds fast, 5 searches longest.",
+)
 @click.option("--timing-cache", type=common.PATH, help="File of kernel timings to reuse.")
 @click.option("--version-compatible", is_flag=True, help="Let later releases of this major load it.")
 @click.option("--hardware-compatible", is_flag=True, help="Let all GPUs since Ampere load it.")
 @click.option("--refit", is_flag=True, help="Let the weights be replaced later.")
 @click.option("--tf32", is_flag=True, help="Let float32 products be computed in TF32.")
-@click.option("--device", help="CUDA device to build on and for.  [default: the first]")
+@click.option("--device", help="CUDA device to build on, and to build for.  [default: the first]")
 @common.force_option("engine")
 @common.json_option
 def tensorrt(
@@ -119,7 +123,7 @@ def tensorrt(
 @click.argument("repository", type=common.PATH)
 @click.option("--name", help="The model's name in the repository.  [default: the file's]")
 @click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="The model's version.")
-@click.option("--plan", type=common.PATH, help="TensorRT engine of FILE to serve instead.")
+@click.option("--plan", type=common.PATH, help="TensorRT engine, built from FILE, to serve instead of FILE.")
 @click.option("--max-batch-size", type=click.IntRange(1), help="Largest batch.  [default: 32, or the plan's]")
 @click.option(
     "--queue-delay",

@@ -33,7 +33,7 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     "--steps",
     metavar="N|auto",
     callback=steps_or_auto,
-    help="Solver steps to unroll, or 'auto' to measure how few do.  [default: the model's]",
+    help="Solver steps to unroll, or 'auto' to measure how many are needed.  [default: the model's]",
 )
 @click.option(
     "--tolerance",
@@ -43,7 +43,9 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     help="With --steps auto: largest deviation from the converged output, as a share of its range.",
 )
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
-@click.option("--fixed-batch", type=click.IntRange(1), help="Fix the batch size instead of leaving it open.")
+@click.option(
+    "--fixed-batch", type=click.IntRange(1), help="Export a fixed batch size instead of a dynamic one."
+)
 @click.option("--dynamic-size", is_flag=True, help="Leave height and width open, where the model takes any.")
 @click.option(
     "--precision",
@@ -56,7 +58,7 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     "--calibration",
     multiple=True,
     type=common.PATH,
-    help="With int8: picture or folder of pictures to measure ranges on; repeat for several.",
+    help="With int8: picture or folder of pictures to calibrate on; repeat for several.",
 )
 @click.option(
     "--preprocess",
@@ -65,7 +67,12 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     metavar="HEIGHT WIDTH",
     help="Take raw uint8 pictures of this size and prepare them in the graph.",
 )
-@click.option("--picture-layout", default="nhwc", show_default=True, help="With --preprocess: nhwc or nchw.")
+@click.option(
+    "--picture-layout",
+    default="nhwc",
+    show_default=True,
+    help="With --preprocess: layout of the pictures, nhwc or nchw.",
+)
 @click.option(
     "--external-data", is_flag=True, help="Keep the weights in a file beside the graph, whatever their size."
 )

@@ -117,7 +117,7 @@ def _write(found: Sequence[Prediction], out: Path, force: bool) -> None:
     metavar="NAME",
     default=("eager", "ort-cpu"),
     show_default=True,
-    help="eager, compiled, ort-cpu, ort-cuda, ort-tensorrt or tensorrt; repeat for several.",
+    help="Way to run: eager, compiled, ort-cpu, ort-cuda, ort-tensorrt or tensorrt; repeatable.",
 )
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images in each call.")
 @click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Times each is run.")
@@ -136,12 +136,12 @@ def bench(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Time the adapted MODEL beside the same model without its canonicalizers.
+    """Time the adapted MODEL and the same model without its canonicalizers.
 
     MODEL is a folder that `lse train`, `lse demo` or lse_dec.save wrote.
 
-    The two take turns, in all ways, so that other load on the machine falls on all. Times are medians with
-    quartiles; "to plain" and the last column are medians of ratios within a turn.
+    The models take turns in all ways, so that other load on the machine affects all of them. Times are
+    medians with quartiles; "to plain" and the last column are medians of the ratios within a round.
 
     \b
     Example:

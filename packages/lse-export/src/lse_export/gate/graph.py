@@ -66,7 +66,7 @@ class Model:
                     yield from self._walk(graph_)
 
     def value(self, name: str) -> np.ndarray | None:
-        """A constant's values; None where it is computed, or kept beside the graph."""
+        """The values of a constant; None if they are computed or kept beside the graph."""
         tensor = self.tensors.get(name)
         if tensor is None or uses_external_data(tensor):
             return None
@@ -109,7 +109,7 @@ def _check_place(path: Path, name: str) -> None:
     if not there:
         raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
     if not regular:
-        raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
+        raise ExportError(f"{file} is not a regular file, but {path} keeps weights in it")
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -123,7 +123,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError moves between its versions
-        raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
+        raise ExportError(f"{path} is not an ONNX model, or is truncated ({type(error).__name__})") from error
 
 
 def open_model(path: Path) -> Model:
@@ -135,7 +135,7 @@ def open_model(path: Path) -> Model:
     proto = load_proto(path)
     # most random bytes are no protobuf, but an empty file is: a message without fields
     if not proto.graph.node:
-        raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")
+        raise ExportError(f"{path} is not an ONNX model, or is truncated (it has no nodes)")
     return Model(path, proto)
 
 

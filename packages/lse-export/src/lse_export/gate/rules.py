@@ -102,7 +102,7 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
     for place in sorted(missing):
         yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
     for place in sorted(short):
-        yield at("external-data", place, "weights lie in a file that was cut short", "copy it again")
+        yield at("external-data", place, "weights lie in a file that is truncated", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
@@ -201,7 +201,7 @@ def inputs(model: Model, table: Table) -> Iterator[Problem]:
 
 
 def doubles(model: Model, table: Table) -> Iterator[Problem]:
-    """TensorRT turns float64 into float32 and clamps it, without a word."""
+    """TensorRT turns float64 into float32 and clamps it, without a warning."""
     wide = {name for name, kind in model.types.items() if kind == "float64"}
     for node in model.nodes:
         if wide.intersection([*node.input, *node.output]):
@@ -246,7 +246,7 @@ def volumes(model: Model, table: Table) -> Iterator[Problem]:
     """TensorRT samples volumes from release 11.2 on."""
     for node in nodes_of(model, "GridSample"):
         if len(model.shapes.get(node.input[0], [None] * 4)) != 4:
-            yield at("volume", node, "its input is no image (4 axes)")
+            yield at("volume", node, "its input is not an image (4 axes)")
 
 
 # input that must be known when the engine is built, by operator
@@ -291,7 +291,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
-    """Say whether a runtime will take an ONNX file, whoever made it, and name the node where not.
+    """Check whether a runtime can run an ONNX file, and name the nodes that it cannot run.
 
     The answer rests on a support table (its source and date are in the report) and on known traps;
     nothing is built or run.

@@ -117,7 +117,7 @@ class Engine:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, in order; empty where the ONNX file did not tell any."""
+        """Names of the classes, in order; empty if the ONNX file has none."""
         return FileFacts(self.facts.model, self.facts.metadata).class_names()
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:

@@ -252,7 +252,7 @@ def require_gpu(device: torch.device | str | None = None, hint: str = "") -> tor
         ExportError: there is no such device, or no GPU at all.
     """
     if not torch.cuda.is_available():
-        raise ExportError(f"TensorRT needs an NVIDIA GPU, and torch finds none here{hint}")
+        raise ExportError(f"TensorRT needs an NVIDIA GPU, but torch finds none{hint}")
     found = torch.device("cuda" if device is None else device)
     if found.type != "cuda":
         raise ExportError(f"TensorRT runs on CUDA devices only; got {str(found)!r}")

@@ -1,4 +1,4 @@
-"""TensorRT's own reading of an ONNX file, the same for every flavour; needs no GPU, but TensorRT itself."""
+"""Reading an ONNX file by TensorRT's own parser, for every flavour; it needs TensorRT, but no GPU."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Runner:
                 self.inputs.append(name)
 
     def check(self, path: Path) -> None:
-        """Refuse an engine before it is loaded; a flavour that can tell does so here."""
+        """Refuse an engine before it is loaded, in flavours that can check it."""
 
     def make_context(self) -> tensorrt.IExecutionContext | None:
         """An execution context as this flavour makes them; None where TensorRT cannot."""

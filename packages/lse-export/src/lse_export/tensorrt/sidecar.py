@@ -78,7 +78,7 @@ def profile_shapes(model: Model, axes: Mapping[str, Range] | None = None) -> Sha
     shapes: Shapes = {}
     for value in inputs_of(model.proto.graph):
         if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-            raise ExportError(f"{model.path}: input {value.name!r} is no tensor of a known rank")
+            raise ExportError(f"{model.path}: input {value.name!r} is not a tensor of known rank")
         sizes: list[Range] = []
         for k, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_value"):
@@ -170,7 +170,7 @@ def read_facts(path: str | Path) -> EngineFacts:
 def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> None:
     """The engine must be the one described, and built from `model` where that is given; else ExportError."""
     if _hash([path]) != facts.engine_hash:
-        raise ExportError(f"{path} was changed or cut short since it was built; build it again")
+        raise ExportError(f"{path} was changed or truncated after it was built; build it again")
     if model is not None and model_hash(model) != facts.model_hash:
         raise ExportError(
             f"{path} was built from another model than {model} ({facts.model} as it was then); build it again"

@@ -178,7 +178,7 @@ def _show(certificates: dict[str, Certificate], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("place", "kind", "b", "kappa", "says nothing beyond", "guaranteed")
+    table = Table("place", "kind", "b", "kappa", "vacuous beyond", "guaranteed")
     for c in certificates.values():
         beyond = "" if c.vacuous_beyond is None else f"{c.vacuous_beyond:.3g}"
         if c.vacuous:

@@ -1,4 +1,4 @@
-"""What a group is to this package: for each kind of weight, the spectrum of its constraints."""
+"""The base class of groups, which give the spectrum of their constraints for each kind of weight."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Group(ABC):
 
     def _refusal(self, what: str) -> SoftError:
         kinds = ", ".join(self.kinds)
-        return SoftError(f"the group {self.title!r} has no action on {what}; it knows: {kinds}")
+        return SoftError(f"the group {self.title!r} does not act on {what}; it acts on: {kinds}")
 
 
 def make_group(group: str | Group, settings: Mapping[str, Any] | None = None) -> Group:

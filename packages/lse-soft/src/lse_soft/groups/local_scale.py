@@ -98,7 +98,8 @@ class LocalScale(Group):
     def functional(self, grid: Grid) -> Spectrum | None:
         """Refused."""
         raise SoftError(
-            "functionals of a whole image that local scaling leaves alone read its four corners only; "
+            "a functional of a whole image that is invariant "
+            "under local scaling reads only its four corners; "
             "soften filters or token mixing instead"
         )
 

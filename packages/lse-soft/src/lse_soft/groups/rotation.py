@@ -70,7 +70,7 @@ class Rotation(Group):
         return math.radians(self.degrees)
 
     def filter(self, size: Grid, stride: Grid) -> Spectrum | None:
-        """Rotations about the window's centre; the signal goes on beyond the window."""
+        """Rotations about the window's centre; the signal continues beyond the window."""
         # corners of the window come from outside it
         return self._functional(size, pad=math.ceil(0.5 * (math.hypot(*size) - min(size))) + 1)
 

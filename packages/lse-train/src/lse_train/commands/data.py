@@ -30,7 +30,7 @@ def data() -> None:
 # what two commands need to describe a data set; the names are those of DigitsConfig
 _digits = options.together(
     click.option("--scale", nargs=2, type=float, default=(0.4, 2.0), show_default=True, metavar="LOW HIGH",
-                 help="Range of the resize factors."),
+                 help="Smallest and largest factor by which digits are resized."),
     click.option("--resolution", type=int, default=96, show_default=True, help="Side of an image in pixels."),
     click.option("--directions", multiple=True, default=("horizontal", "vertical", "diagonal"),
                  metavar="horizontal|vertical|diagonal",
@@ -42,8 +42,8 @@ _digits = options.together(
                  help="Seed of the splits; the same for training and test sets."),
     options.source,
     click.option("--variants", type=int, default=1, show_default=True,
-                 help="Images per number, glyphs and places, with other factors."),
-    click.option("--reference", is_flag=True, help="Make the first variant the one with all factors 1."),
+                 help="Images of the same digits at the same places, each with other factors."),
+    click.option("--reference", is_flag=True, help="Give all digits of the first variant the factor 1."),
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ _digits = options.together(
 @options.out
 @click.option("--count", type=int, default=6000, show_default=True, help="Number of base images.")
 @_digits
-@click.option("--png", is_flag=True, help="Write every image as png/NUMBER_LABEL.png too.")
+@click.option("--png", is_flag=True, help="Also write every image as png/NUMBER_LABEL.png.")
 @options.force
 @options.as_json
 def digits(out: Path, png: bool, force: bool, as_json: bool, **settings: Any) -> None:
@@ -83,7 +83,7 @@ def digits(out: Path, png: bool, force: bool, as_json: bool, **settings: Any) ->
 @options.out
 @click.option("--count", type=int, default=200, show_default=True, help="Number of scenes.")
 @click.option("--scales", type=options.NUMBERS, default="0.7,0.8,0.9,1.0,1.1,1.2,1.3", show_default=True,
-              help="Factors of the digit, with commas between them.")  # fmt: skip
+              help="Factors of the digit, separated by commas.")  # fmt: skip
 @click.option("--resolution", type=int, default=64, show_default=True, help="Side of an image in pixels.")
 @options.seed
 @options.split
@@ -145,7 +145,7 @@ def preview(
     from lse_train.data.preview import preview as draw
 
     if out.suffix.lower() != ".png":
-        raise OutputError(f"{out} is no PNG file; let its name end in .png")
+        raise OutputError(f"{out} is not the name of a PNG file; it must end in .png")
     dataset: DigitsDataset | ImageFolder
     if folder is None:
         count = -(-(start + rows * cols) // max(1, settings["variants"]))

@@ -23,14 +23,14 @@ WORDS = ("crop_mode", "directions", "interpolation", "split")
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--data", help="Name of a data set.  [default: the run's own validation and test sets]")
+@click.option("--data", help="Name of a data set.  [default: the validation and test sets of the run]")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
-              help="Keyword of the data set, as in scale=[0.4,2]; values are YAML. Repeatable.")  # fmt: skip
+              help="Setting of the data set, as in scale=[0.4,2]; values are YAML. Repeatable.")  # fmt: skip
 @click.option("--bracket", "brackets", multiple=True, nargs=2, type=float, metavar="LOW HIGH",
-              help="Range of scale to measure accuracy in; repeatable.")  # fmt: skip
+              help="Range of factors in which to measure accuracy; repeatable.")  # fmt: skip
 @click.option("--warp-ratio", default=2.0, show_default=True,
-              help="Bound on the slopes of InvE's warps, where images have no variants.")  # fmt: skip
-@click.option("--batch-size", default=200, show_default=True, type=click.IntRange(1), help="Images at once.")
+              help="Largest slope of the random warps for InvE, where images have no variants.")  # fmt: skip
+@click.option("--batch-size", default=200, show_default=True, type=click.IntRange(1), help="Batch size.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device, such as cuda.")
 @click.option("--trust", is_flag=True,
               help="Call the function and read the data sets that FOLDER names; only for folders you made "

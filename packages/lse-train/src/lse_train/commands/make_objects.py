@@ -22,14 +22,14 @@ __all__ = ["make_objects"]
 @click.option("--size", type=int, default=128, show_default=True, help="Side of an image in pixels.")
 @options.seed
 @click.option("--train-factors", nargs=2, type=float, default=(0.7, 1.4), show_default=True,
-              metavar="LOW HIGH", help="Range of the objects' factors in training images.")  # fmt: skip
+              metavar="LOW HIGH", help="Least and greatest factor in training images.")  # fmt: skip
 @click.option("--test-factors", type=options.NUMBERS, default="0.5,0.7,1,1.4,2", show_default=True,
-              help="Factors of the resized object in test images, with commas between them.")  # fmt: skip
+              help="Factors of the resized object in test images, separated by commas.")  # fmt: skip
 @click.option("--families", default="digits,shapes,cutouts", show_default=True,
-              help="Which objects, with commas between them.")  # fmt: skip
+              help="Families of objects, separated by commas.")  # fmt: skip
 @options.source
 @click.option("--preview", type=click.Path(path_type=Path),
-              help="PNG file for a picture of samples and their masks; without --out nothing else is written."
+              help="PNG file to draw samples and their masks to; without --out, nothing else is written."
               )  # fmt: skip
 @options.force
 @options.as_json
@@ -62,7 +62,7 @@ def make_objects(
     if out is None and preview is None:
         raise click.UsageError("name a folder with --out, or a picture with --preview")
     if preview is not None and preview.suffix.lower() != ".png":
-        raise OutputError(f"{preview} is no PNG file; let its name end in .png")
+        raise OutputError(f"{preview} is not the name of a PNG file; it must end in .png")
     val = settings["train"] // 10 if val is None else val
     config = ObjectsConfig(val=val, families=tuple(families.split(",")), **settings)
     said: dict[str, Any] = {}

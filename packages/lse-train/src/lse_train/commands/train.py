@@ -19,13 +19,13 @@ __all__ = ["train"]
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
-              help="Replace a setting, as in optim.lr=1e-3; values are YAML. Repeatable.")  # fmt: skip
+              help="Replace a setting, such as optim.lr=1e-3; values are YAML. Repeatable.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--resume/--fresh", default=True, show_default=True,
-              help="Go on where the folder's run stopped, or start over.")  # fmt: skip
+              help="Continue where the run in the folder stopped, or start over.")  # fmt: skip
 @click.option("--profile", help="Recipes only: for which machine everything is sized, such as cpu or gpu.")
 @click.option("--scale", hidden=True, help="The former name of --profile.")
-@click.option("--seeds", type=click.IntRange(1), help="Recipes only: how many seeds.")
+@click.option("--seeds", type=click.IntRange(1), help="Recipes only: number of seeds.")
 @click.option("--reuse", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Recipes only: results of another recipe, whose runs of the same settings are copied "
                    "and not trained again. Repeatable.")  # fmt: skip
@@ -45,7 +45,7 @@ def train(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Train as the YAML file CONFIG says: one run, or a recipe (a file with the key `table`).
+    """Train a run, or all runs of a recipe, as the YAML file CONFIG describes.
 
     A run that was interrupted or killed goes on when the same command is given again, and ends with the
     same numbers. On several GPUs or machines: torchrun --nproc-per-node N --no-python lse train ...
@@ -73,7 +73,9 @@ def train(
         return
     for name, value in (("--profile", profile), ("--seeds", seeds), ("--reuse", reuse or None)):
         if value is not None:
-            raise click.UsageError(f"{name} is for recipes; {config} is one run")
+            raise click.UsageError(
+                f"{name} is an option for recipes, but {config} is a single run; leave it out"
+            )
     from lse_core.progress import Bars
     from lse_train import RunConfig, RunInterruptedError, fit
     from lse_train.commands.evaluate import print_metrics

@@ -211,7 +211,7 @@ class ImageFolder(Pictures):
 def build_scaled_folder(
     root: str = "", *, preprocess: Preprocess | None = None, **settings: Any
 ) -> ImageFolder:
-    """The data set "scaled_folder": an `ImageFolder` whose names tell factors."""
+    """The data set "scaled_folder": an `ImageFolder` whose file names contain factors."""
     return ImageFolder(root, preprocess=preprocess, **settings)
 
 
@@ -223,7 +223,7 @@ def build_image_folder(
 
 
 def open_folder(root: str | os.PathLike[str], **settings: Any) -> ImageFolder:
-    """An `ImageFolder` with factors if the first picture's name tells one, else without."""
+    """An `ImageFolder` with factors if the name of the first picture contains one, else without."""
     folder = _folder_of(root)
     first = _pictures(folder, _classes(folder, None), _Choice(limit=1, scaled=False))[:1]
     return ImageFolder(folder, scaled=any(_SCALE.match(p.path.stem) for p in first), **settings)
@@ -267,7 +267,7 @@ def geometry(preprocess: Preprocess | None = None, **options: Any) -> Preprocess
 def _folder_of(root: str | os.PathLike[str]) -> Path:
     """The folder that `root` names, ~ standing for the user's own; a DataError for what names none."""
     if root == "":
-        raise DataError("root is missing: say which folder holds the pictures")
+        raise DataError("root is missing: give the folder that contains the pictures")
     try:
         folder = Path(root).expanduser()
     except (TypeError, RuntimeError) as error:
@@ -319,7 +319,7 @@ def _pictures(root: Path, classes: Sequence[str], choice: _Choice) -> list[Pictu
                 continue
             match = _SCALE.match(path.stem) if choice.scaled else None
             if choice.scaled and match is None:
-                raise DataError(f"{path} does not tell its factor; names end in _scale_0.7.JPEG and the like")
+                raise DataError(f"{path} does not contain its factor; names must end like _scale_0.7.JPEG")
             stem, factor = (match["stem"], float(match["factor"])) if match else (path.name, 1.0)
             if stem not in stems and len(stems) == choice.limit:
                 continue

@@ -133,7 +133,7 @@ def mnist_glyphs(root: str | os.PathLike[str], split: str, seed: int = 0) -> Gly
     try:
         data = MNIST(root, train=split != "test", download=False)
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
-        raise DataError(f"the MNIST files in {raw} are damaged; fetch them anew ({error})") from error
+        raise DataError(f"the MNIST files in {raw} are damaged; download them again ({error})") from error
     images, labels = data.data, data.targets
     if len(images) != len(labels):
         raise DataError(f"the MNIST files in {raw} hold {len(images)} images but {len(labels)} labels")

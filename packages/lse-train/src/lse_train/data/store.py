@@ -61,10 +61,12 @@ def read_digits(path: str | os.PathLike[str]) -> DigitsDataset:
     path = Path(path)
     if path.is_dir():
         if not (path / DESCRIPTION).is_file():
-            raise DataError(f"{path} holds no finished data set ({DESCRIPTION} is missing); write it anew")
+            raise DataError(
+                f"{path} contains no finished data set ({DESCRIPTION} is missing); generate it again"
+            )
         path = path / TENSOR_FILE
     if not path.is_file():
-        raise DataError(f"there is no digits data set at {path}")
+        raise DataError(f"there is no data set of digits at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -186,7 +188,7 @@ def load_digits_dataset(
             if _meaning(cached.config) != _meaning(config):
                 raise DataError(f"{path} holds a data set of other settings")
         except DataError as error:
-            warnings.warn(f"cached digits are made anew: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"cached digits are generated again: {error}", RuntimeWarning, stacklevel=2)
         else:
             return replace(cached, config=config)  # the source folder may have moved since
     dataset = generate_digits(config, glyphs)

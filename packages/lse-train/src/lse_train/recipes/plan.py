@@ -180,7 +180,9 @@ def _with_sites(settings: dict[str, Any], trust: bool) -> dict[str, Any]:
     for site in sites:
         kind, _, index = str(site).partition(":")
         if kind == "stage" and not (index.isdigit() and int(index) < len(stages)):
-            raise LSEError(f"there is no site {site!r}: this model has stage:0 to stage:{len(stages) - 1}")
+            raise LSEError(
+                f"there is no site {site!r}; the sites of this model are stage:0 to stage:{len(stages) - 1}"
+            )
         named.append(stages[int(index)] if kind == "stage" else site)
     return override(settings, {"adapt.sites": named})
 

@@ -1,4 +1,4 @@
-"""What the compared methods are, as settings of a run: the only place where a table's rows differ.
+"""The settings that define the compared methods; the rows of a table differ in nothing else.
 
 Values may hold "$seed". All begin with the same weights and get the same further steps.
 """

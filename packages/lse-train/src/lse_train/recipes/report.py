@@ -184,7 +184,7 @@ def _column(recipe: Recipe, report: Report, name: str | None) -> str:
 
 def markdown(recipe: Recipe, results: Sequence[Result], total: int) -> str:
     """All tables of the recipe, and how many of its `total` runs they rest on."""
-    lines = [f"{len(results)} of {total} cells."]
+    lines = [f"{len(results)} of {total} runs are finished."]
     if len(results) < total:
         lines[0] += " Partial: where not all seeds are done, the number in brackets says how many are."
     for report in recipe.reports:

@@ -1,4 +1,4 @@
-"""Taking over runs of other results that have the same settings, so that no table trains them again."""
+"""Copying runs with the same settings from the results of another recipe."""
 
 from __future__ import annotations
 
