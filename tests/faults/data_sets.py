@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.fault import Fault, cut, edit, fault, remove, write
+from faults.fault import Fault, cut, fault, remove, write
 
 MEASURE = "evaluate model --data digits"
 
@@ -25,31 +25,11 @@ FAULTS: list[Fault] = [
         "digits",
         prepare=cut("digits/digits.safetensors", 0.5),
     ),
-    fault(
-        "a description cut short",
-        "data preview --from digits --out p.png",
-        "digits.json",
-        prepare=cut("digits/digits.json", 0.5),
-    ),
-    fault(
-        "a description that is a list",
-        "data preview --from digits --out p.png",
-        "digits.json",
-        prepare=write("digits/digits.json", "[]"),
-    ),
-    fault(
-        "a description of another count",
-        "data preview --from digits --out p.png",
-        "digits",
-        prepare=edit(
-            "digits/digits.json", lambda v: (v.get("settings") or v.get("config") or v).update(count=5)
-        ),
-    ),
     fault("a folder that holds digits already", "data digits --out digits --count 2", "digits", "--force"),
     fault("a folder that holds something else", "data digits --out photos --count 2", "photos"),
     fault("something else, even with force", "data digits --out photos --count 2 --force", "photos"),
     fault(
-        "something else, even with force, for scenes", "data scenes --out photos --count 1 --force", "photos"
+        "something else, even with force, for scenes", "data scenes --out photos --count 10 --force", "photos"
     ),
     fault(
         "something else, even with force, for objects",
@@ -83,7 +63,7 @@ FAULTS: list[Fault] = [
     ),
     fault(
         "scenes larger than memory holds",
-        "data scenes --out new --count 1 --resolution 1000000",
+        "data scenes --out new --count 10 --resolution 1000000",
         "resolution",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, links that lead away, plugins that are broken, variables that are wrong."""
+"""Disks that are full, folders that are read-only, plugins that are broken, variables that are wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from faults.fault import Fault, both, fault, write
 
 WRITERS = {

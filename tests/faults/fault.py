@@ -75,7 +75,7 @@ def everything(place: Path) -> dict[str, str]:
 
 
 def judge(given: Fault, place: Path) -> str:
-    """Provoke the fault in `place` and return the answer, one line; AssertionError where it is not as promised."""
+    """Provoke the fault in `place` and return the answer; AssertionError where it is not as promised."""
     if given.prepare is not None:
         given.prepare(place)
     before = everything(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a model without a name": (edit(CONFIG, lambda v: v["model"].pop("name") and None), ("name",)),
     "a model of another size": (
         edit(CONFIG, lambda v: v["model"]["kwargs"].update(stem_width=8)),
-        ("weights",),
+        ("model.safetensors", "fit"),
     ),
     "a keyword of the wrong type": (
         edit(CONFIG, lambda v: v["model"]["kwargs"].update(channels="x")),
@@ -112,7 +113,6 @@ FAULTS: list[Fault] = [
         "a folder's data that are gone",
         "evaluate run --trust",
         "photos",
-        prepare=edit("run/model/config.json", lambda v: v["training"]["data"]["val"].update(root="gone"))
-        and (lambda place: __import__("shutil").rmtree(place / "photos")),
+        prepare=lambda place: shutil.rmtree(place / "photos"),
     ),
 ]

@@ -33,11 +33,18 @@ YAML: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "no YAML": (write("run.yaml", "model: [unclosed"), ("run.yaml",)),
     "a tab": (write("run.yaml", "model:\n\tname: x"), ("run.yaml",)),
     "bytes that are no text": (write("run.yaml", b"\xff\xfe\x00\x01"), ("run.yaml",)),
-    "a tag that calls Python": (write("run.yaml", "model: !!python/object/apply:os.system ['true']"), ("run.yaml",)),
+    "a tag that calls Python": (
+        write("run.yaml", "model: !!python/object/apply:os.system ['true']"),
+        ("run.yaml",),
+    ),
     "aliases that multiply": (
-        write("run.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-            f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
-        )),
+        write(
+            "run.yaml",
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(
+                f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+            ),
+        ),
         ("run.yaml",),
     ),
     "nesting of ten thousand": (write("run.yaml", "[" * 10_000), ("run.yaml",)),
@@ -61,15 +68,19 @@ YAML: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a canonicalizer's setting of the wrong type": (line("segments: 3", "segments: [3]"), ("segments",)),
     "images of a size that the model cannot take": (line("resolution: 32", "resolution: 1"), ("1",)),
     "fewer classes than labels": (line("num_classes: 2", "num_classes: 1"), ("labels", "classes")),
-    "a run to begin from that is missing": (line("stem_width: 4}", "stem_width: 4}, initial: gone"), ("gone",)),
-    "a phase that trains nothing there is": (
-        line("device: cpu", "device: cpu\noptim: {phases: [{train: both}, {train: everything}]}"), ("everything",)
+    "a run to begin from that is missing": (
+        line("stem_width: 4}", "stem_width: 4}, initial: gone"),
+        ("gone",),
     ),
-}  # fmt: skip
+    "a phase that trains nothing there is": (
+        line("device: cpu", "device: cpu\noptim: {phases: [{train: both}, {train: everything}]}"),
+        ("everything",),
+    ),
+}
 
 RECIPE: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "no axes": (line("axes:", "axis:", "recipe.yaml"), ("axis", "axes")),
-    "an axis without options": (line("model: {small: {}}", "model: {}", "recipe.yaml"), ("model",)),
+    "an axis without options": (line("model: {small: {}}", "model: {}", "recipe.yaml"), ("axes",)),
     "a report of an axis that is missing": (
         line("rows: rule", "rows: ruel", "recipe.yaml"),
         ("ruel", "rule"),
@@ -103,7 +114,7 @@ FAULTS: list[Fault] = [
         fault(f"a recipe: {what}", "train recipe.yaml --out new", *words, prepare=damage)
         for what, (damage, words) in RECIPE.items()
     ),
-    fault("a run: no such file", "train gone.yaml", "gone.yaml", status=2),
+    fault("a run: no such file", "train gone.yaml", "gone.yaml"),
     fault("a folder that holds another run", "train run.yaml --out run --set steps=3", "steps", "--fresh"),
     fault("a result that is damaged", AGAIN, "result.json", "--fresh", prepare=cut("run/result.json", 0.5)),
     fault("a result that is a list", AGAIN, "result.json", "--fresh", prepare=write("run/result.json", "[]")),

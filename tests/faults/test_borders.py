@@ -1,4 +1,4 @@
-"""At the borders: the strangest pictures, settings, batches and warps that are still allowed, and just beyond."""
+"""At the borders: the strangest pictures, settings, batches and warps that are allowed, and just beyond."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_any_picture_is_read_upright_or_refused_in_one_line(
     data, mode, (width, height), orientation = picture
     path = tmp_path / "picture"
     path.write_bytes(data)
-    try:
-        image = read_picture(path, channels)
-    except LSEError as error:
-        assert mode in ("I", "F"), (mode, error)  # numbers of no known range
-        assert "\n" not in str(error)
+    if mode in ("I", "F") and Image.open(path).mode in ("I", "F"):  # numbers of no known range
+        with pytest.raises(LSEError, match="unknown range") as caught:
+            read_picture(path, channels)
+        assert "\n" not in str(caught.value)
         return
+    image = read_picture(path, channels)
     assert image.mode == ("L" if channels == 1 else "RGB")
     assert image.size == ((height, width) if orientation >= 5 else (width, height))
     prepare = Preprocess(channels=channels, size=(16, 12), mean=(0.5,) * channels, std=(0.25,) * channels)
@@ -76,9 +76,18 @@ def test_any_picture_is_read_upright_or_refused_in_one_line(
 @st.composite
 def batches(draw: st.DrawFn) -> torch.Tensor:
     """Maps of all kinds: empty, one, odd channels, strided, channels last, with gradient."""
-    shape = (draw(st.integers(0, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    shape = (
+        draw(st.integers(0, 3)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 9)),
+    )
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
-    x = torch.linspace(-1, 1, max(1, torch.Size(shape).numel()))[: torch.Size(shape).numel()].view(shape).to(dtype)
+    x = (
+        torch.linspace(-1, 1, max(1, torch.Size(shape).numel()))[: torch.Size(shape).numel()]
+        .view(shape)
+        .to(dtype)
+    )
     kind = draw(st.sampled_from(["plain", "strided", "channels_last", "expanded", "gradient"]))
     if kind == "strided":
         x = torch.cat([x, x], dim=-1)[..., ::2]
@@ -102,7 +111,9 @@ def test_any_batch_is_warped_as_each_of_its_maps(x: torch.Tensor, ratio: float, 
         assert bool(out.isfinite().all())
         # sums of weights are one: nothing exceeds what was there
         if len(x):
-            assert float(out.detach().float().abs().max()) <= float(x.detach().float().abs().max()) * 1.01 + 1e-6
+            assert (
+                float(out.detach().float().abs().max()) <= float(x.detach().float().abs().max()) * 1.01 + 1e-6
+            )
             alone = function(x[:1].detach(), warp[0])
             torch.testing.assert_close(alone.float(), out[:1].detach().float(), atol=2e-2, rtol=2e-2)
 
@@ -138,8 +149,7 @@ INSIDE: dict[str, list[Any]] = {
     "ratio": [1.0001, 2.0, 4.0],
     "projection": [1, 8],
     "widths": [[], [1], [4, 4, 4]],
-    "hidden": [1, 32],
-    "resolution": [2, 8, 64],
+    "resolution": [4, 8, 64],
     "steps": [1, 2, 50],
     "tol": [1e-9, 0.1],
 }
@@ -148,8 +158,7 @@ OUTSIDE: dict[str, list[Any]] = {
     "ratio": [1.0, 0.5, 4.0001, float("inf"), float("nan"), "2"],
     "projection": [0, -1, "eight"],
     "widths": [[0], [-4], ["four"], 4],
-    "hidden": [0, -1],
-    "resolution": [1, 0, -8, "big"],
+    "resolution": [3, 0, -8, "big"],
     "steps": [0, -1, 1.5, "five"],
     "tol": [-1e-9, float("nan"), "small"],
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from faults import data_sets, environment, folders, onnx_files, options, pictures, runs, tensors
 from faults.fault import Fault, judge
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
+from click.testing import CliRunner
 
 import lse_dec
 import lse_export
-from lse_export import predict as predicting
+from lse_core.atomic import replacing
+from lse_core.cli import main
+from lse_core.errors import DataError
+from lse_export.runtime import open_session
+from lse_train.data import read_digits
+from lse_train.lock import sole_writer
+
+LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]
 
 GROWTH = 512 * 1024
 """Bytes that Python's own memory may grow by over 2,000 calls; and 32 MB in all of the process's."""
@@ -84,34 +95,74 @@ def test_threads_that_observe_see_what_they_asked(place: Path) -> None:
 
 
 def test_two_exports_to_one_file_leave_one_whole_file(place: Path) -> None:
-    model = lse_dec.load(place / "model")
-    x = torch.rand(2, 3, 32, 32)
-    first = (place / "model.onnx").read_bytes()
-    from lse_core.atomic import replacing
-
-    barrier = threading.Barrier(4)
-
-    def export(i: int) -> None:
-        barrier.wait()
-        with replacing(place / "one.onnx", overwrite=True) as partial:
-            partial.write_bytes(first)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(export, range(4)))
-    assert (place / "one.onnx").read_bytes() == first
+    command = [*LSE, "export", "onnx", "model", "--out", "one.onnx", "--force"]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"
+    ]
+    for process in both:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
     assert [p.name for p in place.glob("*one.onnx*")] == ["one.onnx"]
-    assert lse_export.verify(place / "one.onnx", model, x).ok
+    assert [p.name for p in place.glob(".*one.onnx*")] == []
+    assert lse_export.verify(place / "one.onnx", lse_dec.load(place / "model"), torch.rand(2, 3, 32, 32)).ok
 
 
 def test_a_file_replaced_while_it_answers(place: Path) -> None:
-    """What was opened goes on answering; the next start reads the new file."""
-    assert predicting  # the command reads the file once, before the first picture
-    model = lse_dec.load(place / "model")
-    session = lse_export.Session(place / "model.onnx") if hasattr(lse_export, "Session") else None
-    x = torch.rand(2, 3, 32, 32)
-    if session is None:
-        assert lse_export.verify(place / "model.onnx", model, x).ok
-        return
-    before = session.run(x)
-    (place / "model.onnx").write_bytes(b"replaced")
-    torch.testing.assert_close(torch.as_tensor(session.run(x)[0]), torch.as_tensor(before[0]))
+    """What was opened goes on answering: a new file takes the place of the name, not of the open file."""
+    session = open_session(place / "model.onnx")
+    x = torch.rand(2, 3, 32, 32).numpy()
+    (name,) = (value.name for value in session.get_inputs())
+    before = session.run(None, {name: x})[0]
+    with replacing(place / "model.onnx", overwrite=True) as partial:
+        partial.write_bytes(b"replaced")
+    np.testing.assert_array_equal(session.run(None, {name: x})[0], before)
+
+
+def test_one_folder_is_trained_in_by_one_process(place: Path) -> None:
+    with sole_writer(place / "run"):
+        done = CliRunner().invoke(main, ["train", "run.yaml", "--out", "run"], standalone_mode=True)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert "another process" in done.stderr
+
+
+def test_a_data_set_read_while_it_is_written_anew(place: Path) -> None:
+    """Readers find the old one or the new one, whole, or are told that none is finished."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    whole: list[int] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                whole.append(len(read_digits(place / "digits")))
+            except DataError as error:
+                if "no finished data set" not in str(error):
+                    failures.append(error)
+                    return
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for count in (6, 4, 6):
+            args = [
+                "data",
+                "digits",
+                "--out",
+                "digits",
+                "--count",
+                str(count),
+                "--resolution",
+                "32",
+                "--force",
+            ]
+            assert CliRunner().invoke(main, args, standalone_mode=True).exit_code == 0
+    finally:
+        stop.set()
+        reader.join()
+    assert failures == []
+    assert set(whole) <= {4, 6}
+    assert whole

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 moves nothing."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
     "--size", type=click.IntRange(16, 4096), default=448, show_default=True, help="Longest side, in pixels."
 )
@@ -69,10 +69,6 @@ def warp(
     from lse_core.separable import SeparableWarp
 
     picture = _read(image, size)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     w = SeparableWarp.random(
         1,
         segments,
@@ -81,6 +77,10 @@ def warp(
         strength=strength,
         generator=torch.Generator().manual_seed(seed),
     )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     back = unscale(scale(picture, w), w)
     label = f"{distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
     paths = plot.save(
