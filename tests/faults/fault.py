@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,9 @@ from click.testing import CliRunner
 
 from lse_core.cli import main
 from lse_core.errors import LSEError
+
+SECONDS = 90
+"""After which a fault counts as not answered."""
 
 LONGEST = 600
 """Characters of an answer: more is no line that anybody reads."""
@@ -39,6 +43,7 @@ class Fault:
         changes: patterns of files that the command may write or change; all others stay as they were, and
             nothing else appears.
         env: environment variables of the command, which then is a process of its own.
+        would: what it would do to somebody whose program trusted it, for what comes from strangers.
         largest: bytes that a file can have, as on a disk that is full; None for no limit.
     """
 
@@ -49,6 +54,7 @@ class Fault:
     status: int = 1
     changes: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    would: str = ""
     largest: int | None = None
 
 
@@ -79,7 +85,7 @@ def judge(given: Fault, place: Path) -> str:
     if given.prepare is not None:
         given.prepare(place)
     before = everything(place)
-    with _disk_of(given.largest):
+    with _disk_of(given.largest), _within(SECONDS):
         answer = _of_command(given) if isinstance(given.does, str) else _of_function(given, place)
     assert "\n" not in answer, answer
     assert len(answer) <= LONGEST, f"{len(answer)} characters: {answer[:200]}"
@@ -128,6 +134,20 @@ def _disk_of(largest: int | None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    def late(number: int, frame: Any) -> None:
+        raise AssertionError(f"no answer within {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _of_function(given: Fault, place: Path) -> str:

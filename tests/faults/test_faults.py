@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faults import data_sets, environment, folders, onnx_files, options, pictures, runs, tensors
+from faults import data_sets, environment, folders, onnx_files, options, pictures, runs, tensors, untrusted
 from faults.fault import Fault, judge
 
-TABLES = (options, pictures, folders, onnx_files, runs, data_sets, tensors, environment)
+TABLES = (options, pictures, folders, onnx_files, runs, data_sets, tensors, environment, untrusted)
 FAULTS = {
     f"{table.__name__.rpartition('.')[2]}: {case.name}": case for table in TABLES for case in table.FAULTS
 }
