@@ -23,6 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from faults.workshop import build
+
 SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]
 
@@ -180,21 +183,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workshop", type=Path, help="folder that tests/faults/conftest.py describes")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(COMMANDS))
     given = parser.parse_args()
     draw = random.Random(given.seed)
     failed = 0
+    workshop = Path(tempfile.mkdtemp()) / "workshop"
+    build(workshop)
     for command in given.only:
-        seconds, expected = undisturbed(COMMANDS[command], given.workshop)
+        seconds, expected = undisturbed(COMMANDS[command], workshop)
         for name in SIGNALS:
             outcomes = {"interrupted": 0, "ended first": 0, "failed": 0}
             for _ in range(given.rounds):
                 after = draw.uniform(0.0, 1.1 * seconds)
                 try:
-                    outcomes[disturb(COMMANDS[command], given.workshop, name, after, expected)] += 1
+                    outcomes[disturb(COMMANDS[command], workshop, name, after, expected)] += 1
                 except AssertionError as error:
                     outcomes["failed"] += 1
                     print(f"{command}, {name} after {after:.2f} s: {str(error)[:300]}", flush=True)
