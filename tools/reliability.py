@@ -17,11 +17,11 @@ PAGE = ROOT / "docs" / "reliability.md"
 HEAD = """\
 # What happens when something goes wrong?
 
-Every command and every public function answers a fault with one line that says what is wrong, where, and what
-to do. The exit status is not 0, no file is changed or half written, and nothing that a file or a folder says is
-executed, imported or fetched unless `--trust` (in Python `trust=True`) is given. The tables in
-[tests/faults](../tests/faults) hold {count} faults: each is provoked in a copy of a small workshop, and the test
-compares every file before and after.
+Every command and every public function answers a fault with one line that says what is wrong, where, and
+what to do. The exit status is not 0, no file is changed or half written, and nothing that a file or a folder
+says is executed, imported or fetched unless `--trust` (in Python `trust=True`) is given. The tables in
+[tests/faults](../tests/faults) hold {count} faults: each is provoked in a copy of a small workshop, and the
+test compares every file before and after.
 
 | table | faults | what is wrong |
 |---|---|---|
@@ -29,8 +29,8 @@ compares every file before and after.
 INTERRUPTS = """
 ## Interrupts
 
-Each of these commands is interrupted by SIGINT and by SIGTERM at a random moment, and ends with exit status 130
-or 143. No half file is left that looks whole. The same command, given again, ends as if it had never been
+Each of these commands is interrupted by SIGINT and by SIGTERM at a random moment, and ends with exit status
+130 or 143. No half file is left that looks whole. The same command, given again, ends as if it had never been
 interrupted: the results are the same, byte by byte, but for times.
 """
 TAIL = """
