@@ -29,10 +29,15 @@ demo: install ## adapt a small model to scaled digits and write a report to runs
 test: install ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-lint: install ## check style and types
+lint: install ## check style, types, and which package and file imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python tools/import_cycles.py
+	@status=0; for package in packages/*; do \
+		echo "deptry: imports and dependencies of $$package"; \
+		(cd $$package && ../../$(BIN)/deptry --no-ansi src) || status=1; done; exit $$status
 
 clean: ## remove .venv, caches and outputs of runs
 	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lse_export import build_engine
-from lse_export.tensorrt.bindings import load
-from lse_export.tensorrt.parser import parse
+from lse_export.tensorrt.library import load
+from lse_export.tensorrt.network import parse
 from lse_export.tensorrt.runner import torch_types
 
 

@@ -97,6 +97,24 @@ assert not {"GridSample", "Loop", "If", "Scan"} & set(report.ops), report.ops
 checked = lse_export.verify(sys.argv[1], adapted, torch.rand(5, 3, 32, 32), batch_sizes=(1, 5))
 assert checked.relative <= 1e-4, checked.summary()
 
+# a family of warps of the plugin's own: searched, saved, loaded, exported
+alike = lse_dec.adapt(PebbleNet().eval(), warp="alike", rule="compose", segments=4, steps=2)
+with torch.no_grad():
+    for canonicalizer in alike.canonicalizers.values():
+        canonicalizer.update.head.weight.normal_(std=2.0)
+    with lse_dec.observe(alike) as record:
+        alike(images)
+    for seen in record.values():
+        assert seen.solution.z.shape == (2, 4)
+        assert torch.equal(seen.warp.x.values, seen.warp.y.values)
+        assert (seen.warp.x.values - seen.warp.x.knots).abs().max() > 1e-3
+    lse_dec.save(alike, sys.argv[2] + "-alike")
+    again = lse_dec.load(sys.argv[2] + "-alike", PebbleNet().eval())
+    assert torch.equal(again(images), alike(images))
+report = lse_export.export_onnx(alike, images, sys.argv[1] + ".alike.onnx", with_warps=True)
+assert "GridSample" not in report.ops, report.ops
+assert lse_export.verify(sys.argv[1] + ".alike.onnx", alike, images).relative <= 1e-4
+
 model = lse_dec.unadapt(adapted)
 assert type(model) is PebbleNet and not any("canonicalizer" in name for name in model.state_dict())
 """
@@ -157,7 +175,12 @@ def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str,
         "version": "0.1.0",
         "status": "ok",
         "error": "",
-        "provides": {"solver": ["heavyball"], "canonicalizer": ["weigh"], "backbone": ["pebblenet"]},
+        "provides": {
+            "solver": ["heavyball"],
+            "canonicalizer": ["weigh"],
+            "warp": ["alike"],
+            "backbone": ["pebblenet"],
+        },
     }
 
 

@@ -20,8 +20,9 @@ from lse_core.errors import DTypeError, LSEError, LSEWarning, ShapeError, Unknow
 from lse_core.preprocess import Preprocess
 from lse_dec import adapt, observe
 from lse_dec.monitor import displacement
+from lse_export.metadata import facts_of
 from lse_export.predict import predict
-from lse_export.preprocess import Prepare, RawPictures, raw_in, raw_pictures, raw_pictures_of
+from lse_export.preprocess import Prepare, RawPictures, raw_pictures_of
 
 GATES = ("tensorrt10", "tensorrt11", "web", "onnxruntime")
 
@@ -185,7 +186,7 @@ def test_preparation_is_that_of_timm(name: str, size: tuple[int, int], mode: str
 
 def test_what_cannot_be_prepared_in_the_graph() -> None:
     model = timm.create_model("resnet18")
-    with pytest.raises(UnknownNameError, match="layout"):
+    with pytest.raises(LSEError, match=r"layout.*'nhwc' or 'nchw'; got 'nhcw'"):
         raw_pictures_of(model, (64, 64), "nhcw")
     with pytest.raises(LSEError, match=r"source\.0.*greater than or equal to 1"):
         raw_pictures_of(model, (0, 64))
@@ -198,7 +199,7 @@ def test_what_cannot_be_prepared_in_the_graph() -> None:
     prepare = Prepare(RawPictures(source=(8, 8), layout="nchw", preprocess=grey))
     with pytest.raises(DTypeError, match="uint8"):
         prepare(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ShapeError, match="raw pictures"):
+    with pytest.raises(ShapeError, match="takes pictures"):
         prepare(torch.zeros(1, 8, 8, 1, dtype=torch.uint8))
 
 
@@ -208,12 +209,12 @@ def test_raw_pictures_in_classes_out(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t", num_classes=4, channels=(8, 8, 8, 8), stem_width=8).eval()
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 64, 64), "crop_pct": 0.9}
     path = tmp_path / "raw.onnx"
-    report = lse_export.export_onnx(
+    lse_export.export_onnx(
         model, torch.randn(1, 3, 64, 64), path, allow_plain=True, preprocess=(96, 128), external_data=True,
         class_names=["a", "b", "c", "d"],
     )  # fmt: skip
     assert sorted(f.name for f in tmp_path.iterdir()) == ["raw.onnx", "raw.onnx.data"]
-    told = raw_in(report.metadata, "the file")
+    told = facts_of(path).raw_pictures()
     assert told is not None
     assert (told.source, told.preprocess.size) == ((96, 128), (64, 64))
     assert told.preprocess.resized(told.source) == (71, 94)
@@ -224,7 +225,7 @@ def test_raw_pictures_in_classes_out(tmp_path: Path) -> None:
     photograph((96, 128)).save(pictures / "a.png")
     photograph((192, 256)).save(pictures / "b.png")
     files = sorted(pictures.iterdir())
-    raw = raw_pictures(files, told)
+    raw = told.batch(files)
     assert raw.shape == (2, 96, 128, 3)
     checked = lse_export.verify(path, model, raw, batch_sizes=(1, 3))
     assert checked.ok

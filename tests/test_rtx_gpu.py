@@ -6,7 +6,6 @@ Nobody has run these yet.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,8 +116,8 @@ def test_an_engine_for_another_gpu_is_refused(folder: Path, tmp_path: Path) -> N
     with pytest.raises(lse_export.ExportError, match="was built for compute capabilities"):
         lse_export.Engine(path)
     # a sidecar that says otherwise does not help: TensorRT looks at the engine itself
-    facts = replace(lse_export.tensorrt.read_facts(path), compute_capabilities=(CAPABILITY,))
-    sidecar_of(path).write_text(json.dumps(facts.as_dict()))
+    facts = lse_export.tensorrt.read_facts(path).model_copy(update={"compute_capabilities": (CAPABILITY,)})
+    sidecar_of(path).write_text(json.dumps(facts.plain()))
     with pytest.raises(lse_export.ExportError, match=r"cannot run .* here: .*unsupported cc"):
         lse_export.Engine(path)
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 import lse_export
 from lse_dec import adapt
-from lse_export.precision import tolerance_of
-from lse_export.preprocess import Prepare, raw_in
+from lse_export.metadata import facts_of
+from lse_export.preprocess import Prepare
+from lse_export.unroll import tolerance_of
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_read_and_built_by_nvidia(name: str, tmp_path: Path, nvidia: ModuleType 
     precision = options.get("precision", "float32")
     if precision == "int8":
         options = {**options, "calibration": images}
-    report = lse_export.export_onnx(model, images[:2], path, **options)
+    lse_export.export_onnx(model, images[:2], path, **options)
     for target in ("tensorrt10", "tensorrt11", "tensorrt-rtx"):
         assert lse_export.check(path, target).problems == []
     if nvidia is None:
@@ -115,7 +116,7 @@ def test_read_and_built_by_nvidia(name: str, tmp_path: Path, nvidia: ModuleType 
     inputs, prepared = images, images
     if "preprocess" in options:
         generator = torch.Generator().manual_seed(0)
-        raw = raw_in(report.metadata, str(path))
+        raw = facts_of(path).raw_pictures()
         assert raw is not None
         inputs = torch.randint(0, 256, (4, *raw.shape), dtype=torch.uint8, generator=generator)
         prepared = Prepare(raw)(inputs)

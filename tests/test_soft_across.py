@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
-from lse_dec.training import fit, load_run
-from lse_dec.training.config import RunConfig
 
 import lse_dec
 import lse_export
 import lse_soft
 from lse_core.cli import main
 from lse_core.errors import LSEError
+from lse_train import fit, load_run
+from lse_train.config import RunConfig
 
 timm = pytest.importorskip("timm")
 KWARGS = {"img_size": 32, "num_classes": 3, "depth": 2, "patch_size": 8}

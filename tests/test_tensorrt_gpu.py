@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import lse_export
 from lse_core.errors import ShapeError
 from lse_dec import adapt
 from lse_export.runtime import TensorrtOptions, open_session, ran_on, run
-from lse_export.tensorrt.options import BuildOptions
+from lse_export.tensorrt.build import BuildOptions
 from lse_export.tensorrt.sidecar import sidecar_of
 
 pytest.importorskip(
@@ -118,10 +117,10 @@ def test_engines_of_other_machines_are_refused(folder: Path, tmp_path: Path) -> 
     plan.write_bytes((folder / "model.plan").read_bytes())
     facts = lse_export.tensorrt.read_facts(folder / "model.plan")
     for changed, words in (
-        (replace(facts, tensorrt="9.0.0"), "another major"),
-        (replace(facts, compute_capability=(3, 5)), "compute capability 3.5"),
+        (facts.model_copy(update={"tensorrt": "9.0.0"}), "another major"),
+        (facts.model_copy(update={"compute_capability": (3, 5)}), "compute capability 3.5"),
     ):
-        sidecar_of(plan).write_text(json.dumps(changed.as_dict()))
+        sidecar_of(plan).write_text(json.dumps(changed.plain()))
         with pytest.raises(lse_export.ExportError, match=words):
             lse_export.Engine(plan)
 

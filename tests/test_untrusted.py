@@ -88,12 +88,15 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "which would be imported and called",
     ),
     "an import": (model(source="factory", name="canary:make"), "which would be imported and called"),
-    "a hub's model": (model(source="timm", name="hf-hub:evil/model"), "unknown model 'hf-hub:evil/model'"),
-    "a folder's model": (model(source="timm", name="local-dir:/tmp"), "unknown model 'local-dir:/tmp'"),
-    "a path for a name": (model(source="timm", name="../model"), "unknown model '../model'"),
+    "a hub's model": (
+        model(source="timm", name="hf-hub:evil/model"),
+        "unknown timm model 'hf-hub:evil/model'",
+    ),
+    "a folder's model": (model(source="timm", name="local-dir:/tmp"), "unknown timm model 'local-dir:/tmp'"),
+    "a path for a name": (model(source="timm", name="../model"), "unknown timm model '../model'"),
     "a factory as timm's": (
         model(source="timm", name="os:system", kwargs=SHELL),
-        "unknown model 'os:system'",
+        "unknown timm model 'os:system'",
     ),
     "a factory as a plugin": (
         model(source="plugin", name="os:system", kwargs=SHELL),
@@ -297,7 +300,7 @@ def test_a_state_to_resume_from_is_no_code(monkeypatch: pytest.MonkeyPatch, tmp_
 
             return os.system, ("touch executed",)
 
-    from lse_dec.training import RunConfig
+    from lse_train import RunConfig
 
     Path("out").mkdir()
     Path("out/settings.json").write_text(json.dumps(RunConfig.read(written()).plain()))
@@ -379,7 +382,10 @@ def test_with_trust_a_function_of_ones_own_goes_the_whole_way() -> None:
             lambda c: c["adapt"]["plugins"].update({"solver:zzz": "evil --index-url http://evil/"}),
             "It says that it comes from 'evil --index-url http://evil/': install that if you know it",
         ),
-        (lambda c: c["adapt"]["plugins"].update({"nokind:q": "z"}), "is no plugin that a model can need"),
+        (
+            lambda c: c["adapt"]["plugins"].update({"nokind:q": "z"}),
+            "is no kind of plugin that a model may ask for",
+        ),
     ],
 )
 def test_odd_values_are_refused_in_one_line(change: Change, words: str) -> None:

@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from lse_export.gate.graph import type_name
-from lse_export.tensorrt.bindings import load
+from lse_export.tensorrt.library import load
 
 TABLE = (
     Path(__file__).parents[1]

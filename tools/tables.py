@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tables)
         return
     if not results:
-        sys.exit(f"error: {options.out} has no finished cell: there is nothing to write")
+        sys.exit(f"error: {options.out} has no finished run, so there is nothing to write")
     options.write.parent.mkdir(parents=True, exist_ok=True)
     drawing = options.write.with_suffix(".svg")
     figure(recipe, results, drawing)
@@ -51,7 +51,7 @@ def page(
     seeds = sorted({r.seed for r in results})
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
     run = recipe.run
-    steps = f"{run['steps']} steps"
+    steps = str(run["steps"])
     if recipe.start is not None:
         start = recipe.start.settings.get("steps", run["steps"])
         others = [
@@ -66,18 +66,23 @@ def page(
         [
             f"# {recipe.title}",
             "",
-            f"`{notes['command']}`, then `python tools/tables.py`.",
-            "",
-            recipe.about.strip(),
-            "",
-            f"{steps} in every cell, batches of {run['batch_size']}; seeds {', '.join(map(str, seeds))}; "
-            "mean ± sample standard deviation over seeds.",
-            f"{notes['machine']}; {versions}. Training of the finished cells took "
-            f"{sum(runs.values()) / 60:.0f} minutes of wall time, starts and measurements not counted.",
+            f"**Question.** {recipe.about.strip()}",
             "",
             tables.rstrip(),
             "",
             f"![{recipe.title}]({drawing})",
+            "",
+            "## How it was measured",
+            "",
+            f"`{notes['command']}`, then `python tools/tables.py FOLDER --write PAGE.md` with the folder "
+            "of the runs.",
+            "",
+            f"{steps} training steps in every run, batches of {run['batch_size']} images; seeds "
+            f"{', '.join(map(str, seeds))}. "
+            "Numbers are means over the seeds ± their sample standard deviation. The words are explained in "
+            "[the glossary](../glossary.md).",
+            f"{notes['machine']}; {versions}. Training of the finished runs took "
+            f"{sum(runs.values()) / 60:.0f} minutes of wall time, without starts and measurements.",
             "",
         ]
     )

@@ -1,9 +1,9 @@
-"""Latency of adapted models in every way they can run here, beside the plain models and in the same run.
+"""Time adapted and plain models in every way in which they can run on this machine.
 
     OMP_NUM_THREADS=1 python tools/bench/deployment.py --out docs/results/bench.md
 
-What `lse bench` prints for a saved model, for several timm models with random weights: none of the operators'
-cost depends on their values.
+The script measures what `lse bench` measures of a saved model, for several timm models with random weights.
+The weights do not matter: no operator's time depends on them.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def section(name: str, batch: int, rows: list[BenchRow], sites: str) -> list[str
     lines = [
         f"## {name}, batch {batch}",
         "",
-        f"Sites {sites}, solver {SOLVER}, {STEPS} steps.",
+        f"Canonicalizers at {sites}, solver {SOLVER}, {STEPS} steps.",
         "",
-        "| way | model | ms (quartiles) | images/s | adapted : plain | to eager |",
+        "| way | model | milliseconds (quartiles) | images per second | adapted : plain | way : eager |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -76,11 +76,28 @@ def main() -> None:
     lines = [
         "# Latency of exported models",
         "",
+        "**Question.** How long do a plain model and the same model with canonicalizers take in eager "
+        "PyTorch, "
+        "compiled by",
+        "`torch.compile`, and exported to ONNX Runtime?",
+        "",
+        'A time is that of one batch, the median over all rounds with its quartiles. "Adapted : plain" is '
+        "the "
+        "time of the",
+        'adapted model divided by that of the plain model run in the same way; "way : eager" is the time '
+        "of a "
+        "model divided by",
+        "that of the same model in eager PyTorch. Both are medians of the ratios within a round.",
+        "",
+    ]
+    end = [
+        "## How it was measured",
+        "",
         f"`python {shlex.join(sys.argv)}`: {machine}; torch {torch.__version__}, ONNX Runtime "
         f"{onnxruntime.__version__}, timm {timm.__version__}, Python {platform.python_version()}.",
-        "Random weights, seed 0, 224 x 224 pixels. All rows of a table ran in turns, "
-        f"{args.rounds} rounds after 3 to warm up.",
-        "Milliseconds carry whatever else the machine did; read the ratios, medians over the turns.",
+        "Random weights, seed 0, images of 224 x 224 pixels. The rows of a table took turns, for "
+        f"{args.rounds} rounds after 3 rounds of",
+        "warming up. Milliseconds depend on what else the machine does; the ratios depend on it less.",
         "",
     ]
     for batch in args.batches:
@@ -89,7 +106,7 @@ def main() -> None:
             print("\n".join(table), flush=True)
             lines += table
             if args.out:  # after every table: the whole takes minutes
-                args.out.write_text("\n".join(lines), "utf-8")
+                args.out.write_text("\n".join([*lines, *end]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What solver steps cost an export: nodes and seconds against the number of steps K, for each solver.
+"""Measure the nodes of an exported graph and the time of the export by solver and number of steps K.
 
 Run from the root: python tools/bench/export_time.py > docs/results/export_time.md
 """
@@ -60,7 +60,10 @@ def measured(model: nn.Module, steps: int, folder: Path, *, dynamic: bool = True
 
 def by_steps(solvers: Sequence[str], counts: Sequence[int], folder: Path) -> None:
     """Print the table of nodes and seconds."""
-    print("| solver | K | nodes | of the canonicalizer | a step | seconds | tracing | simplifying |")
+    print(
+        "| solver | K | nodes | nodes of the canonicalizer | nodes per step | time : K = 1 | tracing | "
+        "simplifying |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for solver in solvers:
         first = None
@@ -77,7 +80,7 @@ def by_steps(solvers: Sequence[str], counts: Sequence[int], folder: Path) -> Non
 
 def as_region(solvers: Sequence[str], counts: Sequence[int], folder: Path) -> None:
     """Print what it costs to trace the update once and call it K times."""
-    print("| solver | K | seconds, of tracing every step | same number of nodes |\n|---|---|---|---|")
+    print("| solver | K | time : tracing every step | same number of nodes |\n|---|---|---|---|")
     for solver in solvers:
         for steps in counts:
             plain, report = measured(adapted(solver), steps, folder, dynamic=False)
@@ -97,20 +100,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     print("# Nodes and export time by solver steps\n")
     print(
-        "`python tools/bench/export_time.py`: vit_tiny of one block at 32 px, one site (its input, 4 "
-        "segments), every file verified. Seconds of one processor core, as ratios to the same solver's "
-        "first row; shares of the whole export. 2 cores, no GPU, Python "
-        f"{platform.python_version()}, torch {torch.__version__}.\n"
+        "**Question.** How do the size of an exported graph and the time of the export grow with the "
+        "number of "
+        "solver steps K?\n"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured(adapted("naive"), 1, folder)  # what torch and onnxscript do the first time only
         by_steps(options.solvers, options.steps, folder)
         print(
-            "\nThe update marked with `torch.compiler.nested_compile_region`, so that torch traces it once "
-            "and calls it K times, at a fixed batch size:\n"
+            '\n"Time" is processor time, as a multiple of the same solver\'s first row. "Tracing" and '
+            '"simplifying" are shares of the'
+            "\nexport's time. The next table marks the update with `torch.compiler.nested_compile_region`, "
+            "so that "
+            "torch traces it\nonce and calls it K times, at a fixed batch size:\n"
         )
         as_region(options.solvers[:2], options.steps[-2:], folder)
+    print(
+        "\n## How it was measured\n\n`python tools/bench/export_time.py`: a ViT of one block (vit_tiny) at "
+        "32 x 32 "
+        "pixels with one canonicalizer at its input (4 segments); every exported file was verified. 2 "
+        "cores, no "
+        f"GPU, Python {platform.python_version()}, torch {torch.__version__}."
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Memory and time of the gradients through a DEC, and of a DEC against Optim.
+"""Measure the memory and time of the gradients through a DEC, and of a DEC compared with Optim.
 
     python tools/bench/gradients.py --out docs/results/gradients.md
     python tools/bench/gradients.py --device cuda
@@ -120,13 +120,13 @@ def report(table: dict[str, list[Cost]], rivals: dict[str, Cost], shape: tuple[i
     lines = [
         "# Gradients through the fixed point",
         "",
-        f"`python tools/bench/gradients.py --device {device}`: one DEC (8 segments, residual rule, Anderson)",
-        f"on features of shape {' x '.join(map(str, shape))}, {device}, {threads(device)}torch "
-        f"{torch.__version__}.",
+        "**Question.** How much memory and time does a DEC take in training, by the way its gradient is "
+        "computed, and how does",
+        "that compare with differentiating through an optimisation (Optim, Eq. 7)?",
         "",
-        "MiB that autograd keeps for the backward pass / milliseconds of forward and backward:",
+        "MiB that autograd keeps for the backward pass / milliseconds of one forward and backward pass:",
         "",
-        "| gradient | " + " | ".join(f"{k} steps" for k in STEPS) + " | memory, 40 : 5 |",
+        "| gradient | " + " | ".join(f"{k} steps" for k in STEPS) + " | memory at 40 steps : at 5 |",
         "|---|" + "---|" * (len(STEPS) + 1),
     ]
     for name, row in table.items():
@@ -135,20 +135,24 @@ def report(table: dict[str, list[Cost]], rivals: dict[str, Cost], shape: tuple[i
     base = next(iter(rivals.values()))
     lines += [
         "",
-        "DEC against Optim, the optimisation of Eq. 7 differentiated through, in the same run:",
+        "A DEC compared with Optim in the same run:",
         "",
-        "| canonicalizer | MiB kept | ms | memory ratio | time ratio |",
+        "| canonicalizer | MiB kept | milliseconds | memory : first row | time : first row |",
         "|---|---|---|---|---|",
     ]
     for name, c in rivals.items():
         ratios = f"{c.saved / base.saved:.2f} | {c.time / base.time:.2f}"
         lines.append(f"| {name} | {c.saved:.2f} | {c.time:.0f} | {ratios} |")
     if base.peak is not None:
-        lines += ["", "Peak of a step on the device, MiB: "]
+        lines += ["", "Peak memory of one step on the device, in MiB:", ""]
         lines += [f"- {name}: {c.peak:.0f}" for name, c in rivals.items()]
     lines += [
         "",
-        "The paper reports an eighth of Optim's memory and half its time at 224 x 224 pixels on a GPU.",
+        "## How it was measured",
+        "",
+        f"`python tools/bench/gradients.py --device {device}`: one DEC (8 segments, residual rule, Anderson)",
+        f"on features of shape {' x '.join(map(str, shape))}, {device}, {threads(device)}torch "
+        f"{torch.__version__}.",
         "",
     ]
     return "\n".join(lines)

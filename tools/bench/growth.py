@@ -1,11 +1,12 @@
-"""How the cost of a DEC grows with pixels, steps, batch and channels, and not with classes and depth.
+"""Measure how the cost of a DEC grows with its input, and that it does not depend on the model around it.
 
     python tools/bench/growth.py --threads 1 --out docs/results/growth.md
     python tools/bench/growth.py --sweeps steps classes --rounds 10
     python tools/bench/growth.py --device cuda --batch 128
 
-A point is one canonicalizer with its warp applied, as a site of an adapted model runs it; for classes and
-depth it is what an adapted model takes beyond the plain one. All points of a sweep take turns in one process.
+A point is one canonicalizer with its warp applied, as at a site of an adapted model; for classes and depth
+it is the time of the adapted model less that of the plain one. All points of a sweep take turns in one
+process.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     head = (
         f"`python tools/bench/growth.py {shlex.join(given)}`: {machine(options.device)}; {versions()}; "
-        f"seed {options.seed}; residual rule, Anderson, separable warp, 5 steps unless swept, inference."
+        f"seed {options.seed}; residual rule, Anderson, separable warp, 5 steps where they are not swept, "
+        "inference."
     )
     found: dict[str, list[Point]] = {}
     for name in options.sweeps:
@@ -218,12 +220,20 @@ def exponent(name: str, points: Sequence[Point]) -> float:
 
 def page(head: str, found: dict[str, list[Point]], drawing: str | None = None) -> str:
     """The page in Markdown."""
-    lines = ["# How the cost of a DEC grows", "", head, ""]
-    lines += [
-        "A point is one canonicalizer with its warp applied, as at a site; for classes and depth it is "
-        "the adapted model less the plain one. Times are ratios to the first row, medians over the "
-        "rounds with quartiles. The exponent is p of time ~ size^p from the middle row to the last, size "
-        "being the area where sides are swept: 1 is linear; fixed costs make it smaller.",
+    lines = [
+        "# How the cost of a DEC grows",
+        "",
+        "**Question.** How does the time of one canonicalizer grow with the size of its input, the solver "
+        "steps, "
+        "the batch and",
+        "the channels, and does it depend on the model around it?",
+        "",
+        "Each row is the time of one canonicalizer and of applying its warp; for classes and depth it is the "
+        'time of the adapted model less that of the plain one. "Time : first row" is the median over the '
+        "rounds, with quartiles. The exponent p describes the growth of the time as size^p from the middle "
+        "row "
+        "to the last, where the size of a square is its area: p = 1 is linear growth, and fixed costs make p "
+        "smaller.",
         "",
     ]
     if drawing is not None:
@@ -232,20 +242,25 @@ def page(head: str, found: dict[str, list[Point]], drawing: str | None = None) -
         lines += [
             f"## {SWEEPS[name][0][0].upper()}{SWEEPS[name][0][1:]}",
             "",
-            f"| {name} | time : first (quartiles) | ms | MFLOP | kernel calls |",
+            f"| {name} | time : first row (quartiles) | milliseconds | MFLOP | kernel calls |",
             "|---|---|---|---|---|",
         ]
         for p in points:
             kernels = "-" if p.kernels is None else str(p.kernels)
             lines.append(f"| {p.value} | {p.time} | {p.milliseconds:.2f} | {p.flops / 1e6:.1f} | {kernels} |")
         lines += ["", _verdict(name, points), ""]
+    lines += ["## How it was measured", "", head]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _verdict(name: str, points: Sequence[Point]) -> str:
     if name in CONSTANT:
         same = len({(p.flops, p.kernels) for p in points}) == 1
-        return "The work added is the same in every row." if same else "The work added differs between rows."
+        return (
+            "The canonicalizers add the same number of operations in every row."
+            if same
+            else "The number of operations that the canonicalizers add differs between rows."
+        )
     return f"Exponent: {exponent(name, points):.2f}."
 
 

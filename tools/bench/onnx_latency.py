@@ -1,4 +1,4 @@
-"""ONNX Runtime beside eager torch for the adapted vit_tiny, and what the DEC costs in the exported graph.
+"""Time the adapted vit_tiny in ONNX Runtime and in eager torch, and the share of its canonicalizers.
 
 Run from the root: .venv/bin/python tools/bench/onnx_latency.py > docs/results/onnx_latency.md
 """
@@ -17,7 +17,7 @@ from torch import nn
 
 from lse_dec import adapt
 from lse_export import export_onnx, verify
-from lse_export.latency import interleaved
+from lse_export.bench import interleaved
 from lse_export.runtime import open_session, run
 from lse_export.unroll import evaluating
 
@@ -59,20 +59,32 @@ def main() -> None:
             against = [a / b for a, b in zip(ours, eager, strict=True)]
             share = [(a - b) / a for a, b in zip(ours, base, strict=True)]
             rows.append((batch, spread(against), spread(share)))
-    print("# ONNX Runtime on CPU\n")
+    print("# ONNX Runtime on a CPU\n")
     print(
-        "`python tools/bench/onnx_latency.py`: vit_tiny_patch16_224, two sites (image and blocks.0), "
-        f"Anderson, 5 steps, one thread, {ROUNDS} rounds in turns, medians and quartiles. "
-        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}, onnxruntime "
-        f"{onnxruntime.__version__}, seed 0.\n"
+        "**Question.** Is an adapted ViT faster in ONNX Runtime than in eager PyTorch, and which share of "
+        "its time "
+        "do the\ncanonicalizers take?\n"
     )
-    print("| batch | ONNX Runtime / eager, both adapted | DEC's share of the exported graph's time |")
+    print(
+        "| batch | time in ONNX Runtime : in eager PyTorch, both adapted "
+        "| canonicalizers' share of the exported graph's time |"
+    )
     print("|---|---|---|")
     for batch, against, share in rows:
         print(f"| {batch} | {against} | {share} |")
     print(
-        f"\nGraph: {report.nodes} nodes, {report.canonicalizer_nodes} of canonicalizers "
-        f"({report.nodes_per_step:g} a solver step). Verified: {checked.summary().split(': ', 1)[1]}."
+        "\n## How it was measured\n\n"
+        "`python tools/bench/onnx_latency.py`: vit_tiny_patch16_224, canonicalizers at `image` and "
+        "`blocks.0`, "
+        f"Anderson, 5 steps, one thread, {ROUNDS} rounds in which the models took turns; medians with "
+        "quartiles. "
+        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}, onnxruntime "
+        f"{onnxruntime.__version__}, seed 0.\n"
+    )
+    print(
+        f"The exported graph has {report.nodes} nodes, of which {report.canonicalizer_nodes} belong to "
+        f"canonicalizers ({report.nodes_per_step:g} for each solver step). Verified: "
+        f"{checked.summary().split(': ', 1)[1]}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a DEC costs beside the plain model: time, work and memory, in turns in one process.
+"""Measure what a DEC adds to a plain model: time, work and memory.
 
     python tools/bench/overhead.py --threads 1 --out docs/results/overhead.md
     python tools/bench/overhead.py --threads 1 --authors CHECKOUT --out docs/results/overhead.md
@@ -6,16 +6,18 @@
     python tools/bench/overhead.py --groups compiled --models vit_tiny_patch16_224 --batches 8
     python tools/bench/overhead.py --device cuda --precision fp32 tf32 bf16 --groups models choices compiled
 
-Tables, of which --groups chooses:
-    models    base and default adaptation, one row a model, batch, mode and precision
-    choices   solvers, rules, 1 to 20 steps, 1 to 4 sites, the coupled warp, on --detail's models
-    authors   base, ours and the authors' code (https://github.com/ashiq24/local-scale-equivariance),
-              from a checkout that --authors names
-    compiled  torch.compile beside torch.compile, by --compile's modes; minutes a model on CPU
+--groups chooses among these tables:
+    models    the plain model and its default adaptation: one row for each model, batch, mode and precision
+    choices   for the models of --detail: solvers, rules, 1 to 20 steps, 1 to 4 sites, the coupled warp
+    authors   the plain model, ours and the authors' code, from a checkout that --authors names
+              (https://github.com/ashiq24/local-scale-equivariance)
+    compiled  the plain and the adapted model, both compiled by torch.compile in the modes of --compile;
+              this takes minutes for each model on a CPU
 
-The page is written after every table, and each table is kept in the work folder: run the same command again
-and only what is missing, or was measured with other settings or sources, is measured. On CPU the default
-grid trains and details fewer models than it runs, to end within minutes; name models to have others.
+All rows of a table take turns in one process. The page is written after every table, and each table is kept
+in the work folder: the same command, given again, measures only what is missing or was measured with other
+settings or sources. On a CPU the default measures fewer models in training and in the table of choices, to
+end within minutes; name models to have others.
 """
 
 from __future__ import annotations
@@ -186,10 +188,11 @@ def _notes(options: argparse.Namespace, arguments: Sequence[str] | None, kept: b
         "seed": options.seed,
         "size": options.size,
         "memory": (
-            "The C library was told to keep freed memory: by default it returns it to the system, and the "
+            "The C library was told to keep freed memory: by default it returns memory to the system, and "
+            "the "
             "page faults that follow depend on what ran before."
             if kept
-            else "Nothing was done about the memory allocator."
+            else "The memory allocator was left at its defaults."
         ),
     }
 

@@ -1,4 +1,4 @@
-"""How tight the bounds are, which constraints hold on pixels, and what softening costs a model.
+"""Measure how tight the bounds are, which constraints hold on pixels, and what softening costs a model.
 
 python tools/bench/soft_claims.py
 """
@@ -177,7 +177,10 @@ def mixing() -> None:
 
 def models() -> None:
     """Parameters, seconds a training step, ONNX nodes."""
-    print("\n| model | parameters added | step, s | softened | ratio | nodes | folded | unfolded | verify |")
+    print(
+        "\n| model | parameters added | step, s | step softened, s | softened : plain | nodes "
+        "| nodes, folded | nodes, not folded | verify |"
+    )
     print("|---" * 9 + "|")
     for name, size in (("vit_tiny_patch16_224", 224), ("resnet18", 224), ("tf_efficientnet_lite0", 224)):
         torch.manual_seed(0)

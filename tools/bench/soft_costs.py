@@ -1,4 +1,4 @@
-"""What finding the singular values of token mixing costs, and one projection, by route and grid.
+"""Measure the cost of the singular values of token mixing and of one projection, by route and grid.
 
     python tools/bench/soft_costs.py
 

@@ -1,4 +1,4 @@
-"""Small networks on digits, trained on a little of a transformation and tested on much of it, by softness.
+"""Train small networks on weakly transformed digits and test them on strongly transformed ones, by softness.
 
     python tools/bench/soft_digits.py --model mlp --transform rotation --out runs/soft
     python tools/bench/soft_digits.py --model cnn --transform scale --out runs/soft

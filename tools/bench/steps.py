@@ -1,4 +1,4 @@
-"""How many solver steps the demo's DEC needs when it is exported: `lse export onnx --steps auto`'s table.
+"""Measure how many solver steps the demo's DEC needs when it is exported (`lse export onnx --steps auto`).
 
 Run from the root, of a finished demo's model, or of one trained for it:
     python tools/bench/steps.py --model runs/demo > docs/results/steps.md
@@ -53,13 +53,7 @@ def main() -> None:
     images = normalise(data.images[:IMAGES])
     choices = [choose_steps(model, images, tolerance=t) for t in TOLERANCES]
     print("# Solver steps for export\n")
-    print(
-        f"{origin}, seed {settings.seed}, {settings.steps_aug} + {settings.steps_more} optimiser steps; "
-        f"{IMAGES} test images, solver {settings.solver}, against a solve of {choices[0].reference} steps. "
-        f"2 cores, no GPU, Python {platform.python_version()}, torch {torch.__version__}. Residual: root "
-        "mean square of log-slopes. Deviation: largest difference of an output, of the range of all. "
-        f"Accuracy: on all {len(data)} test images, those at factor 1 among them.\n"
-    )
+    print("**Question.** How many solver steps does the demo's model need when it is exported?\n")
     print("| steps | largest residual | deviation | same answer | accuracy |\n|---|---|---|---|---|")
     for row in choices[0].rows:
         print(
@@ -71,8 +65,20 @@ def main() -> None:
     print()
     for choice in choices:
         print(f"- `--steps auto --tolerance {choice.tolerance:g}`: {choice.summary()}")
+    print(
+        "\nThe residual is the root mean square of |f(z) - z| in log-slopes. The deviation is the largest "
+        'difference of an output\nfrom that after the most steps, divided by the range of all outputs; "same '
+        'answer" is the share of images with the\nsame most likely class as after the most steps. Residual, '
+        f"deviation and same answer are of {IMAGES} test images, accuracy is\nof all {len(data)}, those at "
+        "factor 1 among them."
+    )
     if flag:
-        print("\nThe quick model is hardly trained: the table shows what the command measures, no more.")
+        print("\nThe quick model is hardly trained, so its numbers mean nothing.")
+    print(
+        f"\n## How it was measured\n\n{origin}, seed {settings.seed}, {settings.steps_aug} + "
+        f"{settings.steps_more} training steps, solver {settings.solver}. 2 cores, no GPU, Python "
+        f"{platform.python_version()}, torch {torch.__version__}."
+    )
 
 
 def accuracy(model: AdaptedModel, data: DigitsDataset, steps: int) -> float:

@@ -1,4 +1,4 @@
-"""Images per second that data generation and augmentation make, against the training that consumes them.
+"""Measure how fast images are generated and warped, compared with the training that uses them.
 
     python tools/bench/throughput.py --threads 1 --out docs/results/throughput.md
     python tools/bench/throughput.py --device cuda --models vit_tiny_patch16_224:224:128
@@ -51,24 +51,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_memory()
     given = sys.argv[1:] if arguments is None else list(arguments)
     lines = [
-        "# Data against training",
+        "# Data generation compared with training",
+        "",
+        f"**Question.** Does generating and warping training images on a {options.device.upper()} slow "
+        "training down?",
+        "",
+    ]
+    end = [
+        "A training step is one forward and backward pass without an optimiser. The last two columns are "
+        "the time "
+        "of generating",
+        "or warping a batch divided by the time of the training step of the plain and of the adapted model "
+        "on the "
+        "same batch:",
+        "medians over the rounds, with quartiles.",
+        "",
+        "## How it was measured",
         "",
         f"`python tools/bench/throughput.py {shlex.join(given)}`: {machine(options.device)}; {versions()}; "
-        f"seed {options.seed}.",
-        "",
-        "Images per second of the generator of locally scaled digits and of random warping, beside the "
-        "training step that consumes them, in turns in one process. A step is one forward and backward "
-        "pass without an optimiser. Last columns: time of the source over time of the step, same batch, "
-        "medians over the rounds with quartiles.",
-        "",
+        f"seed {options.seed}. Sources and training steps took turns in one process.",
     ]
     for model in options.models:
         lines += table(model, options)
         if options.out is not None:
             with replacing(options.out, overwrite=True) as path:
-                path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+                path.write_text("\n".join([*lines, *end]) + "\n", encoding="utf-8")
     if options.out is None:
-        print("\n".join(lines))
+        print("\n".join([*lines, *end]))
 
 
 def table(model: str, options: argparse.Namespace) -> list[str]:
@@ -84,7 +93,7 @@ def table(model: str, options: argparse.Namespace) -> list[str]:
         "",
         f"{rounds} rounds.",
         "",
-        "| | images a second | : plain step | : adapted step |",
+        "| | images per second | time : plain step | time : adapted step |",
         "|---|---|---|---|",
     ]
     for what, seconds in taken.items():

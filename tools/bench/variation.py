@@ -1,4 +1,4 @@
-"""How much of a warp's effect the analytic canonicalizer removes from two photographs, untrained.
+"""Measure how much of a warp's effect the untrained analytic canonicalizer removes from two photographs.
 
 python tools/bench/variation.py --out docs/results/variation.md
 """
@@ -105,22 +105,33 @@ def report(curve: dict[float, list[float]], pointwise: dict[str, list[float]], w
         [
             "# The analytic canonicalizer on photographs",
             "",
-            f"`python tools/bench/variation.py --warps {warps}`: share of a warp's effect that remains after",
-            "`variation`, untrained, on scikit-learn's two photographs at 448 x 448, slopes within [0.3, 3].",
-            "The photographs were averaged over a box of so many pixels a side before they were warped.",
+            "**Question.** How much of the effect of a warp does the analytic canonicalizer `variation` "
+            "remove "
+            "from photographs,",
+            "without any training?",
             "",
-            "By strength:",
+            "Share of a warp's effect on the picture that remains, by the strength of the canonicalizer:",
             "",
             *head,
             *(f"| {s:g} | " + " | ".join(f"{v:.2%}" for v in row) + " |" for s, row in curve.items()),
             "",
-            "By pointwise feature, at strength 0.999:",
+            "The same at strength 0.999, by the pointwise feature of the picture that the canonicalizer "
+            "looks at:",
             "",
             *head,
             *(f"| {name} | " + " | ".join(f"{v:.2%}" for v in row) + " |" for name, row in pointwise.items()),
             "",
-            "What remains is texture finer than the pixels of the stretched parts. Smoothing inside the",
-            "canonicalizer makes it worse: smoothing and warping do not commute.",
+            "The photographs were averaged over a box of 1 to 33 pixels a side before they were warped. The "
+            "remaining share is the",
+            "mean squared difference between the canonical forms of the picture and of the warped picture, "
+            "divided by that between",
+            "the two pictures.",
+            "",
+            "## How it was measured",
+            "",
+            f"`python tools/bench/variation.py --warps {warps}`: scikit-learn's two photographs at 448 x 448 "
+            "pixels, random separable",
+            "warps with slopes within [0.3, 3].",
             "",
         ]
     )

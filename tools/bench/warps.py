@@ -1,11 +1,11 @@
-"""Time and memory of warps against what torch offers, side by side in one run.
+"""Measure time and memory of warping, by lse-core and by what torch offers, in one run.
 
     python tools/bench/warps.py [--device cpu] [--threads 1] [--out docs/results/warps.md]
 
-Every pair runs interleaved, so a busy machine slows both alike; the smallest time of each counts. The
-rival is `F.grid_sample` on the grid of the same warp, evaluated by the same maps, so both start from
-the warp; in NHWC it has to go through NCHW and back. Memory is the peak of new allocations during one
-call.
+The two of a pair take turns, so that a busy machine slows both alike; the smallest time of each counts. The
+alternative ("rival" in the code) is `F.grid_sample` on the grid of the same warp, evaluated by the same maps,
+so both start from the warp; in NHWC it goes through NCHW and back. Memory is the peak of new allocations
+during one call.
 """
 
 from __future__ import annotations
@@ -165,15 +165,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    head = "| case | ours ms | rival ms | rival / ours | ours MiB | rival MiB |\n|---|---|---|---|---|---|"
+    head = (
+        "| case | ours, ms | alternative, ms | alternative : ours | ours, MiB | alternative, MiB |\n"
+        "|---|---|---|---|---|---|"
+    )
     text = [
         "# Speed and memory of warps",
         "",
-        f"`{shlex.join(['python', *sys.argv])}` on {machine(args.device, args.threads)}.",
+        "**Question.** Is warping by matrix products, as lse-core does it, faster than "
+        "`torch.nn.functional.grid_sample`, and",
+        "does it need more memory?",
         "",
-        "Above 1 in the fourth column ours is faster. Smallest of interleaved runs; memory is the peak of",
-        "new allocations in one call. Both start from the warp: the rival evaluates the same maps, makes its",
-        "grid of them and, in NHWC and for tokens, goes through NCHW and back.",
+        '"Alternative : ours" is the time of the alternative divided by ours: above 1, ours is faster.',
     ]
     for backward in (False, True):
         title = f"## Separable warp against F.grid_sample, forward{' and backward' if backward else ''}"
@@ -196,6 +199,20 @@ def main() -> None:
             text.append(
                 row(f"{segments} segments, {points} points, batch 128", jobs, args.device, args.budget)
             )
+    text += [
+        "",
+        "## How it was measured",
+        "",
+        f"`{shlex.join(['python', *sys.argv])}` on {machine(args.device, args.threads)}.",
+        "",
+        "The two take turns, and the smallest time of each counts. Memory is the peak of new allocations "
+        "in one "
+        "call. Both",
+        "start from the warp: the alternative evaluates the same maps, makes its grid of them and, in NHWC "
+        "and for "
+        "tokens,",
+        "goes through NCHW and back.",
+    ]
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text("\n".join(text) + "\n")

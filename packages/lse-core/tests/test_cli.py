@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -175,6 +176,15 @@ def test_command_of_an_absent_package_says_what_to_install(
     assert f"{home}, which is not installed: pip install {home}" in result.stderr
     assert result.exit_code == 2
     assert f"  {meant} " not in CliRunner().invoke(cli.main, ["--help"]).stdout
+
+
+def test_the_list_of_commands_that_may_be_absent_is_that_of_the_packages() -> None:
+    found = registry()
+    real = {name: found.provider("command", name) for name in found.names("command") if " " not in name}
+    listed = tomllib.loads(Path(cli.__file__).with_name("commands.toml").read_text(encoding="utf-8"))
+    claimed = {name: home for home, names in listed.items() for name in names}
+    ours = {name: home for name, home in real.items() if home.startswith("lse-") and home != "lse-core"}
+    assert ours == {name: home for name, home in claimed.items() if home in ours.values()}
 
 
 def test_command_of_a_blocked_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

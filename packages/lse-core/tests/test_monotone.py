@@ -359,7 +359,7 @@ def test_shapes_and_dtypes_that_do_not_fit_are_refused() -> None:
         MonotoneMap.identity().resample(0)
     with pytest.raises(ShapeError, match="points must be"):
         MonotoneMap.identity(3)(torch.zeros(2, 5))
-    with pytest.raises(ShapeError, match="batch of 2 maps does not fit a batch of 3"):
+    with pytest.raises(ShapeError, match="MonotoneMap: a batch of 2 does not fit a batch of 3"):
         MonotoneMap.identity(3) @ MonotoneMap.identity(2)
     with pytest.raises(TypeError):
         MonotoneMap.identity() @ 3  # type: ignore[operator]

@@ -145,7 +145,7 @@ BROKEN = {
     "syntax": ("def f(:", "SyntaxError: "),
     "misspelt hook": (
         "from lse_core import hookimpl\n@hookimpl\ndef lse_sovlers(): return {}",
-        "unknown hook 'lse_sovlers'",
+        "unknown hook 'lse_sovlers'. Did you mean 'lse_solvers'?",
     ),
     "unknown argument": (
         "from lse_core import hookimpl\n@hookimpl\ndef lse_solvers(config): return {}",
@@ -339,6 +339,22 @@ def test_unknown_name_gives_the_closest_and_all(install: Install) -> None:
     install("lse-halley", SOLVER)
     with pytest.raises(UnknownNameError, match=r"unknown solver 'haley'\. Did you mean 'halley'\?"):
         only("lse-halley").get("solver", "haley")
+
+
+def test_a_plugin_with_a_hook_of_an_earlier_version_loads_and_is_told(install: Install) -> None:
+    install(
+        "lse-halley",
+        SOLVER + '\n    @hookimpl\n    def lse_exporters():\n        raise AssertionError("not called")\n',
+    )
+    found = only("lse-halley")
+    with pytest.warns(
+        PluginWarning, match="'lse_exporters', which is not used any more: .*lse_commands"
+    ) as told:
+        assert found.get("solver", "halley") == "the solver"
+    assert len(told) == 1
+    assert {i.name: i.status for i in found.plugins()}["lse-halley"] == "ok"
+    with pytest.raises(UnknownNameError, match=r"unknown plugin kind 'exporter'\..*lse_commands"):
+        found.names("exporter")
 
 
 def test_unknown_name_mentions_plugins_that_are_absent(install: Install) -> None:

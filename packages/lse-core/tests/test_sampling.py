@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lse_core import SeparableWarp, scale, unscale
-from lse_core.sampling import hat, on_pixels, sample_grid, sample_separable
+from lse_core.log_slopes import ramp
+from lse_core.sampling import hat, on_pixels, pixel_numbers, sample_grid, sample_separable
 
 F64 = torch.float64
 
@@ -182,3 +183,24 @@ def test_antialias_works_in_every_layout_with_gradients_and_sizes() -> None:
         return unscale(x, SeparableWarp.from_logits(z, 4.0), size=(3, 4), antialias=True)
 
     assert torch.autograd.gradcheck(loss, (z,))
+
+
+@pytest.mark.parametrize("f", [hat, ramp])
+def test_values_are_the_same_with_and_without_gradients(f) -> None:
+    t = 6.0 * torch.rand(10_000, generator=torch.Generator().manual_seed(0)) - 3.0
+    with torch.no_grad():
+        expected = f(t)
+    assert torch.equal(f(t.requires_grad_()), expected)
+    assert expected.min() == 0
+
+
+def test_remembered_constants_are_no_fakes() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    where = {"device": torch.device("cpu"), "dtype": F64}
+    real = pixel_numbers(5, **where)
+    with FakeTensorMode():
+        assert type(pixel_numbers(5, **where)) is not Tensor
+        assert type(pixel_numbers(6, **where)) is not Tensor
+    assert pixel_numbers(5, **where) is real
+    assert torch.equal(pixel_numbers(6, **where), torch.arange(6, dtype=F64))

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 import lse_dec
 from lse_core import SeparableWarp, Tokens, scale, unscale
-from lse_core.errors import DTypeError, LSEError, NotFiniteError, ShapeError, UnknownNameError
-from lse_dec.adaptation import validate
+from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError
 from lse_dec.canonicalizers import DEC, Canonicalization
 from lse_dec.sites import CanonicalizedStage
 
@@ -234,25 +233,6 @@ def test_attributes_of_the_model_and_the_stage_show_through() -> None:
         _ = adapted.no_such_thing
 
 
-def test_observe_collects_and_leaves_nothing() -> None:
-    adapted = stir(lse_dec.adapt(vit()))
-    keys = {id(m): set(vars(m)) for m in adapted.modules()}
-    with lse_dec.observe(adapted) as seen:
-        adapted(images())
-        assert list(seen) == ["image", "blocks.0"]
-        assert seen["image"].solution is not None
-        assert seen["image"].solution.residuals.shape == (5, 2)
-        first = seen["image"]
-        adapted(2 * images())
-        assert seen["image"] is not first  # the last call's
-    assert all(site.observer is None for site in adapted.sites.values())
-    assert {id(m): set(vars(m)) for m in adapted.modules()} == keys
-    assert not any(isinstance(v, Canonicalization) for m in adapted.modules() for v in vars(m).values())
-    with pytest.raises(ZeroDivisionError), lse_dec.observe(adapted):
-        _ = 1 / 0
-    assert all(site.observer is None for site in adapted.sites.values())
-
-
 def test_gradients_reach_every_canonicalizer() -> None:
     adapted = stir(lse_dec.adapt(vit())).train()
     adapted(images()).square().sum().backward()
@@ -345,11 +325,3 @@ def test_adapted_twice_is_refused() -> None:
 def test_wrong_images_refused(x: Tensor, error: type[LSEError], words: str) -> None:
     with pytest.raises(error, match=words):
         lse_dec.adapt(vit())(x)
-
-
-def test_validate_refuses_nan() -> None:
-    validate(images(), 3)
-    with pytest.raises(NotFiniteError, match="1 values that are NaN or infinite"):
-        validate(torch.where(torch.arange(32) == 3, math.nan, images(1)[:, :, :1])[:, :1], 1)
-    with pytest.raises(ShapeError):
-        validate(images(), 4)

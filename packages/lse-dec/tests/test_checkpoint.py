@@ -21,7 +21,7 @@ from lse_dec.checkpoint.config import CheckpointError
 from lse_dec.checkpoint.reading import read_config
 from lse_dec.checkpoint.source import same_architecture
 from lse_dec.gradients import Implicit
-from lse_dec.solvers import Anderson, Naive
+from lse_dec.solvers import Anderson, Broyden, Naive
 from lse_dec.updates import Compose
 
 SMALL = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 3, "num_classes": 7}
@@ -186,7 +186,7 @@ def test_an_interrupted_save_keeps_the_old_checkpoint(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lse_dec.checkpoint.folder.save_model", full)
+    monkeypatch.setattr("lse_dec.checkpoint.saving.save_model", full)
     with pytest.raises(OutputError, match=r"cannot write .*No space left on device"):
         lse_dec.save(stirred(resnet(), "layer3"), tmp_path)
     assert torch.equal(lse_dec.load(tmp_path)(images()), adapted(images()))
@@ -347,3 +347,24 @@ def test_a_model_without_canonicalizers(tmp_path: Path) -> None:
     lse_dec.save(adapted, tmp_path / "adapted")
     assert card_of(lse_dec.load(tmp_path / "adapted")).preprocess == prepare
     assert card_of(lse_dec.unadapt(adapted)).class_names == tuple("abcdefg")
+
+
+def test_options_that_were_removed(tmp_path: Path) -> None:
+    """Folders that name them at their defaults load; where they were in use, one line says what happened."""
+    lse_dec.save(stirred(resnet(), "layer2", solver=Broyden(memory=3)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    settings = config["adapt"]["settings"]
+    assert "backtracks" not in settings["solver"]["settings"]
+
+    def load(**changes: Any) -> Any:
+        settings.update(changes)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return lse_dec.load(tmp_path)
+
+    old = {"name": "broyden", "settings": {"memory": 3, "max_step": 20.0, "backtracks": 0}}
+    model = load(solver=old, contraction=None, inverse="axes")
+    assert next(iter(model.canonicalizers.values())).solver == Broyden(memory=3)
+    with pytest.raises(CheckpointError, match=r"the line search \(backtracks\) was removed"):
+        load(solver={"name": "broyden", "settings": {"backtracks": 4}})
+    with pytest.raises(CheckpointError, match="contraction by construction was removed"):
+        load(solver="broyden", contraction=0.9)

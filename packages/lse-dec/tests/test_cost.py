@@ -22,7 +22,6 @@ import lse_dec
 from lse_core import SeparableWarp, registry, unscale
 from lse_core.resample import averaging_weights
 from lse_dec.canonicalizers import DEC
-from lse_dec.canonicalizers.bounded import NonexpansiveNetwork
 from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
 from lse_dec.solvers import solve
 
@@ -55,12 +54,11 @@ def proposal_by_the_definition(net: UpdateNetwork, x: Tensor) -> Tensor:
     return torch.stack(proposals, dim=1)
 
 
-@pytest.mark.parametrize("kind", [UpdateNetwork, NonexpansiveNetwork])
 @pytest.mark.parametrize("size", [(16, 16), (9, 14), (1, 5)])
-def test_the_head_is_one_profile_an_axis(kind: type[UpdateNetwork], size: tuple[int, int]) -> None:
+def test_the_head_is_one_profile_an_axis(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    net = kind(5, 8, widths=(6, 7))
-    nn.init.normal_(net.head.weight, std=0.01)  # weights that small are not scaled down
+    net = UpdateNetwork(5, 8, widths=(6, 7))
+    nn.init.normal_(net.head.weight, std=0.01)
     nn.init.zeros_(net.convolutions[0].weight)
     net.convolutions[0].weight.data[range(5), range(5), 1, 1] = 0.1
     for layer in (net.convolutions[2], net.mix):
@@ -308,7 +306,7 @@ def test_the_profiler_sees_no_wait_in_inference(solver: str) -> None:
 COMBINATIONS = [
     *((solver, "residual", {}) for solver in SOLVERS),
     ("anderson", "compose", {"start": "variation"}),
-    ("broyden", "absolute", {"contraction": 0.9}),
+    ("broyden", "absolute", {"warp": "grid"}),
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import lse_dec
 from lse_core import unscale
 from lse_core.errors import LSEError, UnknownNameError
-from lse_dec.feeding import _entered
+from lse_dec.sites import _entered
 
 SITES = {"vit": "blocks.1", "resnet": "layer2"}
 

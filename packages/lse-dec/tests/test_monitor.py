@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import lse_dec
 from lse_core import GridWarp, MonotoneMap, SeparableWarp
 from lse_dec.canonicalizers import DEC, Canonicalization, Variation
-from lse_dec.monitor import as_scalars, displacement, summarise
+from lse_dec.monitor import as_scalars, displacement, summaries, summarise
 
 NAMES = ["displacement", "largest_displacement", "least_slope", "greatest_slope", "residual", "converged",
          "not_finite"]  # fmt: skip
@@ -86,3 +87,27 @@ def test_in_a_training_loop_of_ones_own() -> None:
     assert log[0].keys() == log[2].keys() == {f"lse/1/{name}" for name in NAMES}
     assert log[0]["lse/1/displacement"] < 1e-6 < log[2]["lse/1/displacement"]
     assert log[2]["lse/1/residual"] > 0
+
+
+def test_the_numbers_of_all_sites_come_to_the_host_in_one_transfer() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 4, 12, 12)
+    spoilt = x.clone()
+    spoilt[1] = math.nan
+    dec = DEC(4)
+    nn.init.normal_(dec.update.head.weight)
+    grid = GridWarp.random(4, 5, 0.2, generator=torch.Generator().manual_seed(0))
+    record = {"a": dec(x), "b": Variation(4)(x), "c": dec(spoilt), "d": Canonicalization(grid),
+              "e": DEC(4).double()(x.double())}  # fmt: skip
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        told = summaries(record)
+    waits = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
+    assert not waits & {event.name for event in seen.events()}
+    assert told == {name: summarise(found) for name, found in record.items()}
+    residual, codes = record["c"].solution.residual, record["c"].solution.codes
+    assert told["c"].residual == pytest.approx(float(residual[codes != 2].mean()))
+    assert (told["c"].not_finite, told["c"].converged) == (1, float((codes == 0).float().mean()))
+    assert told["b"].residual is told["d"].not_finite is None
+    spoilt[:] = math.nan
+    assert summarise(dec(spoilt)).residual == math.inf
+    assert summaries({}) == {}

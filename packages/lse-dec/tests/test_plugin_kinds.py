@@ -1,6 +1,7 @@
 """What CONTRIBUTING.md says that plugins take and return, tried with objects of the plainest kind."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import lse_dec
-from lse_core import NCHW, SeparableWarp, hookimpl, registry
+from lse_core import NCHW, SeparableWarp, hookimpl, registry, unscale
 from lse_core.errors import LSEError, UnknownNameError
 from lse_dec.backbones import IMAGE, Stage
-from lse_dec.canonicalizers import Canonicalization
-from lse_dec.updates import smooth_bound
+from lse_dec.canonicalizers import DEC, Canonicalization, WarpFamily
+from lse_dec.canonicalizers.network import UpdateNetwork
+from lse_dec.solvers import Code
+from lse_dec.updates import Residual, smooth_bound
 
 
 class Halfway:
@@ -41,11 +44,43 @@ class Whole:
 class Quarter:
     """A rule for separable warps that goes a quarter of the way."""
 
-    coupled: ClassVar[bool] = False
+    composes: ClassVar[bool] = True
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         assert w.shape == proposal.shape
         return smooth_bound(w - 0.25 * proposal + (0.0 if rest is None else 0.1 * (rest - w)), ratio)
+
+
+class AlikeNetwork(UpdateNetwork):
+    """One proposal for both axes."""
+
+    def forward(self, x: Tensor, averages: tuple[Tensor, ...] | None = None) -> Tensor:
+        return super().forward(x, averages).mean(1, keepdim=True)
+
+
+class Alike(WarpFamily):
+    """Separable warps that move both axes alike: one map is the whole state."""
+
+    products = True
+
+    def shape(self, segments: int) -> tuple[int, ...]:
+        return 1, segments
+
+    def warp(self, w: Tensor) -> SeparableWarp:
+        return SeparableWarp.from_log_slopes(w.expand(-1, 2, -1))
+
+    def network(self, channels: int, segments: int, widths: tuple[int, ...]) -> UpdateNetwork:
+        return AlikeNetwork(channels, segments, widths)
+
+    def lifted(self, w: Tensor) -> Tensor:
+        return w.mean(1, keepdim=True)
+
+
+class AlikeWarp(SeparableWarp):
+    """What the hook gives: the class of the warps, and their family."""
+
+    __slots__ = ()
+    family = Alike
 
 
 def constant(channels: int, *, slope: float = 0.3) -> nn.Module:
@@ -130,7 +165,7 @@ class Plugin:
 
     @hookimpl
     def lse_warps(self) -> dict[str, Any]:
-        return {"bent": SeparableWarp}
+        return {"bent": SeparableWarp, "alike": AlikeWarp, "familyless": object}
 
 
 @pytest.fixture(autouse=True)
@@ -168,10 +203,68 @@ def test_solvers_and_rules_by_name(solver: str, start: str) -> None:
 
 
 def test_what_a_rule_does_not_take_is_refused() -> None:
-    with pytest.raises(LSEError, match="products of coupled grids are no grids"):
+    with pytest.raises(
+        LSEError, match="the rule Quarter composes warps, and a product of 'grid' warps is not"
+    ):
         lse_dec.adapt(resnet(), "image", rule="quarter", warp="grid")
-    with pytest.raises(LSEError, match="no bound is known for the rule Quarter"):
-        lse_dec.adapt(resnet(), "image", rule="quarter", contraction=0.9)
+    older = type("Older", (), {"__call__": Quarter.__call__, "coupled": False})  # as rules said it before
+    with pytest.raises(LSEError, match="the rule Older composes warps"):
+        lse_dec.adapt(resnet(), "image", rule=older(), warp="grid")
+
+
+@pytest.mark.parametrize("rule", ["residual", "compose", "absolute", "quarter"])
+def test_a_family_of_warps_by_name(rule: str, tmp_path: Path) -> None:
+    model = lse_dec.adapt(resnet(), ["image", "layer2"], warp="alike", rule=rule, segments=5)
+    x = images()
+    with torch.no_grad():
+        assert (model(x) - resnet()(x)).abs().max() < 1e-5  # fresh, it is the identity
+        for canonicalizer in model.canonicalizers.values():
+            canonicalizer.update.head.weight.normal_(std=2.0)
+    with lse_dec.observe(model) as record:
+        model(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.canonicalizer_parameters())
+    for seen in record.values():
+        assert seen.solution is not None
+        assert seen.solution.z.shape == (2, 5)
+        assert torch.equal(seen.warp.x.values, seen.warp.y.values)
+        assert (seen.warp.x.values - seen.warp.x.knots).abs().max() > 1e-3
+    lse_dec.save(model.eval(), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(lse_dec.load(tmp_path)(x), model(x))
+
+
+def test_the_solve_of_a_family_ends_at_a_fixed_point_of_its_own_warps() -> None:
+    torch.manual_seed(0)
+    dec = DEC(3, warp="alike", rule=Residual(pull=0.5), steps=60, tol=1e-6, segments=5)
+    nn.init.normal_(dec.update.head.weight, std=0.3)
+    with torch.no_grad():
+        found = dec(images())
+        w = found.solution.z.unsqueeze(1)
+        again = dec.rule(w, dec.update(unscale(dec.reduce(images(), False), found.warp)), dec.ratio)
+    assert (found.solution.codes == Code.CONVERGED).all()
+    assert w.abs().max() > 1e-3
+    assert (again - w).abs().max() < 1e-5
+
+
+def test_a_start_is_lifted_to_the_family() -> None:
+    dec = DEC(3, warp="alike", start="variation", segments=5)
+    with torch.no_grad():
+        found = dec(images())
+    assert (found.solution.z.abs().amax(1) > 1e-2).all()
+    assert DEC(3, warp=Alike(), segments=5).shape == (1, 5)
+
+
+def test_warps_without_a_family_or_a_choice_are_refused() -> None:
+    with pytest.raises(
+        LSEError, match=r"the warps 'familyless' have no attribute family .* cannot search them"
+    ):
+        lse_dec.adapt(resnet(), "image", warp="familyless")
+    with pytest.raises(LSEError, match="alike warps have one inverse only; leave inverse='refined' out"):
+        lse_dec.adapt(resnet(), "image", warp="alike", inverse="refined")
+    with pytest.raises(LSEError, match="warp must be a name or a WarpFamily; got 3"):
+        lse_dec.adapt(resnet(), "image", warp=3)
+    with pytest.raises(UnknownNameError, match="Did you mean 'alike'"):
+        lse_dec.adapt(resnet(), "image", warp="alik")
 
 
 def test_a_canonicalizer_from_a_function() -> None:
@@ -185,7 +278,7 @@ def test_a_canonicalizer_from_a_function() -> None:
     for asked in ({"solver": "broyden"}, {"steps": 3}, {"rule": "compose"}):
         with pytest.raises(LSEError, match=f"takes no {next(iter(asked))}"):
             lse_dec.adapt(resnet(), "image", canonicalizer="constant", **asked)  # type: ignore[arg-type]
-    with pytest.raises(LSEError, match="knows the warp 'separable' only; got 'bent'"):
+    with pytest.raises(LSEError, match="knows the warp 'separable' only: leave warp='bent' out"):
         lse_dec.adapt(resnet(), "image", canonicalizer="constant", warp="bent")
 
 

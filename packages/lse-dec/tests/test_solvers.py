@@ -14,14 +14,13 @@ from torchdeq.solver import get_solver
 
 from lse_core.errors import ConvergenceError, LSEError, ShapeError
 from lse_dec.solvers import Anderson, AndersonI, Broyden, Code, Naive, Solver, solve
-from lse_dec.solvers.elimination import eliminate
+from lse_dec.solvers.anderson import eliminate
 
 SOLVERS: dict[str, Solver] = {
     "naive": Naive(),
     "anderson": Anderson(),
     "anderson-i": AndersonI(),
     "broyden": Broyden(),
-    "broyden-searching": Broyden(backtracks=4),
 }
 TORCHDEQ = {name: name.partition("-")[0] for name in SOLVERS} | {"naive": "fixed_point_iter"}
 
@@ -211,7 +210,7 @@ def test_codes_have_words() -> None:
         (lambda: Anderson(max_step=math.nan), "max_step"),
         (lambda: Broyden(memory=0), "memory must be at least 1"),
         (lambda: Broyden(max_step=0.0), "max_step"),
-        (lambda: Broyden(backtracks=-1), "backtracks must be at least 0"),
+        (lambda: Broyden(backtracks=4), "the line search .* was removed; .* smaller max_step"),
         (lambda: AndersonI(m=6), "m must be 1 to 5"),
         (lambda: Naive(damping=-0.5), "damping"),
         (lambda: Naive(damping=math.nan), "damping"),
@@ -297,34 +296,6 @@ def test_type_one_is_broydens_step_after_one_difference() -> None:
         z, state = solver.step(z0, f(z0), state)
         z, state = solver.step(z, f(z), state)
         torch.testing.assert_close(z, third, rtol=1e-9, atol=1e-9)
-
-
-def overshooting(z: Tensor) -> Tensor:
-    """One root, at 0; from afar the slope is small, so a full step lands on the other side, farther off."""
-    return z - torch.atan(4.0 * z)
-
-
-def test_the_line_search_converges_where_full_steps_run_away() -> None:
-    z0 = torch.linspace(-6.0, 6.0, 32, dtype=torch.float64).unsqueeze(1)
-    capped = solve(overshooting, z0, Broyden(), steps=60, tol=1e-6)
-    searched = solve(overshooting, z0, Broyden(backtracks=4), steps=60, tol=1e-6)
-    assert (capped.codes != Code.CONVERGED).sum() > 16
-    assert (searched.codes == Code.CONVERGED).all()
-    assert (searched.z.abs() < 1e-5).all()
-    for i in (0, 13, 20):  # the search of a sample is its own
-        alone = solve(overshooting, z0[i : i + 1], Broyden(backtracks=4), steps=60, tol=1e-6)
-        assert torch.equal(alone.residuals[:, 0], searched.residuals[:, i])
-
-
-def test_the_line_search_leaves_a_region_where_the_update_is_not_finite() -> None:
-    def f(z: Tensor) -> Tensor:  # the root is 2; undefined below 0, where a full first step leads
-        return z - 8.0 * (z.sqrt() - 2.0**0.5)
-
-    z0 = torch.tensor([[8.0]], dtype=torch.float64)
-    assert f(f(z0)).isnan().all()
-    found = solve(f, z0, Broyden(backtracks=4), steps=30, tol=1e-9)
-    assert found.residuals[1].isnan().all()
-    assert (found.z - 2.0).abs().max() < 1e-8
 
 
 def test_broyden_begins_anew_when_its_memory_is_full() -> None:

@@ -1,6 +1,8 @@
 """torchdeq's solvers by name, ours in torchdeq."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from lse_dec.solvers import (
     TorchDEQAnderson,
     TorchDEQBroyden,
     TorchDEQNaive,
+    register,
     solve,
 )
 
@@ -106,6 +109,24 @@ def test_by_name_in_a_model() -> None:
 # ours in theirs -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def registered() -> None:
+    register()
+
+
+def test_torchdeqs_registry_is_changed_only_when_asked() -> None:
+    code = (
+        "import lse_dec.solvers; from torchdeq.solver import get_solver\n"
+        "try: get_solver('lse.anderson')\n"
+        "except Exception: lse_dec.solvers.register()\n"
+        "else: raise SystemExit('registered by the import')\n"
+        "assert callable(get_solver('lse.anderson'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("name", ["naive", "anderson", "anderson-i", "broyden"])
 @pytest.mark.parametrize("stop_mode", ["abs", "rel"])
 def test_ours_as_torchdeq_calls_solvers(name: str, stop_mode: str) -> None:
@@ -121,6 +142,7 @@ def test_ours_as_torchdeq_calls_solvers(name: str, stop_mode: str) -> None:
     assert info["abs_trace"].shape[1] == int(info["nstep"][0]) < 80
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("ift", [False, True])
 def test_ours_inside_a_torchdeq_model(ift: bool) -> None:
     deq = get_deq(f_solver="lse.anderson", b_solver="lse.anderson", ift=ift, f_tol=1e-9, b_tol=1e-9)
@@ -132,6 +154,7 @@ def test_ours_inside_a_torchdeq_model(ift: bool) -> None:
     assert x.grad.abs().max() > 0
 
 
+@pytest.mark.usefixtures("registered")
 def test_what_ours_do_not_know_they_refuse() -> None:
     ours = get_solver("lse.anderson")
     with pytest.raises(LSEError, match="unexpected keyword argument 'lam'"):

@@ -20,8 +20,9 @@ from lse_core.cli import main
 from lse_core.errors import LSEWarning, OutputError
 from lse_core.pictures import PictureError
 from lse_export.commands import export
-from lse_export.commands.predict import predict as predict_command
-from lse_export.loading import images_for, shape_of
+from lse_export.commands.running import predict as predict_command
+from lse_export.loading import images_for
+from lse_export.metadata import facts_of
 
 
 class Small(nn.Module):
@@ -116,8 +117,8 @@ def test_shapes_that_files_tell(model: Small, tmp_path: Path) -> None:
         ({"preprocess": (9, 9)}, (None, None)),
     ):
         lse_export.export_onnx(model, images, tmp_path / "m.onnx", allow_plain=True, overwrite=True, **kwargs)
-        assert shape_of(tmp_path / "m.onnx") == found
-    assert shape_of(tmp_path / "absent.onnx") == (None, None)
+        assert facts_of(tmp_path / "m.onnx").image_shape() == found
+    assert facts_of(tmp_path / "absent.onnx").image_shape() == (None, None)
 
 
 def test_edge_inputs_do_not_decide_on_eight_bits(model: Small, tmp_path: Path) -> None:
@@ -148,7 +149,10 @@ def test_commands_say_force(model: Small, photos: Path, tmp_path: Path) -> None:
         ["export", "tensorrt", tmp_path / "m.onnx", "--out", out],
     ):
         done = lse(*args, status=1)
-        assert "there exists already; choose another name, or pass --force" in done.stderr
+        assert (
+            "there exists already; choose another name or allow overwriting (a command's --force)"
+            in done.stderr
+        )
     with pytest.raises(OutputError, match="or allow overwriting"):
         lse_export.export_onnx(model, torch.rand(2, 3, 8, 8), out, allow_plain=True)
     for command in (predict_command, export.commands["onnx"], export.commands["tensorrt"]):

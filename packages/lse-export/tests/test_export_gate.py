@@ -16,10 +16,8 @@ import lse_export
 from lse_core.errors import UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import TARGETS, check
-from lse_export.gate.limits import LIMITS
-from lse_export.gate.rules import RULES
+from lse_export.gate.rules import RULES, TRAPS
 from lse_export.gate.tables import load_table
-from lse_export.gate.traps import TRAPS
 
 
 def test_broken_files_are_refused_for_the_right_reason(broken: str, odd: ModuleType, tmp_path: Path) -> None:
@@ -40,7 +38,7 @@ def test_every_rule_is_shown_to_bite(odd: ModuleType) -> None:
     names |= {"half_grid_sample": "half-grid-sample", "zero_points": "zero-point", "volumes": "volume"}
     names |= {"control_flow": "control-flow", "external_data": "external-data"}
     names |= {"numbers": "number", "inputs": "input"}
-    assert {names.get(rule.__name__, rule.__name__) for rule in RULES + LIMITS + TRAPS} <= {
+    assert {names.get(rule.__name__, rule.__name__) for rule in RULES + TRAPS} <= {
         b.rule for b in odd.BROKEN.values()
     }
 
@@ -106,14 +104,14 @@ def test_tables_are_whole() -> None:
         assert table.source
         assert table.date.startswith("202")
         assert table.opsets[0] <= 18 <= table.opsets[1]
-        for limit in table.limits:
+        for limit in table.limit:
             for operator in limit.operators:
                 attributes = onnx.defs.get_schema(operator, 20).attributes
                 assert limit.attribute in attributes, (operator, limit.attribute)
-    assert len(load_table("tensorrt10").limits) == len(load_table("tensorrt11").limits) >= 9
+    assert len(load_table("tensorrt10").limit) == len(load_table("tensorrt11").limit) >= 9
     # what one flavour was seen to refuse is not said of the others
-    assert not load_table("tensorrt11").bounds
-    assert len(load_table("tensorrt-rtx").bounds) >= 5
+    assert not load_table("tensorrt11").bound
+    assert len(load_table("tensorrt-rtx").bound) >= 5
     assert "Swish" in load_table("tensorrt11").types
     assert "Swish" not in load_table("tensorrt10").types
     with pytest.raises(UnknownNameError, match=r"Did you mean 'tensorrt(10|11|-rtx)'\?"):

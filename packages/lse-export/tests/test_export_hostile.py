@@ -17,7 +17,7 @@ from torch import nn
 import lse_export
 from lse_core.errors import LSEError, LSEWarning
 from lse_export.loading import images_for
-from lse_export.metadata import class_names_in
+from lse_export.metadata import FileFacts
 from lse_export.predict import predict
 from lse_export.runtime import open_session, run
 from lse_export.tensorrt import Engine
@@ -140,7 +140,7 @@ def test_classes_without_a_name_are_numbers(picture: Path, tmp_path: Path) -> No
     assert sorted(predict(path, [picture])[0].classes) == ["1", "a"]
     made = lse_export.write_triton(path, tmp_path / "models")
     assert (made.folder / "labels.txt").read_text() == "a\n1\n"
-    assert class_names_in({}, "m", 3) == []
+    assert FileFacts("m").class_names(3) == []
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from torch import nn
 import lse_export
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export import to_onnx
-from lse_export.cleanup import clean
-from lse_export.latency import interleaved
+from lse_export.bench import interleaved
 from lse_export.loading import images_for, load_model
 from lse_export.runtime import open_session, run
+from lse_export.trace import clean
 from lse_export.unroll import evaluating, with_steps
 from lse_export.verification import edge_inputs
 
@@ -83,7 +83,7 @@ def test_verify_refuses_a_file_of_another_model(tmp_path: Path) -> None:
             return 2 * x
 
     assert lse_export.verify(path, Double(), x).max_abs_diff == 0.0
-    with pytest.raises(lse_export.ExportError, match="not made from it"):
+    with pytest.raises(lse_export.ExportError, match="not made from this model"):
         lse_export.verify(path, nn.Flatten(), x)
     with pytest.raises(lse_export.ExportError, match="image shape is fixed"):
         lse_export.verify(path, Double(), torch.rand(2, 1, 4, 4))
@@ -176,13 +176,18 @@ def test_interleaving_takes_turns() -> None:
     assert [len(s) for s in seconds] == [2, 2]
 
 
-def test_dense_outputs_are_compared_pixel_by_pixel() -> None:
-    from lse_export.verification import _Pair, _row
+def test_dense_outputs_are_compared_pixel_by_pixel(tmp_path: Path) -> None:
+    class Dense(nn.Module):
+        def __init__(self, extra: float) -> None:
+            super().__init__()
+            self.extra = torch.tensor([[0.0, 0.0], [extra, 0.0]])
 
-    expected = torch.zeros(1, 2, 1, 4)
-    expected[:, 0] = 1.0
-    got = expected.clone()
-    got[0, 1, 0, 0] = 1.5  # another class at one of the four pixels
-    pair = _Pair(torch.zeros(1, 3, 4, 4), 0, expected, got)
-    row = _row(("logits", "real", 1), [pair], torch.nn.Identity(), 2.0)
-    assert row.argmax_agreement == 0.75
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([image, 0.5 * image + self.extra], 1)
+
+    path, images = tmp_path / "m.onnx", torch.rand(3, 1, 2, 2) + 1.0
+    lse_export.export_onnx(Dense(9.0), images, path, allow_plain=True)  # another class at one of four pixels
+    report = lse_export.verify(path, Dense(0.0), images, throw=False)
+    assert not report.ok
+    assert report.argmax_agreement == 0.75
+    assert report.max_abs_diff == pytest.approx(9.0)

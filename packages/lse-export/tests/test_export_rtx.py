@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -28,17 +28,15 @@ from lse_export.commands import export
 from lse_export.gate import check
 from lse_export.gate.tables import load_table
 from lse_export.tensorrt import Engine, read_facts
-from lse_export.tensorrt.judge import parsed_reports
-from lse_export.tensorrt.options import BuildOptions
+from lse_export.tensorrt.build import BuildOptions
+from lse_export.tensorrt.library import load
+from lse_export.tensorrt.network import parse, parsed_reports, read
+from lse_export.tensorrt.rtx import capabilities, known_capabilities, layers_of
 from lse_export.tensorrt.sidecar import check_files, check_machine, sidecar_of
 
 pytest.importorskip(
     "tensorrt_rtx", reason="TensorRT for RTX is not here: pip install 'lse-export[rtx]'", exc_type=ImportError
 )
-
-from lse_export.tensorrt.bindings import load
-from lse_export.tensorrt.parser import parse, read
-from lse_export.tensorrt.rtx import capabilities, known_capabilities, layers_of
 
 KNOWN = {
     # files that the gate refuses for TensorRT for RTX and NVIDIA builds, and why the gate does
@@ -145,17 +143,18 @@ def test_engines_are_not_run_without_a_gpu_nor_by_triton(source: Path, tmp_path:
     with pytest.raises(lse_export.ExportError, match="built by TensorRT for RTX, which Triton does not run"):
         lse_export.write_triton(source, tmp_path / "models", plan=out)
     # an engine of TensorRT 10 has no runtime cache
-    sidecar_of(out).write_text(json.dumps(replace(facts, flavour="tensorrt").as_dict()))
+    sidecar_of(out).write_text(json.dumps(facts.plain() | {"flavour": "tensorrt"}))
     with pytest.raises(LSEError, match="only engines of TensorRT for RTX have a runtime cache"):
         lse_export.Engine(out, runtime_cache=tmp_path / "cache")
-    sidecar_of(out).write_text(json.dumps({**facts.as_dict(), "flavour": "lean"}))
+    sidecar_of(out).write_text(json.dumps({**facts.plain(), "flavour": "lean"}))
     with pytest.raises(lse_export.ExportError, match=r"does not describe an engine .*build it again"):
         read_facts(out)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here; this is about machines without")
 def test_another_flavour_needs_a_gpu(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lse_export.tensorrt.build.require_tensorrt", lambda flavour: "10.16.1.11")
+    ten = replace(load("rtx"), trt=SimpleNamespace(__version__="10.16.1.11"))
+    monkeypatch.setattr("lse_export.tensorrt.build.load", lambda flavour: ten)
     words = "needs an NVIDIA GPU, and torch finds none here; flavour rtx builds for GeForce and RTX cards"
     with pytest.raises(lse_export.ExportError, match=words):
         lse_export.build_engine(source, tmp_path / "e.plan")
@@ -397,9 +396,7 @@ def test_preprocessing_and_classes_go_into_the_engines_sidecar(tmp_path: Path, r
         assert np.array_equal(found[0].numpy(), np.asarray(Image.open(picture)))
     else:
         assert torch.equal(found, prepare.batch([picture, picture]))
-    engine.facts = replace(facts, metadata={})
+    engine.facts = facts.model_copy(update={"metadata": {}})
     assert engine.class_names == []
-    with pytest.raises(
-        lse_export.ExportError, match=r"model\.onnx says nothing of how pictures are prepared"
-    ):
+    with pytest.raises(lse_export.ExportError, match=r"model\.onnx does not say how pictures are prepared"):
         engine.read([picture])

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 import lse_export
 from lse_core.errors import LSEError
-from lse_export.kernels import TOLERANCE, kernel_difference
-from lse_export.quantize import quantize
+from lse_export.quantize import overflowing, quantize
 from lse_export.runtime import open_session, run
-from lse_export.saturation import overflowing
+from lse_export.verification import KERNEL_TOLERANCE, kernel_difference
 
 CHANNELS, CLASSES = 64, 16
 
@@ -46,7 +45,7 @@ def quantized(path: Path, weight_bits: int) -> onnx.ModelProto:
         [numpy_helper.from_array(weight, "w")],
     )  # fmt: skip
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    made = quantize(whole, images(), path.parent, weight_bits=weight_bits)
+    made = quantize(whole, images(), weight_bits=weight_bits)
     helper.set_model_props(made, {"lse.precision": "int8"})
     onnx.save(made, path)
     return made
@@ -81,7 +80,7 @@ def cpu_overflows() -> bool | None:
 def test_eight_bit_weights_overflow_where_sums_have_sixteen_bits(tmp_path: Path) -> None:
     proto = quantized(tmp_path / "m.onnx", 8)
     exact, cut = (products(proto, images(), cut_off=c) for c in (False, True))
-    assert np.abs(exact - cut).max() > TOLERANCE * np.ptp(exact)
+    assert np.abs(exact - cut).max() > KERNEL_TOLERANCE * np.ptp(exact)
     assert overflowing(proto) == ["head"]
     # without VNNI ONNX Runtime computes the one, with it the other
     found = run(open_session(tmp_path / "m.onnx"), images())["logits"].numpy()
@@ -91,7 +90,7 @@ def test_eight_bit_weights_overflow_where_sums_have_sixteen_bits(tmp_path: Path)
     expected, other = (cut, exact) if cpu_overflows() else (exact, cut)
     assert np.abs(found - expected).max() < slack
     assert np.abs(found - other).max() > slack
-    assert (kernel_difference(tmp_path / "m.onnx", [images()]) > TOLERANCE) == cpu_overflows()
+    assert (kernel_difference(tmp_path / "m.onnx", [images()]) > KERNEL_TOLERANCE) == cpu_overflows()
 
 
 def test_seven_bit_weights_never_do(tmp_path: Path) -> None:

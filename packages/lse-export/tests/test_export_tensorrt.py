@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,20 +17,23 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from rich.console import Console
 
 import lse_export
 from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError
 from lse_export.commands import export
 from lse_export.gate.graph import open_model
 from lse_export.tensorrt import EngineFacts, read_facts
-from lse_export.tensorrt.build import pass_gate, precision_of
+from lse_export.tensorrt.build import BuildOptions, pass_gate, precision_of
 from lse_export.tensorrt.engine import check_inputs
-from lse_export.tensorrt.library import require_gpu
-from lse_export.tensorrt.options import BuildOptions
-from lse_export.tensorrt.profile import parse_axis, profile_shapes
-from lse_export.tensorrt.progress import BuildProgress
-from lse_export.tensorrt.sidecar import check_files, check_machine, model_hash, sidecar_of
+from lse_export.tensorrt.library import BuildProgress, require_gpu
+from lse_export.tensorrt.sidecar import (
+    check_files,
+    check_machine,
+    model_hash,
+    parse_axis,
+    profile_shapes,
+    sidecar_of,
+)
 
 GPU = "NVIDIA H200"
 
@@ -62,7 +64,7 @@ def built(tmp_path: Path) -> tuple[EngineFacts, Path]:
         model_hash=model_hash(source),
         engine_hash=hashlib.sha256(b"engine").hexdigest(),
     )
-    sidecar_of(plan).write_text(json.dumps(facts.as_dict()))
+    sidecar_of(plan).write_text(json.dumps(facts.plain()))
     return facts, plan
 
 
@@ -176,7 +178,7 @@ def test_weights_beside_the_graph_are_part_of_the_model(tmp_path: Path) -> None:
         ({"version_compatible": True}, ("10.17.0.1", (9, 0), GPU), None),
         ({}, ("10.16.1.11", (8, 6), "RTX 3090"), r"\(compute capability 9.0\) and this is RTX 3090"),
         ({"hardware_compatible": True}, ("10.16.1.11", (8, 6), "RTX 3090"), None),
-        ({"hardware_compatible": True}, ("10.16.1.11", (7, 5), "T4"), r"Ampere \(8.0\); this is T4, 7.5"),
+        ({"hardware_compatible": True}, ("10.16.1.11", (7, 5), "T4"), r"Ampere \(8.0\); this is T4 \(7.5\)"),
     ],
 )  # fmt: skip
 def test_engines_of_other_machines_are_refused(
@@ -185,7 +187,7 @@ def test_engines_of_other_machines_are_refused(
     here: tuple[str, tuple[int, int], str],
     words: str | None,
 ) -> None:
-    facts = replace(built[0], **changes)
+    facts = built[0].model_copy(update=changes)
     if words is None:
         check_machine(facts, *here)
         return
@@ -238,17 +240,18 @@ def test_precision_is_that_of_the_tensors(tmp_path: Path) -> None:
 
 
 def test_progress_is_shown_and_an_interrupt_stops_the_build() -> None:
-    with BuildProgress(Console(quiet=True)) as progress:
+    with BuildProgress(hidden=True) as progress:
         progress.start("building", None, 2)
         progress.start("tactics", "building", 9)
-        assert progress.phases == ["building", "tactics"]
+        assert [(bar.text, bar.total) for bar in progress._levels] == [("building", 2), ("  tactics", 9)]
         assert progress.step("tactics", 0)
         progress.stopped = True
         assert not progress.step("tactics", 1)
         progress.finish("tactics")  # before all its steps
         progress.finish("building")
         progress.finish("building")
-        assert progress.phases == []
+        progress.start("packing", None, 3)  # in the place of the phase that ended
+        assert [(bar.text, bar.done) for bar in progress._levels] == [("packing", 0), ("  tactics", 2)]
 
 
 def command(*args: str | Path) -> tuple[int, str]:

@@ -21,8 +21,8 @@ import torch
 from onnx import TensorProto, helper
 
 import lse_export
-from lse_export.tensorrt.options import BuildOptions
-from lse_export.tensorrt.progress import BuildProgress
+from lse_export.tensorrt.build import BuildOptions
+from lse_export.tensorrt.library import BuildProgress
 
 NAMES = Path(__file__).parent / "tensorrt_names"
 PLAN, CACHE, LAYERS = b"engine", b"timings", '{"Layers": []}'
@@ -49,7 +49,7 @@ class StandIn:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.members:
             self.library.calls.append((f"{self.kind}.{name}", (value,)))
-        elif type(self).__module__ != "lse_export.tensorrt.bindings":  # our subclasses have more
+        elif type(self).__module__ != "lse_export.tensorrt.library":  # our subclasses have more
             raise AttributeError(f"TensorRT {self.library.__version__} has no {self.kind}.{name}")
         object.__setattr__(self, name, value)
 
@@ -112,7 +112,7 @@ class Library(ModuleType):
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", made)
-    monkeypatch.setattr("lse_export.tensorrt.build.require_gpu", lambda device: torch.device("cuda", 0))
+    monkeypatch.setattr("lse_export.tensorrt.build.require_gpu", lambda device, hint: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -239,5 +239,7 @@ def test_the_gate_speaks_before_tensorrt_does(library: Library, tmp_path: Path) 
 
 def test_other_majors_are_refused(library: Library, tmp_path: Path) -> None:
     library.__version__ = "8.6.1"
-    with pytest.raises(lse_export.ExportError, match=r"TensorRT 8\.6\.1 is here, but 10 or 11 is needed"):
+    with pytest.raises(
+        lse_export.ExportError, match=r"TensorRT 8\.6\.1 is installed, but release 10 or 11 is needed"
+    ):
         lse_export.build_engine(make(tmp_path / "m.onnx"), tmp_path / "e.plan")

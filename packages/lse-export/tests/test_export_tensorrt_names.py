@@ -22,7 +22,7 @@ NAMES = Path(__file__).parent / "tensorrt_names"
 FOLDER = Path(lse_export.tensorrt.__file__).parent
 # which files call TensorRT at all, and which of them TensorRT for RTX alone
 SOURCES = sorted(path for path in FOLDER.glob("*.py") if "import tensorrt" in path.read_text("utf-8"))
-RTX = {"rtx.py", "rtx_runner.py"}
+RTX = {"rtx.py"}
 MODULE = re.compile(r"^(?:\w+\.)*trt\.")  # `trt`, `found.trt`, ...
 KIND = re.compile(r"^tensorrt(?:_rtx)?\.")  # in annotations
 
@@ -185,7 +185,7 @@ def _dunder(name: str) -> bool:
 
 
 def test_everything_that_calls_tensorrt_is_looked_at() -> None:
-    names = ["bindings.py", "builder.py", "parser.py", "rtx.py", "rtx_runner.py", "runner.py"]
+    names = ["build.py", "library.py", "network.py", "rtx.py", "runner.py"]
     assert [path.name for path in SOURCES] == names
     others = [path for path in FOLDER.parent.rglob("*.py") if path not in SOURCES]
     assert not [

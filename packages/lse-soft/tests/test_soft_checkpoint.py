@@ -87,7 +87,10 @@ def test_damaged_folders_are_told(vit, tmp_path):
     for change, text in (
         ({"format": "other"}, "no lse-soft file"),
         ({"version": 99}, "newer format"),
-        ({"places": [{"name": "x"}]}, "damaged"),
+        ({"places": [{"name": "x"}]}, r"damaged: 'places\.0\..*module' is missing"),
+        ({"places": [{**facts["places"][0], "b": "much"}]}, r"damaged: 'places\.0\..*b'.*valid number"),
+        ({"group": {"name": "rotation"}}, r"damaged: 'group\.settings' is missing"),
+        ({"weight": 1}, r"damaged: unknown setting 'weight'"),
         ({"group": {"name": "moebius", "settings": {}}}, "unknown group 'moebius'"),
     ):
         path.write_text(json.dumps({**facts, **change}))
@@ -141,7 +144,7 @@ def test_the_command_softens_lists_and_certifies(tmp_path):
     rows = {row["place"]: row for row in json.loads(done.stdout)["places"]}
     assert set(rows) == {"patch_embed.proj", "pos_embed"}
     assert all(row["kappa"] <= row["b"] and row["guaranteed"] for row in rows.values())
-    assert "error <= kappa x distance" in run("soften", "--bound", out).output
+    assert "the relative error is at most kappa times the distance" in run("soften", "--bound", out).output
     assert lse_soft.load(out)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     done = run("soften", "--list", NAME, *MODEL_SET, "--json")
     places = {row["name"]: row for row in json.loads(done.stdout)["places"]}

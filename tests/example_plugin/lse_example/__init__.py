@@ -1,1 +1,1 @@
-"""An example of a plugin: a solver, a canonicalizer, and the backbone of a small network."""
+"""An example of a plugin: a solver, a canonicalizer, a warp family, and the backbone of a small network."""

@@ -24,6 +24,14 @@ def lse_canonicalizers() -> dict[str, Any]:
 
 
 @hookimpl
+def lse_warps() -> dict[str, Any]:
+    """Give the warps for `adapt(..., warp="alike")`."""
+    from lse_example.warp import AlikeWarp
+
+    return {"alike": AlikeWarp}
+
+
+@hookimpl
 def lse_backbones() -> dict[str, Any]:
     """Give the layout of PebbleNet."""
     from lse_example.network import PebbleNetBackbone

@@ -16,7 +16,10 @@ TITLES = {
     "authors": "Against the authors' code",
     "compiled": "Compiled",
 }
-COLUMNS = "| time : base (quartiles) | overhead | GFLOP an image | kernel calls | syncs | peak MiB | ms |"
+COLUMNS = (
+    "| time : base (quartiles) | overhead | GFLOP per image | kernel calls | syncs | peak MiB "
+    "| milliseconds |"
+)
 RULE = "---|---|---|---|---|---|---|"
 
 
@@ -32,45 +35,56 @@ def page(records: Sequence[Record], notes: dict[str, Any], figure: str | None = 
     lines = [
         "# What the DEC costs",
         "",
-        f"`{notes['command']}`: {notes['machine']}; {notes['versions']}; random weights, seed "
-        f"{notes['seed']}, {notes['size']} x {notes['size']} pixels.",
+        "**Question.** How much time, work and memory does a DEC add to a model, in inference and in "
+        "training, "
+        "and how does that compare with the authors' code?",
         "",
-        *_how(notes),
         *_goals(records),
     ]
     if figure is not None:
         lines += [
             f"![Overhead of the default adaptation]({figure})",
             "",
-            f"Inference; an overhead below {LEAST}%, or negative within the noise, is drawn at {LEAST}%.",
+            f"The figure shows inference. Overheads below {LEAST}%, or negative within the noise, are "
+            "drawn at "
+            f"{LEAST}%.",
             "",
         ]
     for group, title in TITLES.items():
         tables = [r for r in records if r["case"]["group"] == group]
         if tables:
             lines += [f"## {title}", "", *_group(group, tables, notes)]
-    lines += _floors(records, notes)
+    lines += [*_floors(records, notes), *_how(notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _how(notes: dict[str, Any]) -> list[str]:
     on_cpu = notes["device"] == "cpu"
     counted = (
-        "Kernel calls are operators dispatched that are no views; syncs are operators for whose result a "
-        "GPU's host would wait; peak is the highest running sum of the profiler's allocations."
+        "Kernel calls are dispatched operators that are not views; syncs are operators for whose result the "
+        "host of a GPU would have to wait; peak memory is the highest running sum of the profiler's "
+        "allocations."
         if on_cpu
-        else "Kernel calls are CUDA kernels launched, syncs are waits of the host for the device (both from "
-        "the profiler); peak is the allocator's, above the level before the call."
+        else "Kernel calls are CUDA kernels launched, and syncs are waits of the host for the device (both "
+        "from the profiler); peak memory is the allocator's, above the level before the call."
     )
     return [
-        "The rows of a table ran in turns in one process. Ratios are medians over the rounds of time "
-        "over the base's time in the same round; in brackets are the quartiles. Milliseconds carry what "
-        "else the machine did. Overhead is the time added.",
+        "## How it was measured",
+        "",
+        f"`{notes['command']}`: {notes['machine']}; {notes['versions']}; random weights, seed "
+        f"{notes['seed']}, {notes['size']} x {notes['size']} pixels.",
+        "",
+        'The rows of a table took turns in one process. "Time : base" is the median over the rounds of a '
+        "row's time divided by the base model's time in the same round, with the quartiles in brackets; "
+        '"overhead" is the time added, as a share of the base\'s. Milliseconds depend on what else the '
+        "machine does; the ratios depend on it less.",
         f"FLOPs are those of torch's counter: products, convolutions, attention. {counted}",
-        "Default: two sites (the image and the first latent stage), residual rule, Anderson, 5 steps, "
-        "separable warp. The updates' last layers have random weights, so that no warp is the identity.",
+        "Unless a row says otherwise, a model has two sites (the image and the first latent stage), the "
+        "residual rule, Anderson with 5 steps and separable warps. The last layers of the updates have "
+        "random "
+        "weights, so that no warp is the identity.",
         "Training is one forward and backward pass through all parameters, without an optimiser, whose time "
-        "would be the same in both.",
+        "would be the same in both models.",
         notes["memory"],
         "",
     ]
@@ -82,8 +96,8 @@ def _group(group: str, tables: Sequence[Record], notes: dict[str, Any]) -> list[
     lines: list[str] = []
     if group == "authors":
         lines += [
-            f"{notes['authors']} Their converters take timm's ViT, Swin and BEiT; for ResNets there is none.",
-            "Times less: the median of their overhead over that of ours.",
+            f"{notes['authors']} Their converters take timm's ViT, Swin and BEiT; they have none for "
+            "ResNets.",
             "",
         ]
     for record in tables:
@@ -97,7 +111,8 @@ def _group(group: str, tables: Sequence[Record], notes: dict[str, Any]) -> list[
         lines += [f"| {r['name']} {_cells(cost(record, r['name']), r)}" for r in record["rows"]]
         lines.append("")
         if group == "authors" and (less := times_less(record)) is not None:
-            lines += [f"{less:.0f} times less overhead." if less > 0 else _within_noise(record), ""]
+            factor = f"The authors' code has {less:.0f} times our overhead (ratio of the medians)."
+            lines += [factor if less > 0 else _within_noise(record), ""]
     return lines
 
 
@@ -114,8 +129,8 @@ def _models(tables: Sequence[Record]) -> list[str]:
         lines += [
             f"### {mode.capitalize()}",
             "",
-            "| model | batch | precision | time : base (quartiles) | overhead | GFLOP an image | kernel "
-            "calls | syncs | peak MiB | ms | rounds |",
+            "| model | batch | precision | time : base (quartiles) | overhead | GFLOP per image | kernel "
+            "calls | syncs | peak MiB | milliseconds | rounds |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for record in chosen:
@@ -135,8 +150,8 @@ def _models(tables: Sequence[Record]) -> list[str]:
         lines.append("")
     moved = [r["moved"] for r in tables]
     lines += [
-        f"The warps moved points by {100 * min(moved):.2g}% to {100 * max(moved):.2g}% of the side on "
-        "average.",
+        f"On average the warps moved points by {100 * min(moved):.2g}% to {100 * max(moved):.2g}% of the "
+        "image's side.",
         "",
     ]
     return lines
@@ -205,7 +220,7 @@ def _goals(records: Sequence[Record]) -> list[str]:
             if limit is not None:
                 time(f"{name}: at most {limit}% overhead", ours, 1 + limit / 100)
         if case["group"] == "authors" and (less := times_less(record)):
-            value(f"{name}: at least 20 times less overhead than the authors'", f"{less:.0f}", less >= 20)
+            value(f"{name}: the authors' overhead is at least 20 times ours", f"{less:.0f}", less >= 20)
     if not found:
         return []
     lines = ["## Goals", "", "| goal | measured (quartiles of times) | met |", "|---|---|---|"]
@@ -234,14 +249,15 @@ def _floors(records: Sequence[Record], notes: dict[str, Any]) -> list[str]:
     lines = [
         "## The floor",
         "",
-        "The least time for what the default DEC adds, were nothing but its arithmetic and its traffic "
-        "to pay for: its FLOPs at the rate that the base model reaches in the same run, and the bytes of "
-        "the features at its sites, each read twice and written once, at the speed of a plain copy here "
-        f"({speed / 1e9:.1f} GB/s).",
-        "The last column is all time added over all kernel calls added.",
+        "The floor is the least time that the work of the default DEC could take: its FLOPs at the rate that "
+        "the base model reaches in the same run, plus the bytes of the features at its sites, each read "
+        "twice "
+        "and written once, at the speed of a plain copy on this machine "
+        f"({speed / 1e9:.1f} GB/s). The last column is all the time added, divided by all kernel calls "
+        "added.",
         "",
         "| model | batch | precision | MFLOP added | MB touched | ms by FLOPs | ms by bytes | ms measured "
-        "| measured : floor | us a kernel call |",
+        "| measured : floor | µs per kernel call |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in chosen:

@@ -14,7 +14,7 @@ from statistics import median, quantiles
 
 import torch
 
-from lse_export.latency import interleaved
+from lse_export.bench import interleaved
 
 __all__ = ["Ratio", "bandwidth", "code_digest", "in_turns", "machine", "ratio", "versions"]
 

@@ -49,7 +49,9 @@ def check_target(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting")
+        raise OutputError(
+            f"{path} exists already; choose another name or allow overwriting (a command's --force)"
+        )
 
 
 @contextmanager

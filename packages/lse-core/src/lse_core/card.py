@@ -1,4 +1,4 @@
-"""What a model knows of itself beside its weights; it goes with the model through files and commands."""
+"""Facts that travel with a model through files and commands: preprocessing, class names, origin."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Card:
     """Facts about a model.
 
     Attributes:
-        preprocess: how it wants its pictures.
-        class_names: of its outputs, in order.
-        source: how to make its architecture again, as `lse_dec.save` writes it: plain values.
-        training: what trained it: plain values, for people and for `lse evaluate`.
+        preprocess: how a picture becomes an input of the model; None where nothing is known of it.
+        class_names: names of the classes, in the order of the model's outputs.
+        source: how to build the architecture again, as plain values (strings, numbers, lists, mappings).
+        training: how the model was trained, as plain values; for people and for the evaluation of runs.
     """
 
     preprocess: Preprocess | None = None
@@ -34,19 +34,19 @@ class Card:
 
 
 def card_of(model: nn.Module) -> Card:
-    """The card of `model`, for an adapted one that of the model inside; an empty one where there is none."""
+    """The card of `model` (of the base model if `model` is adapted); an empty card where it has none."""
     found = getattr(model, _NAME, None)
     return found if isinstance(found, Card) else Card()
 
 
 def attach(model: nn.Module, **facts: Any) -> None:
-    """Write facts onto the card of `model`; those not named stay.
+    """Write facts onto the card of `model`; facts that are not named stay as they are.
 
-    On an adapted model they go to the model inside, so that `lse_dec.unadapt` keeps them.
+    The card of an adapted model is that of its base model, so facts remain when the adaptation is undone.
 
     Args:
-        model: any module; its `base`, where it has one.
-        facts: attributes of `Card`.
+        model: any module.
+        facts: attributes of `Card` and their new values.
     """
     from torch import nn
 

@@ -11,21 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from lse_core.errors import LSEError, LSEWarning, UnknownNameError
 from lse_core.plugins import registry
-
-# commands of our own packages, to say which package to install where a command is missing
-HOMES = {
-    **dict.fromkeys(("adapt", "look"), "lse-dec"),
-    **dict.fromkeys(("data", "demo", "evaluate", "train"), "lse-train"),
-    **dict.fromkeys(("bench", "export", "predict"), "lse-export"),
-    "seg": "lse-seg",
-    "soften": "lse-soft",
-}
 
 
 class LSEGroup(click.Group):
@@ -40,11 +32,7 @@ class LSEGroup(click.Group):
         try:
             command: click.Command = registry().get("command", cmd_name)
         except UnknownNameError as error:
-            home = HOMES.get(cmd_name)
-            if home and not _is_installed(home):
-                text = f"command {cmd_name!r} is part of {home}, which is not installed: pip install {home}"
-            else:
-                text = _missing_home(cmd_name) or str(error)
+            text = _missing_home(cmd_name) or str(error)
             raise click.UsageError(text, ctx) from error
         return command
 
@@ -133,11 +121,17 @@ def _terminable() -> Iterator[None]:
 
 
 def _missing_home(name: str) -> str:
-    """Where a misspelt name comes closest to a command whose package is absent, say so."""
-    close = get_close_matches(name, [*registry().names("command"), *HOMES], n=1, cutoff=0.6)
-    if not close or close[0] not in HOMES or _is_installed(HOMES[close[0]]):
+    """Say which absent package a command belongs to, or the command that a misspelt name is closest to."""
+    import tomllib
+
+    listed = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
+    homes = {command: home for home, commands in listed.items() for command in commands}
+    close = get_close_matches(name, [*registry().names("command"), *homes], n=1, cutoff=0.6)
+    home = homes.get(close[0]) if close else None
+    if home is None or _is_installed(home):
         return ""
-    home = HOMES[close[0]]
+    if close[0] == name:
+        return f"command {name!r} is part of {home}, which is not installed: pip install {home}"
     return (
         f"unknown command {name!r}. Did you mean {close[0]!r}? It is part of {home}, "
         f"which is not installed: pip install {home}"

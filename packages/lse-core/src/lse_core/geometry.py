@@ -1,5 +1,7 @@
 """Distances between monotone maps and the shortest path to one, exact for piecewise-linear maps.
 
+Everything here is of tensors: knots and the values there. `MonotoneMap` and `SeparableWarp` call it.
+
 Two kinds of distance compare where points go ("max", "rms"); one compares slopes ("fisher_rao"): with
 q = sqrt(l') every map is a point of the unit sphere of L2[0, 1], since the integral of l' is 1, and the
 distance is the angle between two of them. Composing both maps with the same third one from the right
@@ -8,37 +10,31 @@ changes no "max" and no "fisher_rao" distance.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from lse_core.errors import unknown_name
+from lse_core.lazy import lazy_names
 
-if TYPE_CHECKING:
-    from lse_core.monotone import MonotoneMap
-
-__all__ = ["DISTANCES", "combine", "geodesic_values", "map_distance"]
+__all__ = ["DISTANCES", "combine", "curve_distance", "geodesic_values"]
 
 DISTANCES = ("max", "rms", "fisher_rao")
 
 
-def map_distance(a: MonotoneMap, b: MonotoneMap, kind: str = "max") -> Tensor:
-    """How far two maps are apart, (B,).
+def curve_distance(u: Tensor, y_a: Tensor, y_b: Tensor, kind: str = "max") -> Tensor:
+    """How far two piecewise-linear maps of [0, 1] are apart, (B,), from their values at common knots.
 
     Args:
-        a: a batch of maps.
-        b: as many, or either a batch of one.
-        kind: "max", the largest |a(u) - b(u)|; "rms", its root mean square; "fisher_rao", the angle
-            between sqrt(a') and sqrt(b'), within [0, pi/2).
+        u: (B, K) points that hold the knots of both, increasing from 0 to 1.
+        y_a: (B, K) the values of one map there.
+        y_b: (B, K) those of the other.
+        kind: "max", "rms" or "fisher_rao", see `MonotoneMap.distance`.
+
+    Raises:
+        UnknownNameError: there is no such kind.
     """
     if kind not in DISTANCES:
         raise unknown_name("distance", kind, DISTANCES)
-    batch = max(a.batch, b.batch)
-    a, b = a.broadcast(batch), b.broadcast(batch)
-    # between neighbouring knots of either map both are straight, so sums over these are exact integrals
-    u = torch.cat([a.knots, b.knots], dim=1).sort(dim=1).values
-    y_a, y_b = a(u), b(u)
     if kind == "fisher_rao":
         # each segment gives sqrt(a' b') du = sqrt(rise_a rise_b); the chord keeps small angles exact,
         # where the arc cosine of their sum would round them to 3e-4
@@ -92,3 +88,6 @@ def _safe_sqrt(x: Tensor) -> Tensor:
     """Square root with the derivative 0 at 0, where autograd's is infinite; rounding below 0 counts as 0."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, torch.ones_like(x)).sqrt(), torch.zeros_like(x))
+
+
+__getattr__, __dir__ = lazy_names(__name__, {}, {"map_distance": "call a.distance(b, kind) of the maps"})

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lse_core.errors import ConvergenceError, ShapeError, WarpError
-from lse_core.monotone import MonotoneMap, logits_to_log_slopes, uniform_knots
+from lse_core.log_slopes import logits_to_log_slopes, uniform_knots
+from lse_core.monotone import MonotoneMap
 from lse_core.pointwise import PointwiseWarp
 from lse_core.sampling import hat
 from lse_core.separable import SeparableWarp

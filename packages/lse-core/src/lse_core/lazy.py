@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from lse_core.moved import announce, replacement
+
 __all__ = ["lazy_names"]
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, Sequence[str]]
+    package: str, homes: Mapping[str, Sequence[str]], moved: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make `__getattr__` and `__dir__` for a package.
 
@@ -19,15 +21,20 @@ def lazy_names(
         package: the package's `__name__`.
         homes: names by the submodule they live in. A submodule must not bear the name of a function
             it holds: importing it would hide the function.
+        moved: submodules and names that the package had in an earlier version, with what replaced each:
+            its full new name, or a sentence fragment on what to do instead (see `lse_core.moved`).
 
     Returns:
-        Both functions, to be assigned in the package's `__init__`; an unknown name is an AttributeError.
+        Both functions, to be assigned in the package's `__init__`. An unknown name is an AttributeError;
+        for a name in `moved`, that error and the ImportError of an import say what replaced it.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
+    announce({f"{package}.{name}": now for name, now in (moved or {}).items()})
 
     def get(name: str) -> Any:
         if name not in home_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            text = replacement(f"{package}.{name}")
+            raise AttributeError(text or f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{home_of[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value

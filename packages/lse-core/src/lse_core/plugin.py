@@ -1,4 +1,4 @@
-"""What lse-core provides through the hooks that any plugin uses."""
+"""What lse-core itself provides as a plugin: two families of warps and three commands."""
 
 from __future__ import annotations
 

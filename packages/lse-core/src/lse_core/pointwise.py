@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from lse_core.batched import Batched
 from lse_core.errors import ShapeError
-from lse_core.monotone import uniform_knots
+from lse_core.log_slopes import uniform_knots
 from lse_core.separable import SeparableWarp
 
 __all__ = ["ComposedWarp", "PointwiseWarp"]
 
 
-class PointwiseWarp(ABC):
+class PointwiseWarp(Batched, ABC):
     """A batch of warps of the unit square that need not be separable.
 
     `w(p)` maps points, `w @ v` composes exactly ((w @ v)(p) = w(v(p)), with a SeparableWarp on either
@@ -33,15 +32,6 @@ class PointwiseWarp(ABC):
     @abstractmethod
     def __invert__(self) -> PointwiseWarp:
         """The inverse warp, or the best that is known of it."""
-
-    @abstractmethod
-    def _map(self, f: Callable[[Tensor], Tensor]) -> PointwiseWarp:
-        """The warp with `f` applied to all its tensors."""
-
-    @property
-    @abstractmethod
-    def tensor(self) -> Tensor:
-        """A tensor whose batch, device and dtype are the warp's."""
 
     def _points(self, points: Tensor) -> Tensor:
         if points.shape[-1] != 2 or points.ndim not in (2, 3):
@@ -76,45 +66,6 @@ class PointwiseWarp(ABC):
             return NotImplemented
         return ComposedWarp(other, self)
 
-    @property
-    def batch(self) -> int:
-        """Number of warps in the batch."""
-        return self.tensor.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the warp's tensors are."""
-        return self.tensor.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating dtype of the coordinates."""
-        return self.tensor.dtype
-
-    def broadcast(self, batch: int) -> PointwiseWarp:
-        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
-        if self.batch == batch:
-            return self
-        if self.batch != 1:
-            raise ShapeError(f"a batch of {self.batch} warps does not fit a batch of {batch}")
-        return self._map(lambda t: t.expand(batch, *t.shape[1:]))
-
-    def to(self, *args: Any, **kwargs: Any) -> PointwiseWarp:
-        """The warp on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
-        return self._map(lambda t: t.to(*args, **kwargs))
-
-    def detach(self) -> PointwiseWarp:
-        """The same warps, cut off from the autograd graph."""
-        return self._map(Tensor.detach)
-
-    def __getitem__(self, index: Any) -> PointwiseWarp:
-        """The warps at `index` along the batch (an int keeps a batch of one)."""
-        chosen = [index] if isinstance(index, int) else index
-        return self._map(lambda t: t[chosen])
-
-    def __len__(self) -> int:
-        return self.batch
-
 
 class ComposedWarp(PointwiseWarp):
     """outer(inner(p)), exactly; made by `@` where one side is not separable.
@@ -138,21 +89,12 @@ class ComposedWarp(PointwiseWarp):
         return ComposedWarp(~self.inner, ~self.outer)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> ComposedWarp:
-        return ComposedWarp(_apply(self.outer, f), _apply(self.inner, f))
+        return ComposedWarp(self.outer._map(f), self.inner._map(f))
 
     @property
     def tensor(self) -> Tensor:
         """A tensor of the outer warp."""
-        return self.outer.x.knots if isinstance(self.outer, SeparableWarp) else self.outer.tensor
+        return self.outer.tensor
 
     def __repr__(self) -> str:
         return f"ComposedWarp({self.outer!r} after {self.inner!r})"
-
-
-def _apply(
-    warp: SeparableWarp | PointwiseWarp, f: Callable[[Tensor], Tensor]
-) -> SeparableWarp | PointwiseWarp:
-    if isinstance(warp, PointwiseWarp):
-        return warp._map(f)
-    mapped: SeparableWarp = pytree.tree_map(f, warp)
-    return mapped

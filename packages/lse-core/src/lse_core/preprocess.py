@@ -246,10 +246,8 @@ def preprocess_of(model: nn.Module, size: tuple[int, int] | None = None) -> Prep
         model: any model, adapted or not.
         size: (height, width) in the place of the model's own.
     """
-    from lse_core.card import card_of
-
-    known = card_of(model).preprocess
-    if known is not None:
+    known = getattr(getattr(model, "lse_card", None), "preprocess", None)
+    if isinstance(known, Preprocess):
         return known if size is None else validated(Preprocess, {**known.plain(), "size": size})
     config = getattr(model, "pretrained_cfg", None)
     if not config:

@@ -33,10 +33,10 @@ __all__ = [
 
 def hat(t: Tensor) -> Tensor:
     """max(0, 1 - |t|) elementwise, with the mean of both sides as derivative at its kinks -1, 0 and 1."""
+    rest = 1.0 - t.abs()  # autograd gives |t| the derivative 0 at 0, the mean of -1 and 1
     if not torch.is_grad_enabled() or (torch.compiler.is_exporting() and not t.requires_grad):
-        return (1.0 - t.abs()).relu()  # the same numbers in a third of the operations
-    c = t.clamp(-2.0, 2.0)
-    return ((c - 1.0).abs() + (c + 1.0).abs()) * 0.5 - c.abs()
+        return rest.relu()  # the same values; every runtime has this operation
+    return torch.maximum(rest, rest.new_zeros(()))  # where both are equal, each gets half of the gradient
 
 
 @constant
@@ -69,8 +69,6 @@ def on_pixels(s: Tensor, n: int) -> Tensor:
 
 # separable coordinates --------------------------------------------------------------------------
 
-KERNELS = ("products", "taps", "grid_sample")
-
 
 def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor:
     """Sample a map at separable positions s_x (B, m_w) and s_y (B, m_h).
@@ -87,8 +85,8 @@ def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor
         (B, m_h, m_w, C), or (B, C, m_h, m_w), in the dtype of `x`.
     """
     # the way through autograd costs as much as small samplings themselves
-    plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-    out: Tensor = (_Separable.forward if plain else _Separable.apply)(x, s_x, s_y, kernel)
+    run = _Separable.apply if torch.is_grad_enabled() else _Separable.forward
+    out: Tensor = run(x, s_x, s_y, kernel)
     return out
 
 

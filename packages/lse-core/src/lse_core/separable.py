@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lse_core.batched import Batched
 from lse_core.errors import ShapeError
 from lse_core.geometry import combine
-from lse_core.monotone import MonotoneMap, knots_and_values
+from lse_core.log_slopes import knots_and_values
+from lse_core.monotone import MonotoneMap
 
 __all__ = ["SeparableWarp"]
 
 
-class SeparableWarp:
+class SeparableWarp(Batched):
     """A batch of warps l(x, y) = (l_X(x), l_Y(y)) of the unit square.
 
     Their Jacobians are diagonal with positive entries, so they are symmetric positive definite and
@@ -142,31 +144,16 @@ class SeparableWarp:
         return SeparableWarp(self.x.geodesic(t), self.y.geodesic(t))
 
     @property
-    def batch(self) -> int:
-        """Number of warps in the batch."""
-        return self.x.batch
+    def tensor(self) -> Tensor:
+        """The knots of the horizontal map."""
+        return self.x.knots
 
-    @property
-    def device(self) -> torch.device:
-        """Where the warp's tensors are."""
-        return self.x.knots.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating dtype of the coordinates."""
-        return self.x.knots.dtype
-
-    def broadcast(self, batch: int) -> SeparableWarp:
-        """A batch of one repeated (without copying) to `batch`; raises ShapeError for any other."""
-        return SeparableWarp(self.x.broadcast(batch), self.y.broadcast(batch))
+    def _map(self, f: Callable[[Tensor], Tensor]) -> SeparableWarp:
+        return SeparableWarp(self.x._map(f), self.y._map(f))
 
     def to(self, *args: Any, **kwargs: Any) -> SeparableWarp:
         """The warp on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
         return SeparableWarp(self.x.to(*args, **kwargs), self.y.to(*args, **kwargs))
-
-    def detach(self) -> SeparableWarp:
-        """The same warps, cut off from the autograd graph."""
-        return SeparableWarp(self.x.detach(), self.y.detach())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The warp as named tensors, "x.knots" to "y.values", for safetensors or a module's buffers."""
@@ -189,13 +176,6 @@ class SeparableWarp:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.x, self.y)
-
-    def __getitem__(self, index: Any) -> SeparableWarp:
-        """The warps at `index` along the batch (an int keeps a batch of one)."""
-        return SeparableWarp(self.x[index], self.y[index])
-
-    def __len__(self) -> int:
-        return self.batch
 
     def __repr__(self) -> str:
         return f"SeparableWarp(x={self.x!r}, y={self.y!r})"

@@ -1,17 +1,19 @@
-"""Frozen, validated settings: what does not fit is refused in one line that names it."""
+"""Settings, from files or as keywords of a plugin: what does not fit is refused in one line that names it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lse_core.errors import LSEError, unknown_name
 
-__all__ = ["Settings", "SettingsError", "validated"]
+__all__ = ["Settings", "SettingsError", "build", "takes", "validated"]
 
 S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 
 
 class SettingsError(LSEError, ValueError):
@@ -73,3 +75,26 @@ def _fields(cls: Any, parents: list[str]) -> list[str]:
         kinds = [kind, *getattr(kind, "__args__", ())]
         cls = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), cls)
     return list(cls.model_fields)
+
+
+def takes(factory: Callable[..., Any], name: str) -> bool:
+    """Whether `factory` can be called with a keyword `name`."""
+    parameters = inspect.signature(factory).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
+    """Call `factory`, usually a plugin's class, with keywords of which its signature knows every one.
+
+    Raises:
+        UnknownNameError: a keyword that the signature does not have, with the nearest one it has.
+    """
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        for name in settings:
+            if name not in known:
+                raise unknown_name(
+                    f"setting of {getattr(factory, '__name__', factory)}", name, known[len(args) :]
+                )
+    return factory(*args, **settings)

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lse_dec.adaptation import AdaptedModel, adapt, observe, unadapt
+    from lse_dec.adaptation import AdaptedModel, adapt, unadapt
     from lse_dec.checkpoint import load, save
-    from lse_dec.equivariance import entering, equivariance_loss
+    from lse_dec.equivariance import equivariance_loss
+    from lse_dec.observation import entering, observe
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "adaptation": ["AdaptedModel", "adapt", "observe", "unadapt"],
+    "adaptation": ["AdaptedModel", "adapt", "unadapt"],
     "checkpoint": ["load", "save"],
-    "equivariance": ["entering", "equivariance_loss"],
+    "equivariance": ["equivariance_loss"],
+    "observation": ["entering", "observe"],
 }
 
 __all__ = [
@@ -31,4 +33,11 @@ __all__ = [
 ]
 
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+_MOVED = {
+    "data": "lse_train.data",
+    "demo": "lse_train.demo",
+    "recipes": "lse_train.recipes",
+    "training": "lse_train",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED)

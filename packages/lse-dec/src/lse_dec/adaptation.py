@@ -1,140 +1,24 @@
-"""Adapting a model: canonicalizers at chosen stages, put in and taken out again."""
+"""Adapting a model: canonicalizers are put before chosen stages, and taken out again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from lse_core.errors import DTypeError, LSEError, ShapeError, UnknownNameError, check_finite, unknown_name
+from lse_core.errors import LSEError, UnknownNameError, unknown_name
 from lse_core.plugins import registry
-from lse_dec.arguments import first_parameter, given_features
+from lse_core.settings import build, takes
+from lse_dec.adapted import AdaptedModel, get_stage, put_stage, remove_site, without_gradient
 from lse_dec.backbones import IMAGE, Stage, backbone_of, find_stage
-from lse_dec.backbones.base import Removable
-from lse_dec.canonicalizers.base import Canonicalization
-from lse_dec.feeding import FEEDS, Entrance, ImageFedStage
-from lse_dec.hub import HubModel
-from lse_dec.settings import build, takes
-from lse_dec.sites import MODES, CanonicalizedStage
+from lse_dec.observation import observe
+from lse_dec.sites import FEEDS, MODES, CanonicalizedStage, Entrance, ImageFedStage, ImageSite
 
 __all__ = ["AdaptedModel", "adapt", "observe", "unadapt", "without_gradient"]
 
-
-_ITERATION = {"rule": "residual", "solver": "anderson", "steps": 5}
-"""Defaults of `adapt` that only canonicalizers which iterate take."""
-
-
-class AdaptedModel(HubModel, nn.Module):
-    """A model with canonicalizers before some of its stages: M~ of section 4.3.
-
-    An ordinary module: `train`, `eval`, `state_dict`, `to` reach everything. Made by `adapt`, undone
-    by `unadapt`; attributes it does not have itself are the model's. `push_to_hub` and
-    `from_pretrained` share it on the Hugging Face Hub.
-
-    Attributes:
-        model: the adapted model; its canonicalized stages are `CanonicalizedStage`s.
-        mode: "invariant" or "equivariant".
-        settings: what `adapt` was asked for, as plain values where they were plain.
-    """
-
-    def __init__(self, model: nn.Module, mode: str, settings: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.mode = mode
-        self.settings = dict(settings)
-        self.entrance: Entrance | None = None
-        self._entry = first_parameter(model)
-        self.names: list[str] = []
-        self.handles: list[Removable] = []
-
-    @property
-    def sites(self) -> dict[str, CanonicalizedStage]:
-        """Canonicalized stages by name, in the order they were asked for."""
-        return {name: _get(self.model, name) for name in self.names}
-
-    @property
-    def canonicalizers(self) -> dict[str, nn.Module]:
-        """Canonicalizers by the name of their stage."""
-        return {name: site.canonicalizer for name, site in self.sites.items()}
-
-    @property
-    def base(self) -> nn.Module:
-        """The model behind the image's canonicalizer."""
-        return _behind(self.model)
-
-    @contextmanager
-    def without_sites(self) -> Iterator[nn.Module]:
-        """The base model as it was before `adapt`, while the block runs."""
-        sites, base = self.sites, self.base
-        for name in sites:
-            _remove(base, name)
-        try:
-            yield base
-        finally:
-            for name, site in sites.items():
-                if name != IMAGE:
-                    _put(base, name, site)
-
-    @contextmanager
-    def canonicalizers_held(self) -> Iterator[None]:
-        """No gradient for the canonicalizers' parameters from what is computed in the block.
-
-        For the loss of a task, where canonicalizers are to learn from `lse_dec.equivariance_loss` alone.
-        Gradients still pass through the canonicalizers to what is before them.
-        """
-        with without_gradient(self.canonicalizer_parameters()):
-            yield
-
-    def canonicalizer_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the canonicalizers alone, for an optimiser group of their own."""
-        for canonicalizer in self.canonicalizers.values():
-            yield from canonicalizer.parameters()
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of everything else."""
-        mine = {id(p) for p in self.canonicalizer_parameters()}
-        return (p for p in self.parameters() if id(p) not in mine)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own forward, on canonicalized features.
-
-        The image is the first argument, or has the name that the model's own forward gives it:
-        `adapted(pixel_values=images)` where the model says `forward(self, pixel_values, ...)`.
-
-        Raises:
-            LSEError: a canonicalizer needs the image, and the call has none.
-            ShapeError, DTypeError: with a site at the image, what is no batch of floating images.
-        """
-        if self.entrance is None:
-            return self.model(*args, **kwargs)
-        token = self.entrance.enter(given_features("the adapted model", self._entry, args, kwargs)[0])
-        try:
-            return self.model(*args, **kwargs)
-        finally:
-            self.entrance.leave(token)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "model":
-                raise
-            return getattr(self.model, name)
-
-
-@contextmanager
-def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """No gradient for these parameters from what is computed in the block."""
-    wanted = [p for p in parameters if p.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
+DEFAULTS = {"warp": "separable", "rule": "residual", "solver": "anderson", "steps": 5}
+"""Settings of `adapt` that some canonicalizers do not take, and what stands for "not asked for"."""
 
 
 def adapt(
@@ -142,7 +26,7 @@ def adapt(
     sites: Sequence[str] | str | None = None,
     *,
     canonicalizer: str | Callable[..., nn.Module] = "dec",
-    warp: str = "separable",
+    warp: Any = "separable",
     rule: Any = "residual",
     solver: Any = "anderson",
     steps: int = 5,
@@ -156,16 +40,17 @@ def adapt(
     result; `unadapt` gives it back as it was. Fresh canonicalizers answer with the identity.
 
     Args:
-        model: any model; timm's families of ViT, Swin, BEiT, ResNet, ConvNeXt, PVT and HRNet, torchvision's
-            of ViT, Swin, ResNet and ConvNeXt, and transformers' of ViT, DeiT, DINOv2, Swin and SegFormer
-            are known by heart, the stages of others are found by a dry run.
+        model: any model that takes a batch of images. The stages are known of timm's ViT, Swin, BEiT, ResNet,
+            ConvNeXt, PVT and HRNet, of torchvision's ViT, Swin, ResNet and ConvNeXt, and of transformers'
+            ViT, DeiT, DINOv2, Swin and SegFormer. Those of other models are found by running them once on
+            blank images.
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
-        warp: name of the warp family: "separable", or "grid" for the paper's coupled grids, which of the
-            canonicalizers built in only "dec" knows.
+        warp: warp family, a name or an object: "separable", "grid" for the paper's coupled grids, or a
+            plugin's. Of the canonicalizers built in, only "dec" takes others than "separable".
         rule: update rule, a name ("residual", "compose", "absolute") or an object.
-        solver: fixed-point solver, a name ("naive", "anderson", "broyden") or an object.
+        solver: fixed-point solver, a name ("naive", "anderson", "anderson-i", "broyden") or an object.
         steps: evaluations of the update, at least 1.
         mode: "invariant" (Eq. 22) or "equivariant" (Eq. 21: outputs are warped back where dense).
         feed: what the canonicalizers of latent stages look at: "latent", F_k as in the paper, or "image", the
@@ -186,50 +71,23 @@ def adapt(
         raise unknown_name("mode", mode, MODES)
     if feed not in FEEDS:
         raise unknown_name("feed", feed, FEEDS)
-    reg = registry()
-    if isinstance(warp, str):
-        reg.get("warp", warp)
     backbone = backbone_of(model)
     if sites is None:
         sites = [IMAGE, *(stage.name for stage in backbone.stages(model)[:1])]
     names = [sites] if isinstance(sites, str) else list(sites)
     if not names or len(set(names)) != len(names):
         raise LSEError(f"sites must name at least one stage, each once; got {names}")
+    asked = {"rule": rule, "solver": solver, "steps": steps, "warp": warp}
+    factory, given = _canonicalizer(canonicalizer, asked)
     places = [find_stage(backbone, model, name) for name in names]
-    factory = reg.get("canonicalizer", canonicalizer) if isinstance(canonicalizer, str) else canonicalizer
-    settings = {
-        "canonicalizer": canonicalizer,
-        "rule": rule,
-        "solver": solver,
-        "steps": steps,
-        "warp": warp,
-        **options,
-    }
-    if feed != FEEDS[0]:
-        settings["feed"] = feed
-    given = {
-        "rule": build(reg.get("update", rule)) if isinstance(rule, str) else rule,
-        "solver": build(reg.get("solver", solver)) if isinstance(solver, str) else solver,
-        "steps": steps,
-    }
-    for name, default in _ITERATION.items():  # which canonicalizers without iteration do not take
-        if not takes(factory, name):
-            if settings[name] != default:
-                raise LSEError(f"canonicalizer {canonicalizer!r} takes no {name}; got {settings[name]!r}")
-            del given[name]
-    if warp != "separable":
-        if not takes(factory, "warp"):
-            raise UnknownNameError(
-                f"canonicalizer {canonicalizer!r} knows the warp 'separable' only; got {warp!r}"
-            )
-        given["warp"] = warp
-    # build every module before touching the model: an error must leave it as it was
     channels = [place.channels for place in places]
     if feed == "image":
         channels = [backbone.image(model).channels] * len(places)
+    # build every module before touching the model: an error must leave it as it was
     made = [build(factory, seen, **given, **options) for seen in channels]
-    adapted = AdaptedModel(model, mode, settings)
-    adapted.entrance = Entrance() if feed == "image" else None
+    fed = {} if feed == FEEDS[0] else {"feed": feed}
+    adapted = AdaptedModel(model, mode, {"canonicalizer": canonicalizer, **asked, **options, **fed})
+    adapted.entrance = Entrance() if fed else None
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     for place, module in zip(places, made, strict=True):
         if like is not None:
@@ -243,129 +101,58 @@ def adapt(
     return adapted
 
 
+def _canonicalizer(
+    canonicalizer: str | Callable[..., nn.Module], asked: Mapping[str, Any]
+) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
+    """What makes the canonicalizers, and those of the settings asked for that it takes, names as objects."""
+    reg = registry()
+    if isinstance(asked["warp"], str):
+        reg.get("warp", asked["warp"])  # an unknown name is told whether or not it would be used
+    factory = reg.get("canonicalizer", canonicalizer) if isinstance(canonicalizer, str) else canonicalizer
+    given = dict(asked)
+    for name, kind in (("rule", "update"), ("solver", "solver")):
+        if isinstance(asked[name], str):
+            given[name] = build(reg.get(kind, asked[name]))
+    if asked["warp"] == DEFAULTS["warp"]:
+        del given["warp"]
+    for name in [name for name in given if not takes(factory, name)]:
+        if name == "warp":
+            raise UnknownNameError(
+                f"canonicalizer {canonicalizer!r} knows the warp 'separable' only: "
+                f"leave warp={asked['warp']!r} out"
+            )
+        if asked[name] != DEFAULTS[name]:
+            raise LSEError(
+                f"canonicalizer {canonicalizer!r} takes no {name}: leave {name}={asked[name]!r} out"
+            )
+        del given[name]
+    return factory, given
+
+
 def _insert(adapted: AdaptedModel, place: Stage, canonicalizer: nn.Module, mode: str) -> None:
     if place.name == IMAGE:
-        adapted.model = CheckedImage(adapted.model, canonicalizer, place, mode, adapted.entrance)
+        adapted.model = ImageSite(adapted.model, canonicalizer, place, mode, adapted.entrance)
     else:
-        stage = _get(adapted.model, place.name)
-        if adapted.entrance is None:
-            site = CanonicalizedStage(stage, canonicalizer, place, mode)
-        else:
-            site = ImageFedStage(stage, canonicalizer, place, mode, adapted.entrance)
-        _put(adapted.model, place.name, site)
+        stage = get_stage(adapted.model, place.name)
+        kind = CanonicalizedStage if adapted.entrance is None else ImageFedStage
+        put_stage(adapted.model, place.name, kind(stage, canonicalizer, place, mode, adapted.entrance))
     adapted.names.append(place.name)
 
 
-def _get(root: nn.Module, name: str) -> Any:
-    """The module at the stage `name`: the site if there is one."""
-    if name == IMAGE:
-        return root
-    parent, child = _parent(root, name)
-    return getattr(parent, child)
-
-
-def _put(root: nn.Module, name: str, module: nn.Module) -> None:
-    parent, child = _parent(root, name)
-    # setattr on containers such as Sequential takes their string indices too
-    setattr(parent, child, module)
-
-
-def _remove(root: nn.Module, name: str) -> None:
-    if name != IMAGE:
-        _put(root, name, _get(root, name).stage)
-
-
-def _parent(root: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that holds the stage `name`; names are those of the base, so sites are looked through."""
-    *path, child = name.split(".")
-    module = _behind(root)
-    for part in path:
-        module = _behind(getattr(module, part))
-    return module, child
-
-
-def _behind(module: nn.Module) -> nn.Module:
-    return module.stage if isinstance(module, CanonicalizedStage) else module
-
-
-class CheckedImage(CanonicalizedStage):
-    """The image's site: where the caller's tensor enters, so where it is checked.
-
-    Args:
-        stage, canonicalizer, where, mode: as `CanonicalizedStage`.
-        entrance: what is to know the canonicalized image, where sites behind this one look at it.
-    """
-
-    def __init__(
-        self,
-        stage: nn.Module,
-        canonicalizer: nn.Module,
-        where: Stage,
-        mode: str,
-        entrance: Entrance | None = None,
-    ) -> None:
-        super().__init__(stage, canonicalizer, where, mode)
-        self.entrance = entrance
-
-    def run(self, canonical: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The model on the canonicalized image."""
-        if self.entrance is None:
-            return super().run(canonical, args, kwargs)
-        token = self.entrance.enter(canonical)
-        try:
-            return super().run(canonical, args, kwargs)
-        finally:
-            self.entrance.leave(token)
-
-    def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, str | None]:
-        """The image among the arguments of a call, (B, C, H, W) of a floating dtype, and its keyword."""
-        x, name = super().given(args, kwargs)
-        check_image(x, self.where.channels)
-        return x, name
-
-
-def check_image(x: Tensor, channels: int) -> None:
-    """Refuse what is no batch of images: wrong rank, channels or dtype (NaN: see `validate`)."""
-    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-        raise ShapeError(
-            f"expected images (batch, {channels}, height, width); got a tensor of shape {tuple(x.shape)}"
-        )
-    if not x.is_floating_point():
-        raise DTypeError(f"expected floating images, normalised as the model wants them; got {x.dtype}")
-
-
-def validate(x: Tensor, channels: int) -> None:
-    """Refuse what `check_image` refuses, and NaN or infinity; asks the device, so not for a forward."""
-    check_image(x, channels)
-    check_finite(x, "the batch of images")
-
-
 def unadapt(adapted: AdaptedModel) -> nn.Module:
-    """Take the canonicalizers out and return the original model, bit for bit; the wrapper is spent."""
+    """Take the canonicalizers out and return the original model, bit for bit.
+
+    The adapted model holds no sites afterwards and is not to be used again.
+
+    Raises:
+        LSEError: not what `adapt` returned.
+    """
     if not isinstance(adapted, AdaptedModel):
         raise LSEError(f"unadapt takes what lse_dec.adapt returned; got {type(adapted).__name__}")
     for name in adapted.names:
-        _remove(adapted.model, name)
+        remove_site(adapted.model, name)
     for handle in adapted.handles:
         handle.remove()
     model = adapted.base
     adapted.names, adapted.handles = [], []
     return model
-
-
-@contextmanager
-def observe(adapted: AdaptedModel) -> Iterator[dict[str, Canonicalization]]:
-    """Collect what each site's canonicalizer answers while the block runs; nothing is kept otherwise.
-
-    Yields:
-        A dict, filled by every forward pass with the last `Canonicalization` by site.
-    """
-    record: dict[str, Canonicalization] = {}
-    sites = list(adapted.sites.values())
-    for site in sites:
-        site.observer = record
-    try:
-        yield record
-    finally:
-        for site in sites:
-            site.observer = None

@@ -1,7 +1,8 @@
 """How gradients pass a fixed point: phantom steps, the implicit function theorem, or full unrolling.
 
-The forward solve runs without a graph (no gradient belongs in the acceleration: past convergence it
-is off by orders of magnitude); these objects then attach one, through torchdeq's gradient functors.
+The forward solve runs without a graph, because the gradient of an acceleration is wrong by orders of
+magnitude once the solve has converged. These objects then attach a gradient to the solution, through
+torchdeq.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torchdeq.grad import backward_factory
 
 from lse_core.errors import LSEError, unknown_name
 from lse_dec.solvers import Anderson, Solution, Solver, solve
-from lse_dec.solvers.settings import positive
+from lse_dec.solvers.base import positive
 
 __all__ = ["GRADIENTS", "Gradient", "Implicit", "Phantom", "Unrolled", "as_gradient"]
 
@@ -65,8 +66,11 @@ class Phantom:
     """Phantom gradient (Geng et al., 2021): a few more damped steps, and the gradient of those.
 
     Args:
-        steps: how many; on a typical contraction 1 is 40% off, 5 are 1% off.
-        damping: share of the new value in each.
+        steps: how many, at least 1. On a typical contraction the gradient is 40% off with 1 step, 1% with 5.
+        damping: share of the new value in each step, above 0.
+
+    Raises:
+        LSEError: a setting out of its range.
     """
 
     steps: int = 3
@@ -93,14 +97,17 @@ class Phantom:
 
 @dataclass(frozen=True)
 class Implicit:
-    """Implicit function theorem: the backward pass solves y = J^T y + grad, memory of one step.
+    """Implicit function theorem: the backward pass solves y = J^T y + grad, with the memory of one step.
 
-    First derivatives only: torchdeq's double backward is silently wrong, so do not differentiate twice.
+    Do not differentiate twice: torchdeq's second derivative is wrong, and it raises no error.
 
     Args:
-        steps: evaluations in the backward solve.
-        tol: tolerance of the backward solve.
+        steps: evaluations in the backward solve, at least 1.
+        tol: tolerance of the backward solve, a root mean square.
         solver: solver of the backward solve.
+
+    Raises:
+        LSEError: a setting out of its range.
     """
 
     steps: int = 20
@@ -144,7 +151,7 @@ GRADIENTS: dict[str, Callable[[], Gradient]] = {
 
 
 def as_gradient(gradient: Gradient | str) -> Gradient:
-    """A gradient method from its name ("phantom", "implicit", "unrolled") or itself."""
+    """A gradient method from its name ("phantom", "implicit", "unrolled") or itself; UnknownNameError."""
     if not isinstance(gradient, str):
         return gradient
     if gradient not in GRADIENTS:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from huggingface_hub import ModelHubMixin, snapshot_download
+from torch import nn
 
 from lse_core.errors import LSEError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lse_dec.adaptation import AdaptedModel
+from lse_core.plugins import registry
 
 __all__ = ["HubModel"]
 
@@ -41,12 +38,12 @@ class HubModel(
     """What an adapted model needs for the Hub; the files are those of `lse_dec.save`.
 
     `push_to_hub("owner/name")` and `save_pretrained(folder)` are huggingface_hub's own; both add a
-    model card. A base that timm's name and usual keywords do not describe has to be passed to
-    `from_pretrained` again, as to `lse_dec.load`.
+    model card.
     """
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from lse_dec.checkpoint import save
+        # not at the top: the package that it is in reads checkpoints too, which needs this module
+        from lse_dec.checkpoint.saving import save
 
         save(self, save_directory)  # type: ignore[arg-type]
 
@@ -57,46 +54,27 @@ class HubModel(
         *,
         model: nn.Module | None = None,
         trust: bool = False,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> AdaptedModel:
+        **download: Any,
+    ) -> Self:
         """Load a folder or a repository of the Hub; in eval mode, as `lse_dec.load`.
-
-        Not the mixin's own, which would hand `config.json` to the constructor.
 
         Args:
             pretrained_model_name_or_path: a folder that exists, else "owner/name" on the Hub.
-            model: the base, where the config cannot name it.
-            trust: as `lse_dec.load` has it.
-            revision: branch, tag or commit; None takes the main branch.
-            cache_dir: where downloads are kept; None takes huggingface_hub's folder.
-            force_download: download again what is there already.
-            local_files_only: take what was downloaded before and do not ask the network.
-            token: as huggingface_hub takes it.
+            model: the base, where the config cannot name it, as for `lse_dec.load`.
+            trust: as for `lse_dec.load`.
+            download: keywords of `huggingface_hub.snapshot_download`, such as `revision`, `cache_dir`,
+                `force_download`, `local_files_only` and `token`.
 
         Raises:
-            LSEError: the repository cannot be had.
+            LSEError: the repository cannot be had, or holds no model that LSE wrote.
             CheckpointError: as `lse_dec.load`.
         """
-        from lse_dec.checkpoint import load
-        from lse_dec.checkpoint.config import NAME
-        from lse_dec.checkpoint.folder import WEIGHTS
-
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             try:
+                files = ["config.json", "model.safetensors"]
                 found = snapshot_download(
-                    str(pretrained_model_name_or_path),
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[NAME, WEIGHTS],
+                    str(pretrained_model_name_or_path), **download, allow_patterns=files
                 )
             except (OSError, ValueError) as error:  # what huggingface_hub raises, offline and online
                 first = " ".join(str(error).split())[:200]
@@ -105,5 +83,8 @@ class HubModel(
                     f"it: {first}"
                 ) from error
             folder = Path(found)
-        found_model: AdaptedModel = load(folder, model, trust=trust)
-        return found_model
+        # through the hook, because the loader makes adapted models, and so needs this module
+        loaded: Self | None = registry().get("loader", "lse-dec")(folder, model=model, trust=trust)
+        if loaded is None:
+            raise LSEError(f"{folder} holds no model that lse_dec.save wrote: config.json is missing")
+        return loaded

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from lse_core.errors import unknown_name
 from lse_core.monotone import MonotoneMap, uniform_knots
-from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
+from lse_dec.canonicalizers.base import Warp
 
 __all__ = ["FRAMES", "canonicalizer_equivariance_loss", "off_centre", "warp_distance"]
-
-Warp = SeparableWarp | PointwiseWarp
 
 FRAMES = ("image", "canonical")
 
@@ -49,14 +47,15 @@ def canonicalizer_equivariance_loss(
 ) -> Tensor:
     """Eq. 5 as a loss: how far h(S(F; g)) is from g h(F), without labels.
 
-    Both warps are compared at points that are equal steps apart in one of two frames. In the picture's
-    ("image") every answer that ignores the picture costs 1. In the canonical one ("canonical") such an
-    answer can cost less: a constant warp pressed against its bounds crowds the points where g moves
-    little, 0.64 with slopes within [1/2, 2] (a DEC of ratio 4), and training finds that warp.
+    Both warps are compared at points that are equal steps apart in one of two frames. In the picture's frame
+    ("image") the loss of every answer that ignores the picture is 1. In the canonical frame ("canonical") it
+    can be less: a constant warp with slopes at their bounds crowds the points where g moves little. For g
+    with slopes within [1/2, 2] and a DEC of ratio 4 the least such loss is 0.64, and training finds that
+    warp.
 
-    Eq. 5 leaves one choice open: with h, every h(F) c is equivariant too, for any one warp c. What training
-    drifts to may shrink all objects, which costs the network behind it resolution. `centre` settles it: the
-    mean answer over the batch shall be the identity.
+    Eq. 5 does not determine h alone: if h is equivariant, so is F -> h(F) c for any fixed warp c. Training
+    may drift to a c that shrinks all objects, so that the network behind it sees them at a lower resolution.
+    `centre` prevents this by asking that the mean answer over the batch be the identity.
 
     Args:
         canonicalizer: h, a `Canonicalizer`.

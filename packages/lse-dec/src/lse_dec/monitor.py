@@ -10,10 +10,19 @@ from torch import Tensor
 
 from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
-from lse_dec.canonicalizers.base import Canonicalization
+from lse_dec.canonicalizers.base import Canonicalization, Warp
+from lse_dec.observation import Observation
 from lse_dec.solvers import Code
 
-__all__ = ["SiteSummary", "as_scalars", "displacement", "displacement_map", "summarise"]
+__all__ = ["SiteSummary", "as_scalars", "displacement", "displacement_map", "summaries", "summarise"]
+
+Answer = Observation | Canonicalization
+
+NAMES = (
+    *("displacement", "largest_displacement", "least_slope", "greatest_slope"),
+    *("residual", "converged", "not_finite"),
+)
+"""What `as_scalars` calls the numbers of a `SiteSummary`, in their order."""
 
 
 class SiteSummary(NamedTuple):
@@ -37,7 +46,7 @@ class SiteSummary(NamedTuple):
     not_finite: int | None = None
 
 
-def displacement(found: Canonicalization, points: int = 33) -> Tensor:
+def displacement(found: Answer, points: int = 33) -> Tensor:
     """Distance of the warp from the identity along each axis, at equal steps.
 
     Returns:
@@ -52,7 +61,7 @@ def displacement(found: Canonicalization, points: int = 33) -> Tensor:
     return torch.stack([warp.x(u) - u, warp.y(u) - u], dim=1).abs()
 
 
-def displacement_map(warp: SeparableWarp | PointwiseWarp, height: int, width: int) -> Tensor:
+def displacement_map(warp: Warp, height: int, width: int) -> Tensor:
     """How far the warp moves every pixel of a picture, in pixels, (B, height, width)."""
     x, y = (torch.linspace(0.0, 1.0, n, device=warp.device, dtype=warp.dtype) for n in (width, height))
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).view(-1, 2)
@@ -61,27 +70,46 @@ def displacement_map(warp: SeparableWarp | PointwiseWarp, height: int, width: in
         return ((warp(points) - points) * size).norm(dim=-1).view(-1, height, width)
 
 
-def summarise(found: Canonicalization) -> SiteSummary:
-    """Numbers for one `Canonicalization`, as `lse_dec.observe` collects them; waits for the device."""
+def summaries(record: Mapping[str, Answer]) -> dict[str, SiteSummary]:
+    """Numbers for every site of a record, as `lse_dec.observe` fills it.
+
+    Waits for the device once, whatever the number of sites.
+    """
+    if not record:
+        return {}
     with torch.no_grad():
-        away = displacement(found)
-        slopes = _slopes(found.warp)
-        summary = SiteSummary(
-            float(away.mean()), float(away.max()), (float(slopes.min()), float(slopes.max()))
-        )
-        if found.solution is None:
-            return summary
-        codes, residual = found.solution.codes, found.solution.residual
-        finite = codes != Code.NOT_FINITE
-        return summary._replace(
-            # failed solves are counted on their own: an infinite mean would say nothing of the others
-            residual=float(residual[finite].mean()) if bool(finite.any()) else float("inf"),
-            converged=float((codes == Code.CONVERGED).float().mean()),
-            not_finite=int((~finite).sum()),
-        )
+        found = [_numbers(answer) for answer in record.values()]
+        # one device, and a dtype that holds them all
+        rows = torch.stack([row.to(found[0].device, torch.float64) for row in found]).tolist()
+    told = {}
+    for (name, answer), (mean, largest, least, greatest, *solve) in zip(record.items(), rows, strict=True):
+        told[name] = SiteSummary(mean, largest, (least, greatest))
+        if answer.solution is not None:
+            told[name] = told[name]._replace(residual=solve[0], converged=solve[1], not_finite=int(solve[2]))
+    return told
 
 
-def _slopes(warp: SeparableWarp | PointwiseWarp, cells: int = 32) -> Tensor:
+def summarise(answer: Answer) -> SiteSummary:
+    """As `summaries`, for one answer."""
+    return summaries({"": answer})[""]
+
+
+def _numbers(answer: Answer) -> Tensor:
+    """The fields of a `SiteSummary` in their order, (7,); those of the solve are 0 where there is none."""
+    away, slopes = displacement(answer), _slopes(answer.warp)
+    numbers = [away.mean(), away.max(), slopes.min(), slopes.max()]
+    if answer.solution is None:
+        return torch.nn.functional.pad(torch.stack(numbers), (0, 3))
+    codes, residual = answer.solution.codes, answer.solution.residual
+    finite = codes != Code.NOT_FINITE
+    count = finite.sum()
+    # failed solves are counted on their own: an infinite mean would say nothing of the others
+    mean = torch.where(finite, residual, 0.0).sum() / count
+    numbers += [torch.where(count > 0, mean, torch.inf), (codes == Code.CONVERGED).float().mean()]
+    return torch.stack([*(number.to(away.dtype) for number in numbers), (~finite).sum().to(away.dtype)])
+
+
+def _slopes(warp: Warp, cells: int = 32) -> Tensor:
     """All slopes along the axes; of a warp that is not separable, between the points of a lattice."""
     if isinstance(warp, SeparableWarp):
         return torch.cat([warp.x.slopes, warp.y.slopes], dim=1)
@@ -90,8 +118,8 @@ def _slopes(warp: SeparableWarp | PointwiseWarp, cells: int = 32) -> Tensor:
     return cells * torch.cat([along_x.flatten(1), along_y.flatten(1)], dim=1)
 
 
-def as_scalars(record: Mapping[str, Canonicalization], prefix: str = "lse/") -> dict[str, float]:
-    """Flat names and numbers for any logger, for all sites of `lse_dec.observe`'s record.
+def as_scalars(record: Mapping[str, Answer], prefix: str = "lse/") -> dict[str, float]:
+    """Flat names and numbers for any logger, for all sites of a record; waits for the device once.
 
     Example:
         with lse_dec.observe(adapted) as record:
@@ -99,16 +127,9 @@ def as_scalars(record: Mapping[str, Canonicalization], prefix: str = "lse/") -> 
         writer.log(as_scalars(record))
     """
     scalars: dict[str, float] = {}
-    for site, found in record.items():
-        summary = summarise(found)
-        values = {
-            "displacement": summary.displacement,
-            "largest_displacement": summary.largest,
-            "least_slope": summary.slopes[0],
-            "greatest_slope": summary.slopes[1],
-            "residual": summary.residual,
-            "converged": summary.converged,
-            "not_finite": summary.not_finite,
+    for site, (mean, largest, slopes, *solve) in summaries(record).items():
+        values = [mean, largest, *slopes, *solve]
+        scalars |= {
+            f"{prefix}{site}/{k}": float(v) for k, v in zip(NAMES, values, strict=True) if v is not None
         }
-        scalars.update({f"{prefix}{site}/{k}": float(v) for k, v in values.items() if v is not None})
     return scalars

@@ -5,10 +5,8 @@ Needs the extra: `pip install 'lse-dec[plot]'`. Nothing here touches pyplot's gl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,17 +15,17 @@ from lse_core.errors import LSEError, ShapeError
 from lse_core.plot import draw_grid, to_array  # says what to install where matplotlib is absent
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
-from lse_dec.adaptation import AdaptedModel
+from lse_dec.adapted import AdaptedModel
 from lse_dec.backbones import IMAGE
-from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.monitor import displacement_map
+from lse_dec.observation import Observation, observe
 from lse_dec.solvers import Code
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SiteView", "plot_sites", "view_sites"]
+__all__ = ["plot_sites", "view_sites"]
 
 LINES, LINE = 13, "#ffb703"
 CODES = {
@@ -37,53 +35,14 @@ CODES = {
 }
 
 
-@dataclass(frozen=True)
-class SiteView:
-    """What one site saw and answered.
-
-    Attributes:
-        features: (B, C, h, w), the map before its canonicalizer.
-        found: the canonicalizer's answer.
-        tol: residual at which its solves count as converged, if it says.
-    """
-
-    features: Tensor
-    found: Canonicalization
-    tol: float | None
-
-
-def view_sites(model: AdaptedModel, x: Tensor) -> dict[str, SiteView]:
+def view_sites(model: AdaptedModel, x: Tensor) -> dict[str, Observation]:
     """Run `model` on images (B, C, H, W) and tell what every site did, in order of execution.
 
     In the mode the model is in, without gradients; nothing stays behind in it.
     """
-    views: dict[str, SiteView] = {}
-    with torch.no_grad(), _recording(model, views):
+    with torch.no_grad(), observe(model) as views:
         model(x)
     return views
-
-
-@contextmanager
-def _recording(model: AdaptedModel, views: dict[str, SiteView]) -> Iterator[None]:
-    def recorder(name: str) -> Any:
-        def hook(
-            module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any], out: Canonicalization
-        ) -> None:
-            features = args[0].permute(0, 3, 1, 2) if kwargs.get("channels_last") else args[0]
-            views.pop(name, None)  # keeps the order of the last call
-            views[name] = SiteView(features.detach(), out, getattr(module, "tol", None))
-
-        return hook
-
-    handles = [
-        canonicalizer.register_forward_hook(recorder(name), with_kwargs=True)
-        for name, canonicalizer in model.canonicalizers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def plot_sites(
@@ -122,7 +81,7 @@ def plot_sites(
     coloured = {site: _colours(views[site]) for site in sites if site != IMAGE}
     for row, (i, site) in zip(grid, rows, strict=True):
         view = views[site]
-        warp = view.found.warp[i]
+        warp = view.warp[i]
         _image(row[0], seen[site][i], f"{names[i] if names else f'image {i}'} at {site}")
         draw_grid(row[0], warp, _size(pictures), lines=LINES, color=LINE)
         _image(row[1], canonical[site][i], "canonical picture")
@@ -137,7 +96,7 @@ def plot_sites(
             _image(row[2], before[i], f"map, {view.features.shape[1]} channels, {h} x {w}")
             _image(row[3], after[i], "canonical map")
         _displacement(figure, row[4], view, i, _size(pictures))
-        _residuals(row[5], view, i)
+        _residuals(row[5], view, i, getattr(model.canonicalizers[site], "tol", None))
     return figure
 
 
@@ -154,7 +113,7 @@ def _stretched(x: Tensor) -> Tensor:
 
 
 def _pictures(
-    model: AdaptedModel, views: dict[str, SiteView], pictures: Tensor
+    model: AdaptedModel, views: dict[str, Observation], pictures: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The pictures as they reach each site, warped by the sites before it, and as they leave it."""
     seen: dict[str, Tensor] = {}
@@ -165,16 +124,16 @@ def _pictures(
         for earlier in done:
             # in equivariant mode a stage's output is warped back, so only what lies within it sees it
             if model.mode == "invariant" or earlier == IMAGE or site.startswith(f"{earlier}."):
-                current = unscale(current, views[earlier].found.warp)
-        seen[site], canonical[site] = current, unscale(current, view.found.warp)
+                current = unscale(current, views[earlier].warp)
+        seen[site], canonical[site] = current, unscale(current, view.warp)
         done.append(site)
     return seen, canonical
 
 
-def _colours(view: SiteView) -> tuple[Tensor, Tensor]:
+def _colours(view: Observation) -> tuple[Tensor, Tensor]:
     """Maps (B, 3, h, w) within [0, 1] before and after: principal components; grey below 3 channels."""
     before = view.features.float()
-    after = unscale(before, view.found.warp)
+    after = unscale(before, view.warp)
     if before.shape[1] < 3:
         before, after = before.mean(1, keepdim=True), after.mean(1, keepdim=True)
     else:
@@ -206,8 +165,8 @@ def _words(axes: Axes, text: str) -> None:
     axes.axis("off")
 
 
-def _displacement(figure: Figure, axes: Axes, view: SiteView, i: int, size: tuple[int, int]) -> None:
-    away = displacement_map(view.found.warp[i], *size)[0].cpu()
+def _displacement(figure: Figure, axes: Axes, view: Observation, i: int, size: tuple[int, int]) -> None:
+    away = displacement_map(view.warp[i], *size)[0].cpu()
     # a fixed least scale: otherwise rounding would be painted as if it were a warp
     shown = axes.imshow(away.numpy(), cmap="magma", vmin=0.0, vmax=max(1.0, float(away.max())))
     axes.set_title(f"displacement, mean {float(away.mean()):.1f}, max {float(away.max()):.1f} px", fontsize=9)
@@ -215,20 +174,21 @@ def _displacement(figure: Figure, axes: Axes, view: SiteView, i: int, size: tupl
     figure.colorbar(shown, ax=axes, fraction=0.045)
 
 
-def _residuals(axes: Axes, view: SiteView, i: int) -> None:
-    solution = view.found.solution
+def _residuals(axes: Axes, view: Observation, i: int, tol: float | None) -> None:
+    """The residual by step; `tol` is what counts as converged, where the canonicalizer has such a number."""
+    solution = view.solution
     if solution is None:
-        kind = "separable" if isinstance(view.found.warp, SeparableWarp) else "coupled"
+        kind = "separable" if isinstance(view.warp, SeparableWarp) else "coupled"
         _words(axes, f"no iteration ({kind} warp)")
         return
     trace = solution.residuals[:, i].float().cpu()
     steps = range(1, len(trace) + 1)
     axes.plot(steps, trace.clamp_min(1e-12).numpy(), marker="o", markersize=3, color="#3b6fb6")
-    if view.tol:
-        axes.axhline(view.tol, color="0.5", linewidth=0.8, linestyle="--", label=f"tolerance {view.tol:g}")
+    if tol:
+        axes.axhline(tol, color="0.5", linewidth=0.8, linestyle="--", label=f"tolerance {tol:g}")
         axes.legend(fontsize=7, loc="upper right")
     axes.set_yscale("log")
-    low = min(float(trace.nan_to_num(1.0).clamp_min(1e-8).min()), view.tol or 1.0)
+    low = min(float(trace.nan_to_num(1.0).clamp_min(1e-8).min()), tol or 1.0)
     axes.set_ylim(0.5 * low, 3.0 * max(float(trace.nan_to_num(0.0, 0.0).max()), 2.0 * low))
     axes.set_xticks(list(steps) if len(trace) <= 12 else list(steps)[:: len(trace) // 6])
     axes.tick_params(labelsize=7)

@@ -72,7 +72,7 @@ def lse_backbones() -> Mapping[str, Any]:
 @hookimpl
 def lse_loaders() -> Mapping[str, Any]:
     """Give the loader of what `lse_dec.save`, `lse train` and `lse demo` write."""
-    from lse_dec.checkpoint.folder import load_if_ours
+    from lse_dec.checkpoint.loading import load_if_ours
 
     return {"lse-dec": load_if_ours}
 

@@ -1,19 +1,23 @@
 """Update rules: what the network's proposal does to the warp, H of Eq. 14 to 16.
 
-The state is w, the log-slopes of N equal segments along each axis of the warp (B, 2, N): any real vector
-is a valid warp, so solvers may mix states freely. A rule maps the state and the network's raw proposal,
-seen on the canonicalized features, to the next state.
+The state w holds log-slopes of N equal segments along the last axis, (B, 2, N) for separable warps (axis x
+first), (B, 2, N + 1, N) for coupled grids. Any real tensor is a valid warp, so solvers may mix states freely.
+A rule maps the state and the network's raw proposal, made on the canonicalized features, to the next state.
 
-For canonicalization to be equivariant (Eq. 5, h(S(F; g)) = g h(F)) the fixed point must mean "no
-further change asked for": then g Phi* is a fixed point for S(F; g) whenever Phi* is one for F,
-because both give the same canonical features. That holds for residual and compose, not for absolute.
+Canonicalization is equivariant (Eq. 5, h(S(F; g)) = g h(F)) where a fixed point means "no further change is
+asked for". Then g Phi* is a fixed point for S(F; g) whenever Phi* is one for F, because both give the same
+canonical features. This holds for residual and compose, and not for absolute.
 
-Strictly it holds without a pull and away from the bound, but then nothing answers where the picture is blank:
-such segments drift until a bound stops them, the solve does not converge, and the stop is no fixed point
-of Eq. 5 either. So both rules pull weakly towards a state of rest, the identity, unless `pull` is 0, and end
-in a bound that bends smoothly (a clamp would stop the gradient). The balance then lies where the proposal
-equals the pull; how far that is from equivariance, against what it does for convergence, is measured in
-docs/results/equivariance.md.
+Two parts of residual and compose trade some of that exactness for convergence:
+
+- The pull moves every state a little towards the state of rest, which is the identity. Without it, nothing
+  determines the warp where the picture is blank. Such segments drift until they meet the bound on the slopes,
+  and the solve does not converge. With it, a solve ends where the proposal balances the pull, which is near
+  an equivariant fixed point but not at one. `pull=0` turns it off.
+- The bound on the slopes bends smoothly near its ends, because a clamp would stop the gradient there. A fixed
+  point within `FREE` of the bound is not changed by it.
+
+docs/results/equivariance.md measures both effects.
 """
 
 from __future__ import annotations
@@ -50,9 +54,10 @@ def smooth_bound(w: Tensor, ratio: float) -> Tensor:
 
 
 class UpdateRule(Protocol):
-    """Next state from the state and a proposal, (B, 2, N) each; (B, 2, N + 1, N) for coupled grids.
+    """Next state from the state and a proposal, of the same shape; the last axis holds N log-slopes.
 
-    A rule that cannot take those has an attribute `coupled` that is False.
+    A rule that composes warps has an attribute `composes` that is True. It fits the warp families whose
+    products are of the family again (`lse_dec.canonicalizers.WarpFamily.products`), and no others.
     """
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
@@ -69,8 +74,11 @@ class _Stepping:
     """Settings of the rules that take steps.
 
     Args:
-        max_step: bound on the change of a log-slope in one step; what keeps solvers from running away.
+        max_step: bound on the change of a log-slope in one step, above 0; it keeps solvers from running away.
         pull: share of the way back to the state of rest in every step, at least 0 and below 1.
+
+    Raises:
+        LSEError: a setting out of its range.
     """
 
     max_step: float = 0.5
@@ -78,9 +86,9 @@ class _Stepping:
 
     def __post_init__(self) -> None:
         if not self.max_step > 0:
-            raise LSEError(f"max_step must be above 0; got {self.max_step!r}")
+            raise LSEError(f"update rule: max_step must be above 0; got {self.max_step!r}")
         if not 0.0 <= self.pull < 1.0:
-            raise LSEError(f"pull must be at least 0 and below 1; got {self.pull!r}")
+            raise LSEError(f"update rule: pull must be at least 0 and below 1; got {self.pull!r}")
 
     def change(self, proposal: Tensor) -> Tensor:
         """The proposal, centred along the segments, bounded to max_step either side of zero.
@@ -91,7 +99,10 @@ class _Stepping:
         return self.max_step * torch.tanh(proposal - proposal.mean(-1, keepdim=True))
 
     def pulled(self, x: Tensor, w: Tensor, rest: Tensor | None, ratio: float) -> tuple[Tensor, Tensor | None]:
-        """`x` less the pull at the state w, and what keeps the smooth bound from moving the state of rest."""
+        """`x` less the pull at the state w, and an offset to add before the smooth bound.
+
+        The offset keeps the bound from moving the state of rest; None where there is nothing to add.
+        """
         if rest is None:
             return torch.sub(x, w, alpha=self.pull), None
         at = smooth_bound(rest, ratio)
@@ -107,29 +118,15 @@ class Residual(_Stepping):
         moved, offset = self.pulled(w - self.change(proposal), w, rest, ratio)
         return smooth_bound(moved if offset is None else moved + offset, ratio)
 
-    def allowed(self, contraction: float, ratio: float) -> float:
-        """Lipschitz constant of the proposal under which the rule's is `contraction`: 1 - pull + max_step L.
-
-        Raises:
-            LSEError: the pull alone leaves more than that.
-        """
-        if not self.pull > 1.0 - contraction:
-            raise LSEError(
-                f"residual contracts by its pull: for contraction {contraction:g} it must be above "
-                f"{1.0 - contraction:g}; got pull {self.pull:g}"
-            )
-        return (contraction - 1.0 + self.pull) / self.max_step
-
 
 @dataclass(frozen=True)
 class Compose(_Stepping):
     """Phi <- Phi o delta(S^-1(F; Phi)): the step is itself a warp, composed in the canonical frame.
 
-    The product is read off at the N knots again (`MonotoneMap.resample`), where it is exact. For separable
-    warps alone: coupled grids have no products.
+    The product is read off at the N knots again (`MonotoneMap.resample`), where it is exact.
     """
 
-    coupled: ClassVar[bool] = False
+    composes: ClassVar[bool] = True
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """Compose with the map whose log-slopes are the bounded proposal less the pull."""
@@ -153,12 +150,8 @@ def knot_basis(segments: int, *, device: torch.device, dtype: torch.dtype) -> Te
 
 @dataclass(frozen=True)
 class Absolute:
-    """Phi <- proposal(S^-1(F; Phi)): the authors' published code; its fixed point is not equivariant."""
+    """Phi <- proposal(S^-1(F; Phi)), as in the authors' code; its fixed point is not equivariant."""
 
     def __call__(self, w: Tensor, proposal: Tensor, ratio: float, rest: Tensor | None = None) -> Tensor:
         """The bounded proposal, whatever the state and the rest were."""
         return smooth_bound(0.5 * math.log(ratio) * proposal, ratio)
-
-    def allowed(self, contraction: float, ratio: float) -> float:
-        """Lipschitz constant of the proposal under which the rule's is `contraction`."""
-        return contraction / (0.5 * math.log(ratio))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lse_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from lse_export.bench import latency_ratio
     from lse_export.errors import ExportError, VerificationError
     from lse_export.gate import GateReport, check
-    from lse_export.latency import LatencyRatio, latency_ratio
     from lse_export.steps import StepChoice, choose_steps
     from lse_export.tensorrt import Engine, build_engine
     from lse_export.to_onnx import OnnxExport, export_onnx
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "bench": ["latency_ratio"],
     "errors": ["ExportError", "VerificationError"],
     "gate": ["GateReport", "check"],
-    "latency": ["LatencyRatio", "latency_ratio"],
     "steps": ["StepChoice", "choose_steps"],
     "tensorrt": ["Engine", "build_engine"],
     "to_onnx": ["OnnxExport", "export_onnx"],
@@ -34,7 +34,6 @@ __all__ = [
     "Engine",
     "ExportError",
     "GateReport",
-    "LatencyRatio",
     "OnnxExport",
     "StepChoice",
     "TritonModel",

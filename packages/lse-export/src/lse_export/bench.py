@@ -1,10 +1,12 @@
-"""Latency of a model in all the ways it can run here, the plain model beside the adapted one."""
+"""Latency of a model in all the ways it can run here, and of an exported file beside its model."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, unknown_name
-from lse_export.latency import interleaved
+from lse_export.errors import first_line
 from lse_export.runtime import PROVIDERS, TensorrtOptions, open_session, run
+from lse_export.tensorrt import Engine, build_engine
 from lse_export.to_onnx import export_onnx
 from lse_export.unroll import check_example, evaluating
 
-__all__ = ["WAYS", "BenchRow", "bench"]
+__all__ = ["WAYS", "BenchRow", "bench", "interleaved", "latency_ratio"]
 
 WAYS = ("eager", "compiled", *(f"ort-{name}" for name in PROVIDERS), "tensorrt")
 """Ways to run a model: eager, torch.compile, ONNX Runtime by provider, and a TensorRT engine."""
@@ -78,78 +81,118 @@ def bench(
         UnknownNameError: no such way.
         LSEError: no model, or fewer than two rounds.
     """
-    if not models or rounds < 2 or warmup < 0:
-        raise LSEError("a benchmark needs at least one model, two rounds and no negative warmup")
+    if not models:
+        raise LSEError("a benchmark needs at least one model")
+    _check_rounds(rounds, warmup)
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = _Files(Path(folder), example, tensorrt)
+
+        @cache
+        def exported(name: str) -> Path:
+            return export_onnx(models[name], example, Path(folder) / f"{name}.onnx", allow_plain=True).path
+
+        def call_of(name: str, way: str) -> Callable[[], object]:
+            if way == "tensorrt":
+                return _engine(exported(name), example)
+            kind, _, provider = way.partition("-")
+            if kind == "ort":
+                options = tensorrt if provider == "tensorrt" else None
+                threads = torch.get_num_threads()
+                session = open_session(exported(name), provider, threads=threads, tensorrt=options)
+                return lambda: run(session, example)
+            return _eager(models[name], example, compiled=way == "compiled")
+
         for way in ways:
             try:
-                made = {
-                    (way, name): _call(name, model, example, way, files) for name, model in models.items()
-                }
+                made = {(way, name): call_of(name, way) for name in models}
                 for call in made.values():
                     call()  # what cannot run is told apart before the clock starts
                 calls |= made
             except Exception as error:  # compilers and drivers fail in ways of their own
-                text = str(error).strip().splitlines()
-                errors[way] = text[0][:200] if text else type(error).__name__
+                errors[way] = first_line(error)
         seconds = dict(zip(calls, interleaved(list(calls.values()), rounds, warmup), strict=True))
-    return [
-        _failed(name, way, errors[way]) if way in errors else _row(name, way, len(example), seconds)
-        for way in ways
-        for name in models
-    ]
+    return [_row(name, way, len(example), seconds, errors.get(way, "")) for way in ways for name in models]
 
 
-def _row(name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]]) -> BenchRow:
-    own = seconds[way, name]
+def latency_ratio(
+    path: str | Path,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    rounds: int = 20,
+    warmup: int = 3,
+    provider: str = "cpu",
+) -> float:
+    """Time a file and its model alternately on one batch, both with torch's number of threads.
+
+    Alternating lets other load on the machine fall on both; the ratio is taken within each round.
+
+    Args:
+        path: the ONNX file.
+        model: the model, run in eval mode without gradients and left as it was.
+        example: (B, C, H, W), the batch both run on.
+        rounds: measurements of each, at least 2.
+        warmup: runs of each before them.
+        provider: ONNX Runtime's execution provider.
+
+    Returns:
+        The median of the rounds' ratios, below 1 where the file is faster. `bench` gives times and quartiles.
+
+    Raises:
+        ExportError: the file cannot be run.
+        LSEError: fewer than two rounds.
+    """
+    _check_rounds(rounds, warmup)
+    session = open_session(path, provider, threads=torch.get_num_threads())
+    calls = [lambda: run(session, example), _eager(model, example)]
+    ours, theirs = interleaved(calls, rounds, warmup)
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
+    """Seconds of every call in every round, the calls taking turns: one list per call."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for k in range(warmup + rounds):
+        for call, record in zip(calls, seconds, strict=True):
+            began = time.perf_counter()
+            call()
+            if k >= warmup:
+                record.append(time.perf_counter() - began)
+    return seconds
+
+
+def _check_rounds(rounds: int, warmup: int) -> None:
+    if rounds < 2 or warmup < 0:
+        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
+
+
+def _row(
+    name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]], error: str
+) -> BenchRow:
+    if error:
+        nan = float("nan")
+        return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, error)
+    own = [1e3 * time for time in seconds[way, name]]
     low, _, high = quantiles(own, n=4)
 
     def over(other: list[float]) -> float:
-        return median(a / b for a, b in zip(own, other, strict=True))
+        return median(a / b for a, b in zip(seconds[way, name], other, strict=True))
 
     first_model = next(times for (w, _), times in seconds.items() if w == way)
     first_way = next(times for (_, n), times in seconds.items() if n == name)
     return BenchRow(
-        name, way, 1e3 * median(own), (1e3 * low, 1e3 * high), batch / median(own), over(first_model),
-        over(first_way),
-    )  # fmt: skip
+        name, way, median(own), (low, high), 1e3 * batch / median(own), over(first_model), over(first_way)
+    )
 
 
-def _failed(name: str, way: str, reason: str) -> BenchRow:
-    nan = float("nan")
-    return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, reason)
-
-
-class _Files:
-    """Models exported once, whatever the number of ways that run the file."""
-
-    def __init__(self, folder: Path, example: Tensor, tensorrt: TensorrtOptions | None) -> None:
-        self.folder, self.example, self.tensorrt = folder, example, tensorrt
-
-    def of(self, name: str, model: nn.Module) -> Path:
-        path = self.folder / f"{name}.onnx"
-        if not path.exists():
-            export_onnx(model, self.example, path, allow_plain=True)
-        return path
-
-
-def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files) -> Callable[[], object]:
-    if way.startswith("ort-"):
-        provider = way.removeprefix("ort-")
-        path = files.of(name, model)
-        options = files.tensorrt if provider == "tensorrt" else None
-        session = open_session(path, provider, threads=torch.get_num_threads(), tensorrt=options)
-        return lambda: run(session, example)
-    if way == "tensorrt":
-        return _engine(files.of(name, model), example)
+def _eager(model: nn.Module, example: Tensor, compiled: bool = False) -> Callable[[], object]:
+    """Run the model, or what torch compiles it to, and wait for a GPU to finish."""
     image = check_example(model, example)
-    ran: Callable[[Tensor], object] = torch.compile(model) if way == "compiled" else model
+    ran: Callable[[Tensor], object] = torch.compile(model) if compiled else model
 
     def call() -> None:
         with evaluating(model):
@@ -162,8 +205,6 @@ def _call(name: str, model: nn.Module, example: Tensor, way: str, files: _Files)
 
 def _engine(path: Path, example: Tensor) -> Callable[[], object]:
     """Build an engine for this one batch size, and run it on tensors that are on the GPU already."""
-    from lse_export.tensorrt import Engine, build_engine
-
     size = len(example)
     plan = build_engine(path, path.with_suffix(".plan"), axes={"batch": (size, size, size)}).path
     engine = Engine(plan, model=path)

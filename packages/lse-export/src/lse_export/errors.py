@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lse_core.errors import LSEError
 
-__all__ = ["ExportError", "VerificationError"]
+__all__ = ["ExportError", "VerificationError", "first_line"]
 
 
 class ExportError(LSEError, RuntimeError):
@@ -13,3 +13,9 @@ class ExportError(LSEError, RuntimeError):
 
 class VerificationError(LSEError, ArithmeticError):
     """An exported file does not compute what its model computes."""
+
+
+def first_line(error: BaseException, most: int = 240) -> str:
+    """The first line of an error's text, cut to `most` characters; the error's class where it has no text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:most] if lines else type(error).__name__

@@ -14,9 +14,10 @@ from lse_core.pictures import PictureError, picture_files
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_export.errors import ExportError
-from lse_export.preprocess import Takes, facts_of, prepared_in, raw_in, raw_picture, raw_pictures, told_by
+from lse_export.metadata import facts_of
+from lse_export.preprocess import RawPictures, preprocessing_of
 
-__all__ = ["check_preprocess", "dtype_of", "images_for", "load_model", "shape_of"]
+__all__ = ["check_preprocess", "images_for", "load_model"]
 
 
 def load_model(path: Path, *, trust: bool = False) -> nn.Module:
@@ -58,54 +59,31 @@ def images_for(
         ExportError: the model does not say what size it takes or, with pictures, how they are prepared.
         PictureError: a file is no picture; with `skip`, none is.
     """
-    raw = raw_in(*_told(file)) if file is not None else None
-    if raw is not None:
-        if not images:
-            return raw_pictures([], raw)
-        return torch.stack(_read(images, lambda path: raw_picture(path, raw)[0], limit, skip))
-    preprocess = preprocess_of(model, size)
-    if preprocess is None:
-        if images:
-            raise ExportError(
-                f"{type(model).__name__} does not say how its pictures are prepared: save it with "
-                "lse_dec.save(..., preprocess=...)"
-            )
-        channels, own = channels_and_size(model)
-        side = size or own
-        if channels is None or side is None:
-            raise ExportError(
-                f"{type(model).__name__} does not say what images it takes; give a size, or save it with "
-                "lse_dec.save(..., preprocess=...)"
-            )
-        preprocess = Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
+    how: RawPictures | Preprocess | None = facts_of(file).raw_pictures() if file is not None else None
+    how = how or _preprocess(model, size, bool(images))
     if not images:
-        return preprocess.sample()
-    found = _read(images, preprocess.read, limit, skip)
+        return how.sample()
+    found = _read(images, how.read, limit, skip)
     if len({image.shape for image in found}) > 1:
         raise LSEError("the pictures differ in size, and the model takes any: give one size for all")
     return torch.stack(found)
 
 
-def shape_of(file: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Batch size and (height, width) of the images that an ONNX file takes; None for what it leaves open.
-
-    A size that varies is the one that its metadata tell, where they do; a file that takes raw pictures has
-    none.
-    """
-    facts, where, takes = _told(file)
-    batch = takes[1][0] if takes[1] else None
-    sides = takes[1][2:]
-    if takes[0] == "uint8" or len(sides) != 2:
-        return batch, None
-    if sides[0] is not None and sides[1] is not None:
-        return batch, (sides[0], sides[1])
-    told = prepared_in(facts, where)
-    return batch, told.size if told is not None else None
-
-
-def _told(file: Path) -> tuple[dict[str, str], str, Takes]:
-    facts, takes = told_by(file)
-    return facts, str(file), takes
+def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) -> Preprocess:
+    """How the model prepares pictures; where it does not say and there are none, what it takes suffices."""
+    found = preprocess_of(model, size)
+    if found is not None:
+        return found
+    if pictures:
+        return preprocessing_of(model)
+    channels, own = channels_and_size(model)
+    side = size or own
+    if channels is None or side is None:
+        raise ExportError(
+            f"{type(model).__name__} does not say what images it takes; give a size, or save it with "
+            "lse_dec.save(..., preprocess=...)"
+        )
+    return Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, skip: bool) -> list[Tensor]:
@@ -130,23 +108,18 @@ def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, sk
     return found
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating dtype of the model's parameters, float32 for one without."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
 def check_preprocess(model: nn.Module, file: Path) -> None:
     """Refuse a file that says other than its model how pictures are prepared; their size may differ.
 
     Raises:
         LSEError: names what differs.
     """
-    told, own = prepared_in(facts_of(file), str(file)), preprocess_of(model)
+    told, own = facts_of(file).preprocess(), preprocess_of(model)
     if told is None or own is None:
         return
+    theirs = told.plain()
     for name, value in own.plain().items():
-        other = told.plain()[name]
-        if name != "size" and other != value:
+        if name != "size" and (other := theirs[name]) != value:
             raise LSEError(
                 f"{file} says that pictures are prepared with {name} {other}, the model says {value}: "
                 "the two do not belong together, or one was changed; export the model again"

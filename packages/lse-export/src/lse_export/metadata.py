@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import onnx
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from lse_core.card import card_of
-from lse_core.preprocess import preprocess_of
+from lse_core.errors import LSEError
+from lse_core.preprocess import Preprocess, preprocess_of
+from lse_core.settings import validated
 from lse_export.errors import ExportError
+from lse_export.gate.graph import inputs_of, sizes_of, type_name
+from lse_export.preprocess import RawPictures
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
-__all__ = [
-    "CARRIED",
-    "class_names_in",
-    "damaged",
-    "describe",
-    "json_in",
-    "limits_in",
-    "numbers_in",
-    "read_metadata",
-    "steps_in",
-]
+__all__ = ["CARRIED", "FileFacts", "describe", "facts_of", "shown"]
 
 T = TypeVar("T")
 
 CARRIED = ("lse.class_names", "lse.preprocess", "lse.raw_pictures")
 """Keys that a client needs, which go along with what is made of a file: engines, model repositories."""
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Number = Annotated[float, Field(strict=True, gt=-1e30, lt=1e30)]
+
+
+class _Site(BaseModel):
+    steps: Count | None = None
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+_NAMES = TypeAdapter(list[Annotated[str, Field(strict=True)]])
+_NUMBERS = TypeAdapter(Annotated[list[Number], Field(min_length=1)])
+_LIMITS = TypeAdapter(tuple[Count, Count | None])
+_SITES = TypeAdapter(dict[str, _Site])
 
 
 def describe(
@@ -69,9 +80,8 @@ def describe(
             "lse.settings": json.dumps({site: _settings(c) for site, c in canonicalizers.items()}),
         }
         for key in ("solver", "rule"):
-            names = {
-                _name(asked[key] if key in asked else getattr(c, key, None)) for c in canonicalizers.values()
-            }
+            things = [asked.get(key) or getattr(c, key, None) for c in canonicalizers.values()]
+            names = {thing if isinstance(thing, str) else type(thing).__name__.lower() for thing in things}
             facts[f"lse.{key}"] = ", ".join(sorted(names))
         if steps := steps_of(model):
             same = len(set(steps.values())) == 1
@@ -81,128 +91,149 @@ def describe(
     return dict(sorted(facts.items()))
 
 
-def read_metadata(proto: onnx.ModelProto) -> dict[str, str]:
-    """All metadata properties of a model."""
-    return {prop.key: prop.value for prop in proto.metadata_props}
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape for people; a size that varies is called "any"."""
+    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
-def damaged(where: str, key: str, reason: str = "") -> ExportError:
-    """The error for metadata that were changed by hand, or made by somebody else."""
-    told = f" ({reason})" if reason else ""
-    return ExportError(f"{where}: its metadata {key} are damaged{told}; export it again")
-
-
-def json_in(
-    facts: Mapping[str, str], key: str, where: str, kind: type[T], fits: Callable[[T], bool]
-) -> T | None:
-    """A JSON value of a file's metadata; None where the file does not have it.
+def facts_of(path: Path, proto: onnx.ModelProto | None = None) -> FileFacts:
+    """The facts of an ONNX file; no facts where it cannot be read, which whoever runs it will say.
 
     Args:
-        facts: metadata by key.
-        key: of the value.
-        where: whose metadata these are, for errors.
-        kind: the type it must have.
-        fits: whether a value of that type is one of ours.
-
-    Raises:
-        ExportError: the text is no JSON, or its value is of another type or does not fit.
+        path: the file.
+        proto: its contents, where they were read already.
     """
-    if key not in facts:
-        return None
-    try:
-        value = json.loads(facts[key], parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise damaged(where, key) from error
-    if not isinstance(value, kind) or not fits(value):
-        raise damaged(where, key)
-    return value
+    if proto is None:
+        try:
+            proto = onnx.load_model(path, load_external_data=False)
+        except Exception:  # protobuf's DecodeError moves between its versions
+            return FileFacts(str(path))
+    told = {prop.key: prop.value for prop in proto.metadata_props}
+    for value in inputs_of(proto.graph):
+        kind = type_name(value.type.tensor_type.elem_type)
+        return FileFacts(str(path), told, kind, tuple(n or None for n in sizes_of(value)))
+    return FileFacts(str(path), told)
 
 
-def class_names_in(facts: Mapping[str, str], where: str, count: int | None = None) -> list[str]:
-    """Names of the classes by a file's metadata, in order; empty where it tells none.
+@dataclass(frozen=True)
+class FileFacts:
+    """The metadata of a file, and what its first input takes.
 
-    Args:
-        facts: metadata by key.
-        where: whose metadata these are, for errors.
-        count: how many scores the file gives, where that is known. Scores without a name are called by
-            their number.
+    The methods read one key each. They raise ExportError for metadata that were changed by hand, or made by
+    somebody else, and answer None (an empty list or dict) where the file does not have the key.
 
-    Raises:
-        ExportError: no list of names, or more of them than there are scores.
+    Attributes:
+        where: names the file in errors.
+        metadata: texts by key.
+        kind: type of the first input, such as "float32"; "unknown" for a file without inputs.
+        shape: its sizes, None where a size varies.
     """
-    names = json_in(facts, "lse.class_names", where, list, lambda v: all(map(_is_text, v))) or []
-    if count is None or not names:
-        return names
-    if len(names) > count:
-        raise ExportError(
-            f"{where}: its metadata name {len(names)} classes, but it gives {count} scores; export it again"
-        )
-    return names + [str(number) for number in range(len(names), count)]
 
+    where: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "unknown"
+    shape: tuple[int | None, ...] = ()
 
-def numbers_in(facts: Mapping[str, str], key: str, where: str) -> list[float] | None:
-    """A list of numbers in a file's metadata; ExportError for anything else, None where there is none."""
-    return json_in(facts, key, where, list, lambda v: bool(v) and all(map(_is_number, v)))
+    def _damaged(self, key: str, reason: str = "") -> ExportError:
+        told = f" ({reason})" if reason else ""
+        return ExportError(f"{self.where}: its metadata {key} are damaged{told}; export it again")
 
+    def _json(self, key: str, adapter: TypeAdapter[T]) -> T | None:
+        if key not in self.metadata:
+            return None
+        try:
+            return adapter.validate_json(self.metadata[key])
+        except ValidationError as error:
+            raise self._damaged(key) from error
 
-def steps_in(facts: Mapping[str, str], where: str) -> dict[str, int]:
-    """Solver steps by site, as a file tells; empty for one that tells nothing, ExportError for nonsense."""
-    settings = json_in(
-        facts, "lse.settings", where, dict,
-        lambda v: all(isinstance(s, dict) and _is_count(s.get("steps", 1)) for s in v.values()),
-    )  # fmt: skip
-    return {site: values["steps"] for site, values in (settings or {}).items() if "steps" in values}
+    def class_names(self, count: int | None = None) -> list[str]:
+        """Names of the classes, in order.
 
+        Args:
+            count: how many scores the file gives, where that is known. Scores without a name are called by
+                their number.
+        """
+        names = self._json("lse.class_names", _NAMES) or []
+        if count is None or not names:
+            return names
+        if len(names) > count:
+            raise ExportError(
+                f"{self.where}: its metadata name {len(names)} classes, but it gives {count} scores; "
+                "export it again"
+            )
+        return names + [str(number) for number in range(len(names), count)]
 
-def limits_in(facts: Mapping[str, str], side: str, where: str) -> tuple[int, int | None]:
-    """Least and largest (None: any) "height" or "width" that a file takes, by its metadata."""
-    found = json_in(
-        facts, f"lse.{side}", where, list,
-        lambda v: len(v) == 2 and _is_count(v[0]) and (v[1] is None or _is_count(v[1])),
-    )  # fmt: skip
-    return (found[0], found[1]) if found is not None else (1, None)
+    def numbers(self, key: str) -> list[float] | None:
+        """The list of numbers under `key`."""
+        return self._json(key, _NUMBERS)
 
+    def steps(self) -> dict[str, int]:
+        """Solver steps by site."""
+        sites = self._json("lse.settings", _SITES) or {}
+        return {name: site.steps for name, site in sites.items() if site.steps is not None}
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    def limits(self, side: str) -> tuple[int, int | None]:
+        """Least and largest (None: any) "height" or "width" that the file takes."""
+        return self._json(f"lse.{side}", _LIMITS) or (1, None)
 
+    def preprocess(self) -> Preprocess | None:
+        """How the file wants its pictures."""
+        told = self._json("lse.preprocess", _OBJECT)
+        if told is None:
+            return None
+        try:
+            return validated(Preprocess, told, "it")
+        except (LSEError, OverflowError) as error:  # the latter for numbers that no float holds
+            raise self._damaged("lse.preprocess", str(error).removeprefix("it: ")) from error
 
-def _is_text(value: object) -> bool:
-    # JSON can hold half of a character, which nothing can write
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    def image_shape(self) -> tuple[int | None, tuple[int, int] | None]:
+        """Batch size and (height, width) of the images that the file takes; None for what it leaves open.
 
+        A size that varies is the one that the metadata tell; of a file that takes raw pictures it is None.
+        """
+        batch, sides = self.shape[0] if self.shape else None, self.shape[2:]
+        if self.kind == "uint8" or len(sides) != 2:
+            return batch, None
+        if sides[0] is not None and sides[1] is not None:
+            return batch, (sides[0], sides[1])
+        told = self.preprocess()
+        return batch, told.size if told is not None else None
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
+    def raw_pictures(self) -> RawPictures | None:
+        """The pictures that a file takes which prepares them itself."""
+        told = self._json("lse.raw_pictures", _OBJECT)
+        if told is None:
+            return None
+        raw = validated(RawPictures, {**told, "preprocess": self.preprocess()}, self.where)
+        if self.kind != "uint8" or self.shape[1:] != raw.shape:
+            raise ExportError(
+                f"{self.where} takes {self.kind} {shown(self.shape)}, but its metadata lse.raw_pictures tell "
+                f"of raw pictures, uint8 {shown([None, *raw.shape])}; export it again"
+            )
+        return raw
 
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    def pictures(self) -> RawPictures | Preprocess:
+        """How pictures are read for the file, raw or prepared; ExportError where it does not say."""
+        found = self.raw_pictures() or self.preprocess()
+        if found is None:
+            raise ExportError(f"{self.where} does not say how pictures are prepared")
+        return found
 
 
 def _settings(canonicalizer: nn.Module) -> dict[str, Any]:
+    """A canonicalizer's class, solver, rule and numbers, as plain values."""
     facts: dict[str, Any] = {"canonicalizer": type(canonicalizer).__name__}
     for key in ("solver", "rule"):
-        if hasattr(canonicalizer, key):
-            facts[key] = _plain(getattr(canonicalizer, key))
+        if (thing := getattr(canonicalizer, key, None)) is not None:
+            # settings objects are frozen dataclasses; of anything else only its class is told (no addresses)
+            values = vars(thing) if dataclasses.is_dataclass(thing) else {}
+            plain = {k: v for k, v in values.items() if isinstance(v, (int, float, str))}
+            facts[key] = {"name": type(thing).__name__, **plain}
     for key in ("steps", "tol", "segments", "ratio", "resolution"):
         value = getattr(canonicalizer, key, None)
         if isinstance(value, (int, float)):
             facts[key] = value
     return facts
-
-
-def _plain(thing: Any) -> Any:
-    """Settings objects are frozen dataclasses; of anything else only its class is told (no addresses)."""
-    name = type(thing).__name__
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        values = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
-        return {"name": name, **{k: v for k, v in values.items() if isinstance(v, (int, float, str))}}
-    return {"name": name}
-
-
-def _name(thing: Any) -> str:
-    return thing if isinstance(thing, str) else type(thing).__name__.lower()
 
 
 def _short(value: Tensor | float) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ from torch import Tensor, nn
 from lse_core.card import card_of
 from lse_core.errors import LSEError, LSEWarning
 from lse_core.pictures import PictureError
-from lse_core.preprocess import Preprocess, preprocess_of
+from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
 from lse_export.errors import ExportError
-from lse_export.metadata import class_names_in, limits_in, numbers_in
-from lse_export.preprocess import prepared_in, raw_in, raw_picture, shown, told_by
+from lse_export.loading import load_model
+from lse_export.metadata import FileFacts, facts_of, shown
+from lse_export.preprocess import preprocessing_of
 from lse_export.runtime import TensorrtOptions, open_session, run
 
 __all__ = ["Prediction", "predict"]
-
-OnPicture = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class _Scorer:
     """A classifier, whatever runs it.
 
     Attributes:
-        read: one picture's file as the classifier takes it, with a batch axis of 1, and whether it had the
+        read: one picture's file as the classifier takes it, without the batch axis, and whether it had the
             size that the classifier was made for.
         scores: a batch to class scores (B, classes).
         names: of so many classes; classes beyond the last name are called by their number.
@@ -75,7 +73,7 @@ def predict(
     std: Sequence[float] | None = None,
     skip_bad: bool = False,
     trust: bool = False,
-    on_picture: OnPicture | None = None,
+    on_picture: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Classify pictures; how they are prepared and what the classes are called, the model says itself.
 
@@ -97,15 +95,23 @@ def predict(
         A `Prediction` for every picture, in order.
 
     Raises:
-        ExportError: the model cannot be run, is no classifier, or says nothing of how pictures are prepared.
+        ExportError: the model cannot be run, is no classifier, or does not say how pictures are prepared.
         PictureError: a picture cannot be read and `skip_bad` is off.
     """
     if top < 1 or batch < 1:
         raise LSEError(f"top and batch must be at least 1; got {top} and {batch}")
-    scorer = _open(model, provider, tensorrt, mean, std, trust)
+    given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+    if not isinstance(model, nn.Module) and not Path(model).is_dir():
+        scorer = _of_file(Path(model), provider, tensorrt, given)
+    elif provider != "cpu" or tensorrt is not None:
+        raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
+    else:
+        loaded = model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust)
+        scorer = _of_model(loaded, given)
     found: list[Prediction] = []
     refitted = 0
-    for files in _chunks(pictures, scorer.fixed or batch):
+    size = scorer.fixed or batch
+    for files in (pictures[start : start + size] for start in range(0, len(pictures), size)):
         images, errors = [], {}
         for file in files:
             try:
@@ -132,16 +138,11 @@ def predict(
     return found
 
 
-def _chunks(pictures: Sequence[Path], size: int) -> Iterator[list[Path]]:
-    for start in range(0, len(pictures), size):
-        yield list(pictures[start : start + size])
-
-
 def _answers(scorer: _Scorer, images: Sequence[Tensor], top: int) -> Iterator[tuple[list[str], list[float]]]:
     """Names and probabilities of the best classes, image by image."""
     if not images:
         return
-    stacked = torch.cat(list(images))
+    stacked = torch.stack(list(images))
     if scorer.fixed is not None:
         missing = scorer.fixed - len(stacked)
         stacked = torch.cat([stacked, stacked[:1].expand(missing, -1, -1, -1)])
@@ -154,35 +155,10 @@ def _answers(scorer: _Scorer, images: Sequence[Tensor], top: int) -> Iterator[tu
         yield [names[i] if i < len(names) else str(i) for i in indices], row
 
 
-def _open(
-    model: str | Path | nn.Module,
-    provider: str,
-    tensorrt: TensorrtOptions | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    trust: bool,
-) -> _Scorer:
-    if isinstance(model, nn.Module) or Path(model).is_dir():
-        from lse_export.loading import load_model
-
-        if provider != "cpu" or tensorrt is not None:
-            raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
-        loaded = model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust)
-        return _of_model(loaded, mean, std)
-    return _of_file(Path(model), provider, tensorrt, mean, std)
-
-
-def _of_model(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> _Scorer:
+def _of_model(model: nn.Module, given: Mapping[str, Sequence[float]]) -> _Scorer:
     what = type(model).__name__
-    preprocess = _over(preprocess_of(model), mean, std, what)
-    if preprocess is None:
-        raise ExportError(
-            f"{what} does not say how its pictures are prepared: save it with "
-            "lse_dec.save(..., preprocess=...)"
-        )
-    from lse_export.loading import dtype_of
-
-    dtype = dtype_of(model)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    preprocess = _with(preprocessing_of(model).plain(), given, what)
 
     def scores(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -193,39 +169,36 @@ def _of_model(model: nn.Module, mean: Sequence[float] | None, std: Sequence[floa
             raise ExportError(f"{what} answers with a {type(out).__name__}, not with class scores")
         return found
 
-    return _Scorer(partial(_prepared, preprocess), scores, lambda count: card_of(model).class_names or ())
+    names = card_of(model).class_names or ()
+    return _Scorer(lambda file: (preprocess.read(file), True), scores, lambda count: names)
 
 
 def _of_file(
-    path: Path,
-    provider: str,
-    tensorrt: TensorrtOptions | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    path: Path, provider: str, tensorrt: TensorrtOptions | None, given: Mapping[str, Sequence[float]]
 ) -> _Scorer:
     session = open_session(path, provider, tensorrt=tensorrt)
-    facts, takes = told_by(path)
-    shape = takes[1]
-    fixed = shape[0] if shape else None
-    raw = raw_in(facts, str(path), takes)
-    names = partial(class_names_in, facts, str(path))
-    names()  # before the work
+    facts = facts_of(path)
+    raw = facts.raw_pictures()
+    facts.class_names()  # damaged names are refused before the work
 
     def scores(images: Tensor) -> Tensor:
         return next(iter(run(session, images).values()))
 
-    if raw is not None:
-        if mean is not None or std is not None:
-            raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
+    if raw is not None and given:
+        raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
+    preprocess = _preprocess_in(facts, given) if raw is None else raw.preprocess
 
-        def read(file: Path) -> tuple[Tensor, bool]:
-            picture, fits = raw_picture(file, raw)
-            return picture[None], fits
+    def read(file: Path) -> tuple[Tensor, bool]:
+        return raw.fitted(file) if raw is not None else (preprocess.read(file), True)
 
-        return _Scorer(read, scores, names, fixed)
-    preprocess = prepared_in(facts, str(path))
+    return _Scorer(read, scores, facts.class_names, facts.shape[0] if facts.shape else None)
+
+
+def _preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Preprocess:
+    """How a file that takes prepared images wants them, which must be of the size that it takes."""
+    told, shape, path = facts.preprocess(), facts.shape, facts.where
     # sizes that the file leaves open are as the model was trained
-    own = (preprocess.channels, *(preprocess.size or (None, None))) if preprocess else (None,) * 3
+    own = (told.channels, *(told.size or (None, None))) if told else (None,) * 3
     sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
     if len(shape) != 4 or None in sides:
         raise ExportError(
@@ -238,51 +211,20 @@ def _of_file(
             f"{own[1:]}; export it again"
         )
     for side, have in zip(("height", "width"), sides[1:], strict=True):
-        least, most = limits_in(facts, side, str(path))
+        least, most = facts.limits(side)
         if have is None or not least <= have <= (most or have):
             raise ExportError(f"{path}: its metadata lse.{side} and lse.preprocess differ; export it again")
-    if preprocess is None:
-        preprocess = _assumed(sides, facts, mean, std, str(path))
-    elif preprocess.size is None:
-        preprocess = validated(Preprocess, {**preprocess.plain(), "size": sides[1:]}, str(path))
-    preprocess = _over(preprocess, mean, std, str(path))
-    if preprocess is None:
-        raise ExportError(f"{path} says nothing of how images are normalised; give mean and std")
-    return _Scorer(partial(_prepared, preprocess), scores, names, fixed)
+    if told is not None:
+        return _with({**told.plain(), "size": sides[1:]}, given, path)
+    # files of other makers, and of an older version: whole pictures, squashed to the input's size
+    numbers = {name: given.get(name) or facts.numbers(f"lse.{name}") for name in ("mean", "std")}
+    if None in numbers.values():
+        raise ExportError(f"{path} does not say how images are normalised; give mean and std")
+    values = {"channels": sides[0], "size": sides[1:], "crop_mode": "squash"}
+    return _with(values, {name: value for name, value in numbers.items() if value}, path)
 
 
-def _prepared(preprocess: Preprocess, file: Path) -> tuple[Tensor, bool]:
-    return preprocess.read(file)[None], True
-
-
-def _over(
-    known: Preprocess | None, mean: Sequence[float] | None, std: Sequence[float] | None, where: str
-) -> Preprocess | None:
-    """`known` with the numbers given in the place of its own."""
-    if known is None:
-        return None
-    values: dict[str, Any] = known.plain()
-    for name, given in (("mean", mean), ("std", std)):
-        if given is not None:
-            values[name] = list(given) * (known.channels if len(given) == 1 else 1)
-    return validated(Preprocess, values, where)
-
-
-def _assumed(
-    sides: Sequence[int | None],
-    facts: dict[str, str],
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    where: str,
-) -> Preprocess | None:
-    """For files of other makers, and of an older version: whole pictures, squashed to the input's size."""
-    numbers = {
-        name: given if given is not None else numbers_in(facts, f"lse.{name}", where)
-        for name, given in (("mean", mean), ("std", std))
-    }
-    values: dict[str, Any] = {"channels": sides[0], "size": tuple(sides[1:]), "crop_mode": "squash"}
-    for name, value in numbers.items():
-        if value is None:
-            return None
-        values[name] = list(value) * ((sides[0] or 1) if len(value) == 1 else 1)
-    return validated(Preprocess, values, "mean and std")
+def _with(values: Mapping[str, Any], given: Mapping[str, Sequence[float]], where: str) -> Preprocess:
+    """The preprocessing `values` with the numbers that were given; one number stands for all channels."""
+    spread = {k: list(v) * (values["channels"] if len(v) == 1 else 1) for k, v in given.items()}
+    return validated(Preprocess, {**values, **spread}, where)

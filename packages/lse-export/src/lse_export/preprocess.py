@@ -6,54 +6,34 @@ does not take; the picture's size is therefore fixed when the file is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import onnx
 import torch
+from PIL import ImageOps
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lse_core.errors import DTypeError, LSEError, ShapeError, unknown_name
+from lse_core.errors import DTypeError, ShapeError
 from lse_core.pictures import read_picture
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
-from lse_export.gate.graph import type_name
-from lse_export.metadata import damaged, json_in, read_metadata
 
-__all__ = [
-    "LAYOUTS",
-    "Prepare",
-    "RawPictures",
-    "facts_of",
-    "input_of",
-    "pictures_for",
-    "prepared_in",
-    "raw_in",
-    "raw_picture",
-    "raw_pictures",
-    "raw_pictures_of",
-    "shown",
-    "told_by",
-]
-
-LAYOUTS = ("nhwc", "nchw")
+__all__ = ["Prepare", "RawPictures", "preprocessing_of", "raw_pictures_of"]
 
 LONGEST = 65536  # pixels a side
 MOST_WEIGHTS = 2**27  # numbers in a matrix that resizes one axis, 1 GiB while it is computed
 
 Side = Annotated[int, Field(ge=1, le=LONGEST)]
 
-Takes = tuple[str, Sequence[int | None]]
-"""Type and shape of a file's input, None where a size varies."""
-
 
 class RawPictures(Settings):
-    """What a file takes that prepares pictures itself: uint8, 0 to 255, of one size.
+    """The pictures that a file takes which prepares them itself: uint8, 0 to 255, of one size.
 
     Attributes:
         source: (height, width) of the pictures.
@@ -71,9 +51,52 @@ class RawPictures(Settings):
         c = self.preprocess.channels
         return (*self.source, c) if self.layout == "nhwc" else (c, *self.source)
 
+    def fitted(self, path: str | Path) -> tuple[Tensor, bool]:
+        """One picture as the file takes it, uint8 of `shape`, and whether it had the right size.
+
+        A picture of another size is scaled to cover the file's, which keeps its proportions, and cut about
+        the centre.
+
+        Raises:
+            PictureError: the file is no picture.
+        """
+        h, w = self.source
+        picture = read_picture(path, self.preprocess.channels)
+        fits = picture.size == (w, h)
+        pixels = torch.from_numpy(
+            np.array(picture if fits else ImageOps.fit(picture, (w, h))).reshape(h, w, -1)
+        )
+        if self.preprocess.colours == "bgr":
+            pixels = pixels.flip(-1)
+        return (pixels if self.layout == "nhwc" else pixels.permute(2, 0, 1).contiguous()), fits
+
+    def read(self, path: str | Path) -> Tensor:
+        """One picture, see `fitted`."""
+        return self.fitted(path)[0]
+
+    def batch(self, paths: Iterable[str | Path]) -> Tensor:
+        """Pictures as one batch, uint8 (n, *shape)."""
+        return torch.stack([self.read(path) for path in paths])
+
+    def sample(self) -> Tensor:
+        """Two pictures of noise, where none is at hand; always the same."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (2, *self.shape), generator=generator, dtype=torch.uint8)
+
+
+def preprocessing_of(model: nn.Module) -> Preprocess:
+    """How the model wants its pictures; ExportError where it does not say."""
+    found = preprocess_of(model)
+    if found is None:
+        raise ExportError(
+            f"{type(model).__name__} does not say how its pictures are prepared: save it with "
+            "lse_dec.save(..., preprocess=...)"
+        )
+    return found
+
 
 def raw_pictures_of(model: nn.Module, source: tuple[int, int], layout: str = "nhwc") -> RawPictures:
-    """What a file of `model` would take that prepares pictures of one size itself.
+    """The pictures that a file of `model` would take which prepares pictures of one size itself.
 
     Args:
         model: a model that says how its pictures are prepared (`lse_core.preprocess_of`).
@@ -82,139 +105,10 @@ def raw_pictures_of(model: nn.Module, source: tuple[int, int], layout: str = "nh
 
     Raises:
         ExportError: the model does not say it.
-        UnknownNameError, SettingsError: no such layout, or a picture without pixels.
+        SettingsError: there is no such layout, or a picture without pixels.
     """
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
-    preprocess = preprocess_of(model)
-    if preprocess is None:
-        raise ExportError(
-            f"{type(model).__name__} does not say how its pictures are prepared: save it with "
-            "lse_dec.save(..., preprocess=...), or prepare pictures outside of the graph"
-        )
-    values = {"source": source, "layout": layout, "preprocess": preprocess}
+    values = {"source": source, "layout": layout, "preprocess": preprocessing_of(model)}
     return validated(RawPictures, values, "raw pictures")
-
-
-def facts_of(path: Path) -> dict[str, str]:
-    """The metadata of an ONNX file; empty for what is none (whoever runs it says what is wrong with it)."""
-    return told_by(path)[0]
-
-
-def told_by(path: Path) -> tuple[dict[str, str], Takes]:
-    """The metadata of an ONNX file and what it takes; ({}, ("unknown", ())) for what is none."""
-    try:
-        proto = onnx.load_model(path, load_external_data=False)
-    except Exception:
-        return {}, ("unknown", ())
-    return read_metadata(proto), input_of(proto)
-
-
-def input_of(proto: onnx.ModelProto) -> Takes:
-    """Type and shape of a graph's first input, ("unknown", ()) for one without inputs."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    for value in proto.graph.input:
-        if value.name not in constants:
-            kind = value.type.tensor_type
-            sizes = [d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim]
-            return type_name(kind.elem_type), sizes
-    return "unknown", ()
-
-
-def prepared_in(facts: Mapping[str, str], where: str) -> Preprocess | None:
-    """How a file wants its pictures, by its metadata; None where it does not say.
-
-    Raises:
-        ExportError: the metadata are damaged, or of numbers out of range; `where` names the file.
-    """
-    told = json_in(facts, "lse.preprocess", where, dict, bool)
-    if told is None:
-        return None
-    try:
-        return validated(Preprocess, told, "it")
-    except (LSEError, OverflowError) as error:  # the latter for numbers that no float holds
-        raise damaged(where, "lse.preprocess", str(error).removeprefix("it: ")) from error
-
-
-def raw_in(facts: Mapping[str, str], where: str, takes: Takes | None = None) -> RawPictures | None:
-    """What a file takes that prepares pictures itself; None for a file that takes prepared images.
-
-    Args:
-        facts: metadata by key.
-        where: whose metadata these are, for errors.
-        takes: the file's input, which must be what the metadata say; None does not ask.
-
-    Raises:
-        ExportError, SettingsError, UnknownNameError: the metadata were changed by hand.
-    """
-    told = json_in(facts, "lse.raw_pictures", where, dict, bool)
-    if told is None:
-        return None
-    raw = validated(RawPictures, {**told, "preprocess": prepared_in(facts, where)}, where)
-    kind, shape = takes or ("uint8", (None, *raw.shape))
-    if kind != "uint8" or tuple(shape[1:]) != raw.shape:
-        raise ExportError(
-            f"{where} takes {kind} {shown(shape)}, but its metadata lse.raw_pictures tell of raw pictures, "
-            f"uint8 {shown([None, *raw.shape])}; export it again"
-        )
-    return raw
-
-
-def shown(shape: Sequence[int | None]) -> str:
-    """A shape for people; what varies is "any"."""
-    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
-
-
-def raw_pictures(files: Sequence[str | Path], raw: RawPictures) -> Tensor:
-    """Pictures as a file takes them that prepares them itself, uint8 (n, H, W, C) or (n, C, H, W).
-
-    Pictures of another size are scaled to cover the file's, which keeps their proportions, and cut
-    about the centre. Without any picture: two of noise.
-
-    Raises:
-        PictureError: a file is no picture.
-    """
-    if not files:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(0, 256, (2, *raw.shape), generator=generator, dtype=torch.uint8)
-    return torch.stack([raw_picture(file, raw)[0] for file in files])
-
-
-def pictures_for(facts: Mapping[str, str], files: Sequence[str | Path], where: str, takes: Takes) -> Tensor:
-    """Pictures as a file with these metadata takes them: raw or prepared, a batch on the CPU.
-
-    Args:
-        facts: metadata by key.
-        files: the pictures.
-        where: whose metadata these are, for errors.
-        takes: the file's input.
-
-    Raises:
-        ExportError: the metadata do not say how pictures are prepared.
-        PictureError: a file is no picture.
-    """
-    raw = raw_in(facts, where, takes)
-    if raw is not None:
-        return raw_pictures(files, raw)
-    preprocess = prepared_in(facts, where)
-    if preprocess is None:
-        raise ExportError(f"{where} says nothing of how pictures are prepared")
-    return preprocess.batch(files)
-
-
-def raw_picture(file: str | Path, raw: RawPictures) -> tuple[Tensor, bool]:
-    """One picture as `raw_pictures` has it, without the batch axis, and whether it had the right size."""
-    h, w = raw.source
-    picture = read_picture(file, raw.preprocess.channels)
-    fits = picture.size == (w, h)
-    if not fits:
-        from PIL import ImageOps
-
-        picture = ImageOps.fit(picture, (w, h))
-    pixels = torch.from_numpy(np.array(picture).reshape(h, w, -1))
-    if raw.preprocess.colours == "bgr":
-        pixels = pixels.flip(-1)
-    return (pixels if raw.layout == "nhwc" else pixels.permute(2, 0, 1).contiguous()), fits
 
 
 class Prepare(nn.Module):
@@ -224,31 +118,38 @@ class Prepare(nn.Module):
     first. A value that falls between two levels by less than rounding may come out one level apart.
     """
 
-    def __init__(self, raw: RawPictures) -> None:
-        super().__init__()
-        self.raw = raw
-        self.offset = 0.5  # rounds to the nearest level
-        for axis, name in enumerate(("along_y", "along_x")):
-            weights = _weights(raw, axis)
-            self.register_buffer(name, weights if axis == 0 else weights.T.contiguous(), persistent=False)
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (raw.preprocess.mean, raw.preprocess.std))
-        self.register_buffer("factor", 1.0 / (255.0 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
-
     along_y: Tensor
     along_x: Tensor
     factor: Tensor
     shift: Tensor
 
+    def __init__(self, raw: RawPictures) -> None:
+        super().__init__()
+        self.raw = raw
+        self.offset = 0.5  # rounds to the nearest level
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (raw.preprocess.mean, raw.preprocess.std))
+        self.register_buffer("along_y", _weights(raw, 0), persistent=False)
+        self.register_buffer("along_x", _weights(raw, 1).T.contiguous(), persistent=False)
+        self.register_buffer("factor", 1.0 / (255.0 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def shifted(self, offset: float) -> Prepare:
+        """The same, but rounding from a point that is `offset` levels higher."""
+        other = copy.copy(self)
+        other.offset += offset
+        return other
+
     def forward(self, picture: Tensor) -> Tensor:
         """The model's input; ShapeError or DTypeError for anything but raw pictures of the right shape."""
-        if picture.ndim != 4 or tuple(picture.shape[1:]) != self.raw.shape:
+        if picture.dtype != torch.uint8:
+            raise DTypeError(
+                f"the file prepares pictures itself: give raw ones, uint8 from 0 to 255, not {picture.dtype}"
+            )
+        if picture.ndim != 4 or tuple(picture.shape[1:]) != self.raw.shape or not picture.shape[0]:
             raise ShapeError(
-                f"expected raw pictures (batch, {', '.join(map(str, self.raw.shape))}); "
+                f"the file takes pictures (batch, {', '.join(map(str, self.raw.shape))}); "
                 f"got shape {tuple(picture.shape)}"
             )
-        if picture.dtype != torch.uint8:
-            raise DTypeError(f"raw pictures are uint8, 0 to 255; got {picture.dtype}")
         x = picture.to(torch.float32)
         if self.raw.layout == "nhwc":
             x = x.permute(0, 3, 1, 2)

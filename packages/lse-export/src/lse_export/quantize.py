@@ -1,23 +1,38 @@
-"""int8 by ONNX Runtime's static quantization: layers with weights, nothing of the canonicalizers."""
+"""int8 by ONNX Runtime's static quantization: layers with weights, nothing of the canonicalizers.
+
+And eight-bit products that overflow, found by looking at a file's weights. On CPUs without VNNI instructions,
+ONNX Runtime multiplies unsigned activations (0 to 255) by signed weights with an instruction that adds two
+neighbouring products in 16 bits and cuts the sum off at 32,767 (Intel's PMADDUBSW). Two weights of one output
+channel overflow where 255 (a + b) leaves 16 bits, which is where |a + b| > 128. Weights of seven bits, within
+-64 and 64, never do.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from torch import Tensor
+from onnx import numpy_helper
 
 from lse_core.errors import LSEError
+from lse_export.errors import ExportError, first_line
 
-__all__ = ["QUANTIZED", "quantize", "quantized_nodes"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["QUANTIZED", "is_quantized", "overflowing", "quantize", "quantized_nodes"]
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
 """Operators whose inputs are stored in eight bits."""
+
+LARGEST_PAIR = 128  # 255 * 128 is still within 16 bits, 255 * 129 is not
+
+# operators whose weights are int8, and the axis of their output channels (before Gemm's transB)
+_CHANNELS = {"Conv": 0, "Gemm": 1, "MatMul": -1}
 
 
 def quantized_nodes(proto: onnx.ModelProto) -> list[str]:
@@ -35,23 +50,23 @@ def quantized_nodes(proto: onnx.ModelProto) -> list[str]:
 
 
 def quantize(
-    proto: onnx.ModelProto, calibration: Tensor, folder: Path, batch: int = 8, weight_bits: int = 7
+    proto: onnx.ModelProto, calibration: Tensor, batch: int = 8, weight_bits: int = 7
 ) -> onnx.ModelProto:
     """The graph with int8 weights and activations between QuantizeLinear and DequantizeLinear pairs.
 
     Symmetric (TensorRT takes no other), weights by channel, ranges from the extremes seen. Weights use seven
     of their eight bits unless asked otherwise, because a file does not know which CPU it will meet: on those
     without VNNI, ONNX Runtime cuts sums of two products off at 16 bits, and full weights then lose answers
-    (see `lse_export.saturation`). A GPU loses nothing by it but half a step of the weights' rounding.
+    (see above). A GPU loses nothing by it but half a step of the weights' rounding.
 
     Args:
-        proto: a float32 graph of one input, as `lse_export.trace` and `lse_export.cleanup` leave it.
+        proto: a float32 graph of one input, as `lse_export.trace.clean` leaves it; its metadata go.
         calibration: (n, ...) inputs of the graph that the ranges are measured on; a few dozen do.
-        folder: scratch space for ONNX Runtime, which only writes files.
         batch: images a run; a graph of a fixed batch takes its own.
         weight_bits: 7 (weights within -64 and 64) or 8 (within -127 and 127), stored as int8 either way.
 
     Raises:
+        ExportError: ONNX Runtime cannot quantize the graph.
         LSEError: `weight_bits` is neither 7 nor 8, nothing in the graph can be quantized, or there are fewer
             images than a fixed batch has.
     """
@@ -61,30 +76,40 @@ def quantize(
         raise LSEError(f"weights are quantized to 7 or 8 bits; got {weight_bits!r}")
     names = quantized_nodes(proto)
     if not names:
-        raise LSEError("no layer with weights outside of canonicalizers: nothing to quantize")
+        raise LSEError("there is nothing to quantize: no layer with weights lies outside of canonicalizers")
     image = proto.graph.input[0]
     fixed = image.type.tensor_type.shape.dim[0]
     size = fixed.dim_value or batch
     if len(calibration) < (fixed.dim_value or 1):
         raise LSEError(f"calibration needs at least {size} images; got {len(calibration)}")
-    source, target = folder / "float32.onnx", folder / "int8.onnx"
-    onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
-    with _quiet():
-        quantize_static(
-            source,
-            target,
-            _Reader(image.name, calibration, size, whole=bool(fixed.dim_value)),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTIZED),
-            nodes_to_quantize=names,
-            per_channel=True,
-            reduce_range=weight_bits == 7,  # of the weights alone
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            # TensorRT dequantizes no int32, so biases stay as they are
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        )
-    quantized = onnx.load(target)
+    batches = iter(
+        {image.name: chunk.contiguous().cpu().numpy()}
+        for chunk in calibration.split(size)
+        if len(chunk) == size or not fixed.dim_value
+    )
+    # what ONNX Runtime's own preparation would note; without it, it logs an advice to run that
+    onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime only writes files
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(proto, source, save_as_external_data=True, location="float32.data")
+        try:
+            quantize_static(
+                source,
+                target,
+                SimpleNamespace(get_next=lambda: next(batches, None)),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED),
+                nodes_to_quantize=names,
+                per_channel=True,
+                reduce_range=weight_bits == 7,  # of the weights alone
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                # TensorRT dequantizes no int32, so biases stay as they are
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            )
+        except Exception as error:  # ONNX Runtime's own, of no common class
+            raise ExportError(f"ONNX Runtime cannot quantize the graph: {first_line(error)}") from error
+        quantized = onnx.load(target)
     del quantized.metadata_props[:]
     # onnxruntime.quant is its own domain, needed only for operators that are not in this graph
     used = {node.domain for node in quantized.graph.node}
@@ -94,33 +119,37 @@ def quantize(
     return quantized
 
 
-class _Reader:
-    """Hands the calibration images over, a batch at a time, as ONNX Runtime asks."""
+def overflowing(proto: onnx.ModelProto) -> list[str]:
+    """Names of the layers whose int8 weights can overflow 16 bits in a sum of two products.
 
-    def __init__(self, name: str, images: Tensor, size: int, whole: bool) -> None:
-        chunks = [np.ascontiguousarray(chunk.cpu().numpy()) for chunk in images.split(size)]
-        self.chunks = [chunk for chunk in chunks if len(chunk) == size or not whole]
-        self.name, self.next = name, 0
+    A layer is named by its node, or by its first output. Which weights meet in a sum is for the kernel to
+    choose, so a layer counts where the two largest, or the two least, of one output channel overflow
+    together. Weights kept beside the file count only where they were loaded with it.
+    """
+    weights = {t.name: t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    found = []
+    for node in proto.graph.node:
+        if node.op_type not in _CHANNELS or len(node.input) < 2:
+            continue
+        source = made_by.get(node.input[1])
+        if source is None or source.op_type != "DequantizeLinear" or source.input[0] not in weights:
+            continue
+        tensor = weights[source.input[0]]
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            continue
+        axis = _CHANNELS[node.op_type]
+        if any(a.name == "transB" and a.i for a in node.attribute):
+            axis = 0
+        by_channel = np.moveaxis(numpy_helper.to_array(tensor).astype(int), axis, 0)
+        sums = np.sort(by_channel.reshape(len(by_channel), -1), axis=1)
+        if sums.shape[1] < 2:
+            continue
+        if (sums[:, -2:].sum(1) > LARGEST_PAIR).any() or (sums[:, :2].sum(1) < -LARGEST_PAIR).any():
+            found.append(node.name or node.output[0])
+    return found
 
-    def get_next(self) -> dict[str, Any] | None:
-        """The next batch, None at the end."""
-        if self.next == len(self.chunks):
-            return None
-        self.next += 1
-        return {self.name: self.chunks[self.next - 1]}
 
-    def rewind(self) -> None:
-        """Begin again."""
-        self.next = 0
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """ONNX Runtime advises every caller to run its own preprocessing, which our graphs had already."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def is_quantized(proto: onnx.ModelProto) -> bool:
+    """Whether the graph has DequantizeLinear nodes, and so 8-bit kernels to choose from."""
+    return any(node.op_type == "DequantizeLinear" for node in proto.graph.node)

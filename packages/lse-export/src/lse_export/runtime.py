@@ -22,9 +22,9 @@ from lse_export.errors import ExportError
 if TYPE_CHECKING:
     import onnxruntime
 
-    from lse_export.tensorrt.profile import Shapes
+    from lse_export.tensorrt.sidecar import Shapes
 
-__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run", "runtimes_here"]
+__all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -33,6 +33,9 @@ PROVIDERS = {
 }
 """Execution providers by short name."""
 
+# inputs that hold images; uint8 for files that prepare raw pictures
+_TYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8"}
+
 
 @dataclass(frozen=True)
 class TensorrtOptions:
@@ -40,18 +43,14 @@ class TensorrtOptions:
 
     Attributes:
         cache: folder in which engines and kernel timings are kept for the next session.
-        profile: least, usual and largest shape of every input, see `lse_export.tensorrt.profile`; None lets
+        profile: least, usual and largest shape of every input, see `lse_export.tensorrt.sidecar`; None lets
             the provider build again whenever a shape leaves what it has seen.
         fp16: let it compute float32 layers in half precision.
-        workspace_gib: scratch memory a layer may take, GiB.
-        optimization_level: 0 (fast to build) to 5 (tries most kernels).
     """
 
     cache: Path | None = None
     profile: Shapes | None = None
     fp16: bool = False
-    workspace_gib: float | None = None
-    optimization_level: int | None = None
 
     def as_provider(self) -> dict[str, str]:
         """The same by ONNX Runtime's names."""
@@ -66,10 +65,6 @@ class TensorrtOptions:
                 )
         if self.fp16:
             options["trt_fp16_enable"] = "1"
-        if self.workspace_gib is not None:
-            options["trt_max_workspace_size"] = str(int(self.workspace_gib * 2**30))
-        if self.optimization_level is not None:
-            options["trt_builder_optimization_level"] = str(self.optimization_level)
         return options
 
 
@@ -130,8 +125,6 @@ def open_session(
         asked = [(wanted, (tensorrt or TensorrtOptions()).as_provider()), PROVIDERS["cuda"]]
         with suppress(ImportError, OSError):
             import_module("tensorrt")  # brings its libraries into the process, where the provider finds them
-    # what it logs about libraries it misses is said below, in one line
-    ort.set_default_logger_severity(4)
     try:
         # its own fallback would print pages and go on with the CPU, when loading and at every run
         session = ort.InferenceSession(str(path), options, providers=asked, enable_fallback=0)
@@ -140,29 +133,12 @@ def open_session(
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())
         raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
-    finally:
-        ort.set_default_logger_severity(2)  # its default
     if session.get_providers()[0] != wanted:
         raise ExportError(
-            f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start "
-            "(a driver or library it needs is missing)"
+            f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start, "
+            "because a driver or library is missing that ONNX Runtime names above"
         )
     return session
-
-
-def runtimes_here() -> str:
-    """What exported files can run on here, in one line; starts none of it."""
-    import onnxruntime as ort
-
-    from lse_export.tensorrt.library import require_tensorrt
-
-    built = ", ".join(n for n, full in PROVIDERS.items() if full in ort.get_available_providers())
-    try:
-        tensorrt = f"TensorRT {require_tensorrt()}"
-    except ExportError:
-        tensorrt = "no TensorRT"
-    gpu = "a GPU" if torch.cuda.is_available() else "no GPU"
-    return f"ONNX Runtime {ort.__version__} (built for {built}), {tensorrt}, {gpu}"
 
 
 def ran_on(
@@ -194,7 +170,10 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
     if len(takes) != 1:
         raise ExportError(f"the file has {len(takes)} inputs, not one of images")
     first = takes[0]
-    array = image.detach().cpu().numpy().astype(_dtype(first.type), copy=False)
+    kind = _TYPES.get(first.type.removeprefix("tensor(").removesuffix(")"))
+    if kind is None:
+        raise ExportError(f"the file's input is {first.type}, not a tensor of images")
+    array = image.detach().cpu().numpy().astype(kind, copy=False)
     try:
         results: list[Any] = session.run(None, {first.name: np.ascontiguousarray(array)})
         tensors = [torch.from_numpy(np.asarray(result)) for result in results]
@@ -208,15 +187,3 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
 def _plain(error: Exception) -> str:
     """What ONNX Runtime says, in one line, without the place in its source."""
     return re.sub(r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split()))[:240]
-
-
-def _dtype(name: str) -> type[np.number[Any]]:
-    types: dict[str, type[np.number[Any]]] = {
-        "tensor(float)": np.float32,
-        "tensor(float16)": np.float16,
-        "tensor(double)": np.float64,
-        "tensor(uint8)": np.uint8,  # raw pictures, for files that prepare them
-    }
-    if name not in types:
-        raise ExportError(f"the file's input is {name}, not a tensor of images")
-    return types[name]

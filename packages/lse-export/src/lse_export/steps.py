@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError
-from lse_export.unroll import (
-    Unrolled,
-    check_example,
-    evaluating,
-    recording,
-    steps_of,
-    with_steps,
-)
+from lse_export.unroll import Unrolled, check_example, evaluating, recording, steps_of, with_steps
 
 __all__ = ["StepChoice", "StepRow", "choose_steps"]
 
@@ -131,14 +125,13 @@ def choose_steps(
         rows = []
         for steps in tried:
             outputs, left = _solve(model, images, steps, batch)
-            rows.append(StepRow(steps, left, _deviation(outputs, converged), _agreement(outputs, converged)))
+            pairs = list(zip(outputs, converged, strict=True))
+            off = max(float((a - b).abs().max() / (b.max() - b.min()).clamp_min(1e-12)) for a, b in pairs)
+            same = [float((a.argmax(1) == b.argmax(1)).float().mean()) for a, b in pairs if a.ndim == 2]
+            rows.append(StepRow(steps, left, off, min(same, default=1.0)))
     met = residual <= residual_tolerance
-    chosen = max(own.values())
-    if met:
-        for row in reversed(rows):
-            if not row.deviation <= tolerance:
-                break
-            chosen = row.steps
+    within = list(takewhile(lambda row: row.deviation <= tolerance, reversed(rows)))
+    chosen = within[-1].steps if met and within else max(own.values())
     return StepChoice(chosen, met, tolerance, reference, residual, rows)
 
 
@@ -153,19 +146,3 @@ def _solve(model: nn.Module, images: Tensor, steps: int, batch: int) -> tuple[li
                 if answer.solution is not None:
                     worst = max(worst, float(answer.solution.residual.max()))
     return [torch.cat(column) for column in zip(*parts, strict=True)], worst
-
-
-def _deviation(outputs: list[Tensor], reference: list[Tensor]) -> float:
-    return max(
-        float((a - b).abs().max() / (b.max() - b.min()).clamp_min(1e-12))
-        for a, b in zip(outputs, reference, strict=True)
-    )
-
-
-def _agreement(outputs: list[Tensor], reference: list[Tensor]) -> float:
-    shares = [
-        float((a.argmax(1) == b.argmax(1)).float().mean())
-        for a, b in zip(outputs, reference, strict=True)
-        if a.ndim == 2
-    ]
-    return min(shares, default=1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,22 @@ from torch import Tensor, nn
 
 from lse_core.atomic import check_target, replacing
 from lse_core.errors import LSEError
-from lse_export.cleanup import clean
-from lse_export.errors import ExportError
+from lse_export.errors import ExportError, first_line
 from lse_export.metadata import describe
-from lse_export.precision import Half, check_precision, halved
 from lse_export.preprocess import Prepare, raw_pictures_of
-from lse_export.trace import FIXED, Sizes, timed, trace
-from lse_export.unroll import canonicalizers_of, check_example, evaluating, steps_of, with_steps
+from lse_export.quantize import quantize
+from lse_export.trace import FIXED, Sizes, clean, trace
+from lse_export.unroll import (
+    Half,
+    canonicalizers_of,
+    check_example,
+    check_precision,
+    evaluating,
+    halved,
+    steps_of,
+    with_steps,
+)
+from lse_export.verification import verify
 
 __all__ = ["OnnxExport", "export_onnx"]
 
@@ -160,7 +168,7 @@ def export_onnx(
             picture = torch.zeros((len(example), *raw.shape), dtype=torch.uint8, device=example.device)
             facts["lse.raw_pictures"] = json.dumps({"source": raw.source, "layout": raw.layout})
             facts["lse.preprocess"] = raw.preprocess.to_json()
-        with evaluating(model), evaluating(inner):
+        with evaluating(model, inner):
             facts = describe(model, example, opset=opset, class_names=class_names) | facts
             proto, sizes, phases = trace(
                 inner,
@@ -177,18 +185,19 @@ def export_onnx(
     clean(proto)
     if precision == "int8":
         assert calibration is not None
-        proto = _quantized(proto, calibration)
+        proto = quantize(proto, calibration)
     facts = dict(sorted((facts | dict(metadata or {})).items()))
     onnx.helper.set_model_props(proto, facts)
-    with timed(phases, "write"), replacing(path, overwrite) as target:
-        _save(proto, target, external_data)
-        _check(target)
+    writing = time.perf_counter()
+    with replacing(path, overwrite) as target:
+        _write(proto, target, external_data)
         if dynamic_size:
             _check_sizes(target, model, example[:1] if dynamic_batch else example, sizes)
+    phases["write"] = time.perf_counter() - writing
     graph = proto.graph
     return OnnxExport(
         path=path,
-        opset=_opset(proto),
+        opset=next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")),
         ops=Counter(node.op_type for node in graph.node),
         nodes=len(graph.node),
         canonicalizer_nodes=(inside := sum("canonicalizer" in node.name for node in graph.node)),
@@ -201,19 +210,7 @@ def export_onnx(
     )
 
 
-def _quantized(proto: onnx.ModelProto, calibration: Tensor) -> onnx.ModelProto:
-    from lse_export.quantize import quantize
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return quantize(proto, calibration, Path(folder))
-    except LSEError:
-        raise
-    except Exception as error:  # ONNX Runtime's own, of no common class
-        raise ExportError(f"ONNX Runtime cannot quantize the graph: {str(error).splitlines()[0]}") from error
-
-
-def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
+def _write(proto: onnx.ModelProto, target: Path, external: bool) -> None:
     weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     large = external or weights > LARGEST_MESSAGE
     onnx.save_model(
@@ -223,14 +220,11 @@ def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
         location=f"{target.name}.data" if large else None,
         size_threshold=1024,  # shapes and axes stay inside, where checkers look for them
     )
-
-
-def _check(target: Path) -> None:
     try:
         # by path, which also works for files above 2 GiB
         onnx.checker.check_model(str(target), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"the exported graph is not valid ONNX: {first_line(error)}") from error
 
 
 def _check_sizes(target: Path, model: nn.Module, example: Tensor, sizes: Sizes) -> None:
@@ -238,8 +232,6 @@ def _check_sizes(target: Path, model: nn.Module, example: Tensor, sizes: Sizes) 
 
     A size that the tracer took for a constant leaves no trace in the axes' names.
     """
-    from lse_export.verification import verify
-
     for k, axis in enumerate(("height", "width")):
         size = list(example.shape[2:])
         size[k] = min(2 * size[k], sizes[axis][1] or 2 * size[k])
@@ -248,12 +240,8 @@ def _check_sizes(target: Path, model: nn.Module, example: Tensor, sizes: Sizes) 
         try:
             found = verify(target, model, other, batch_sizes=(len(example),), edges=False, throw=False)
         except Exception as error:  # the model's, or ONNX Runtime's, which have no common class
-            why = str(error).splitlines()[0]
-            raise ExportError(f"the model, or its graph, cannot run {where}: {why}; {FIXED}") from error
+            failed = f"the model, or its graph, cannot run {where}"
+            raise ExportError(f"{failed}: {first_line(error)}; {FIXED}") from error
         if not found.ok:
             off = f"off by {found.relative:.2g} of the output's range"
             raise ExportError(f"the model fixes its {axis}: {where} its graph is {off}; {FIXED}")
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))

@@ -6,43 +6,36 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
-from lse_export.gate.graph import open_model, type_name, weight_files
-from lse_export.metadata import CARRIED, class_names_in, read_metadata
-from lse_export.preprocess import input_of, prepared_in, raw_in
+from lse_export.gate.graph import open_model, sizes_of, type_name, weight_files
+from lse_export.metadata import facts_of
 
 __all__ = ["TritonModel", "write_triton"]
 
-# names of Triton's DataType
-_TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "bfloat16": "TYPE_BF16",
-    "float64": "TYPE_FP64",
-    "int8": "TYPE_INT8",
-    "int16": "TYPE_INT16",
-    "int32": "TYPE_INT32",
-    "int64": "TYPE_INT64",
-    "uint8": "TYPE_UINT8",
-    "uint16": "TYPE_UINT16",
-    "uint32": "TYPE_UINT32",
-    "uint64": "TYPE_UINT64",
-    "bool": "TYPE_BOOL",
-    "string": "TYPE_STRING",
-}
+# types that Triton can pass
+_TYPES = ("float32", "float16", "bfloat16", "float64", "int8", "int16", "int32", "int64",
+          "uint8", "uint16", "uint32", "uint64", "bool", "string")  # fmt: skip
 LABELS = "labels.txt"
+PARAMETERS = ("lse.preprocess", "lse.raw_pictures")  # metadata that the config passes on to clients
 OURS = frozenset({"model.onnx", "model.plan", "config.pbtxt", LABELS})  # names in the folder
 LARGEST = 32  # batch, where nothing else is said
-KINDS = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "auto": "KIND_AUTO"}
+
+
+class _Enum(str):
+    """A member of an enumeration of protobuf, which its text format does not quote."""
+
+
+KINDS = {"cpu": _Enum("KIND_CPU"), "gpu": _Enum("KIND_GPU"), "auto": _Enum("KIND_AUTO")}
 """Where Triton runs the instances of a model."""
 
 
@@ -71,7 +64,6 @@ def write_triton(
     version: int = 1,
     plan: str | Path | None = None,
     max_batch_size: int | None = None,
-    preferred_batch_sizes: Sequence[int] = (),
     max_queue_delay_us: int = 100,
     kind: str = "auto",
     instances: int = 1,
@@ -91,7 +83,6 @@ def write_triton(
             have been built from this very file.
         max_batch_size: largest batch formed of requests that wait; ignored where the batch is fixed. None:
             32, or the largest that the engine's profile allows.
-        preferred_batch_sizes: batch sizes worth waiting for.
         max_queue_delay_us: how long a request may wait for others, microseconds.
         kind: "cpu", "gpu" or "auto", where instances run.
         instances: how many run side by side.
@@ -115,47 +106,48 @@ def write_triton(
         raise LSEError(
             f"the engine runs on GPUs, batches up to {most}; got {kind!r} and max_batch_size {asked}"
         )
-    if any(not 1 <= size <= asked for size in preferred_batch_sizes):
-        raise LSEError(f"preferred batch sizes must lie within 1 and max_batch_size, {asked}")
     name = name or path.stem
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} is no name for a model: letters, digits, '.', '-' and '_' are")
     proto = open_model(path).proto
-    graph, facts = proto.graph, read_metadata(proto)
+    graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     scores = outputs[0][2] if outputs else []
     count = scores[1] if len(scores) == 2 and scores[1] > 0 else None
-    labels = [" ".join(label.split()) for label in class_names_in(facts, str(path), count)]
-    prepared_in(facts, str(path))  # what clients are told must be true
-    raw_in(facts, str(path), input_of(proto))
+    labels = [" ".join(label.split()) for label in facts.class_names(count)]
+    facts.preprocess()  # what clients are told must be true
+    facts.raw_pictures()
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
-    sections = [
-        f'name: "{name}"',
-        f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
-        f"max_batch_size: {largest}",
-        *(_io("input", *tensor, batched) for tensor in inputs),
-        *(
-            _io("output", *tensor, batched, LABELS if labels and not place else "")
-            for place, tensor in enumerate(outputs)
-        ),
-        *(_parameter(key, facts[key]) for key in CARRIED if key in facts and key != "lse.class_names"),
-        f"instance_group [ {{ kind: {KINDS[kind]} count: {instances} }} ]",
-    ]
+    shown = [_io(*tensor, batched) for tensor in outputs]
+    if labels:
+        shown[0]["label_filename"] = LABELS
+    told = {key: facts.metadata[key] for key in PARAMETERS if key in facts.metadata}
+    config: dict[str, Any] = {
+        "name": name,
+        "backend": "tensorrt" if plan else "onnxruntime",
+        "max_batch_size": largest,
+        "input": [_io(*tensor, batched) for tensor in inputs],
+        "output": shown,
+        "parameters": [{"key": key, "value": {"string_value": text}} for key, text in told.items()],
+        "instance_group": {"kind": KINDS[kind], "count": instances},
+    }
     if batched:
-        preferred = "".join(f" preferred_batch_size: {size}" for size in preferred_batch_sizes)
-        sections.append(
-            f"dynamic_batching {{{preferred} max_queue_delay_microseconds: {max_queue_delay_us} }}"
-        )
-    if warmup:
-        sections.append(_warmup(inputs, batched))
-    config = "\n".join(sections) + "\n"
+        config["dynamic_batching"] = {"max_queue_delay_microseconds": max_queue_delay_us}
+    if warmup:  # what varies is warmed up at size 1
+        random = [
+            {"key": tensor, "value": {"data_type": kind, "dims": [max(n, 1) for n in shape[batched:]],
+                                      "random_data": True}}
+            for tensor, kind, shape in inputs
+        ]  # fmt: skip
+        config["model_warmup"] = {"name": "random", "batch_size": int(batched), "inputs": random}
+    text = "".join(_text({key: value}) + "\n" for key, value in config.items() if value != [])
     # external weights must keep their names
     weights = [(path.parent / name, name) for name in _weights(path, graph)]
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
-    _place(folder, version, config, files, labels)
-    return TritonModel(folder, config, folder / str(version) / files[0][1], largest)
+    _place(folder, version, text, files, labels)
+    return TritonModel(folder, text, folder / str(version) / files[0][1], largest)
 
 
 def _weights(path: Path, graph: onnx.GraphProto) -> list[str]:
@@ -170,27 +162,39 @@ def _weights(path: Path, graph: onnx.GraphProto) -> list[str]:
     return names
 
 
-def _tensor(value: onnx.ValueInfoProto) -> tuple[str, str, list[int]]:
+def _tensor(value: onnx.ValueInfoProto) -> tuple[str, _Enum, list[int]]:
     """Name, Triton type and shape, -1 for what varies."""
     kind = type_name(value.type.tensor_type.elem_type)
     if kind not in _TYPES:
         raise ExportError(f"{value.name!r} is {kind}, which Triton cannot pass")
-    dims = value.type.tensor_type.shape.dim
-    return value.name, _TYPES[kind], [d.dim_value if d.HasField("dim_value") else -1 for d in dims]
+    name = kind.replace("bfloat", "bf").replace("float", "fp").upper()
+    return value.name, _Enum(f"TYPE_{name}"), [-1 if n is None else n for n in sizes_of(value)]
 
 
-def _quoted(text: str) -> str:
-    """As protobuf's text format writes it; names of tensors may hold anything."""
-    return json.dumps(text, ensure_ascii=False)
+def _io(name: str, kind: _Enum, shape: list[int], batched: bool) -> dict[str, Any]:
+    """A tensor as the config describes it: without the batch axis, where Triton adds that."""
+    return {"name": name, "data_type": kind, "dims": shape[batched:]}
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """A message in protobuf's text format; names of tensors may hold anything."""
+    parts = []
+    for key, value in message.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, Mapping):
+                parts.append(f"{key} {{ {_text(each)} }}")
+            else:
+                parts.append(
+                    f"{key}: {each if isinstance(each, _Enum) else json.dumps(each, ensure_ascii=False)}"
+                )
+    return " ".join(parts)
 
 
 def _largest(plan: Path, model: Path) -> int:
     """Largest batch of an engine, which must have been built from `model` where that can be known."""
     from lse_export.tensorrt.sidecar import check_files, read_facts, sidecar_of
 
-    if not plan.is_file():
-        raise ExportError(f"{plan}: no such file")
-    if not sidecar_of(plan).is_file():  # built by other means
+    if plan.is_file() and not sidecar_of(plan).is_file():  # built by other means
         return LARGEST
     facts = read_facts(plan)
     if facts.flavour != "tensorrt":
@@ -199,26 +203,6 @@ def _largest(plan: Path, model: Path) -> int:
         )
     check_files(facts, plan, model)
     return min(largest[0] for _, _, largest in facts.profile.values())
-
-
-def _io(section: str, name: str, kind: str, shape: list[int], batched: bool, labels: str = "") -> str:
-    dims = ", ".join(str(n) for n in (shape[1:] if batched else shape))
-    told = f" label_filename: {_quoted(labels)}" if labels else ""
-    return f"{section} [ {{ name: {_quoted(name)} data_type: {kind} dims: [ {dims} ]{told} }} ]"
-
-
-def _parameter(key: str, text: str) -> str:
-    return f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(text)} }} }}"
-
-
-def _warmup(inputs: list[tuple[str, str, list[int]]], batched: bool) -> str:
-    lines = ['model_warmup [ { name: "random" batch_size: ' + ("1" if batched else "0")]
-    for name, kind, shape in inputs:
-        # what varies is warmed up at size 1
-        dims = ", ".join(str(max(n, 1)) for n in (shape[1:] if batched else shape))
-        value = f"data_type: {kind} dims: [ {dims} ] random_data: true"
-        lines.append(f"  inputs {{ key: {_quoted(name)} value {{ {value} }} }}")
-    return "\n".join([*lines, "} ]"])
 
 
 def _place(

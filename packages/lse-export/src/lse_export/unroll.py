@@ -2,31 +2,39 @@
 
 An adapted model is known here by its attributes alone: `canonicalizers` (modules by the name of
 their site), `mode` and `settings`. A canonicalizer may carry `steps`, `solver` and `rule`, and
-answers with an object that has `warp` and `solution` (see `lse_dec.canonicalizers.Canonicalization`).
+answers with an object that has `warp` and `solution`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite
+from lse_core import modes
+from lse_core.errors import DTypeError, LSEError, ShapeError, check_finite, unknown_name
 from lse_core.separable import SeparableWarp
-from lse_export.errors import ExportError
+from lse_export.errors import ExportError, first_line
 
 __all__ = [
+    "PRECISIONS",
+    "Half",
     "Unrolled",
     "canonicalizers_of",
     "check_example",
+    "check_precision",
     "evaluating",
+    "halved",
     "recording",
     "residual_traces",
     "steps_of",
+    "tolerance_of",
     "with_steps",
 ]
 
@@ -78,20 +86,14 @@ def with_steps(model: nn.Module, steps: int | Mapping[str, int] | None) -> Itera
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients while the block runs; every module's own mode comes back after it.
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients while the block runs; every module's own mode comes back after it.
 
-    Without gradients matters for more than speed: the steps that only carry a gradient (phantom
-    steps) would otherwise be exported too.
+    Gradients must be off for more than speed: the steps that only carry a gradient (phantom steps)
+    would otherwise be exported too.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with modes.evaluating(*models), torch.no_grad():
+        yield
 
 
 @contextmanager
@@ -99,21 +101,13 @@ def recording(model: nn.Module) -> Iterator[dict[str, Any]]:
     """Collect the last answer of every canonicalizer by site while the block runs."""
     record: dict[str, Any] = {}
 
-    def keeper(site: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            record[site] = output
+    def keep(site: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        record[site] = output
 
-        return keep
-
-    handles = [
-        canonicalizer.register_forward_hook(keeper(site))
-        for site, canonicalizer in canonicalizers_of(model).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for site, canonicalizer in canonicalizers_of(model).items():
+            hooks.enter_context(canonicalizer.register_forward_hook(partial(keep, site)))
         yield record
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def residual_traces(model: nn.Module, image: Tensor) -> dict[str, list[float]]:
@@ -149,25 +143,23 @@ class Unrolled(nn.Module):
         Warps are (B, N + 1): where the map sends 0, 1/N, ..., 1. Residuals are (B,).
         """
         outputs = [leaf for leaf in pytree.tree_leaves(self.model(image)) if isinstance(leaf, Tensor)]
-        for site, answer in (self.record or {}).items():
-            if not isinstance(answer.warp, SeparableWarp):
-                raise ExportError(
-                    f"the warp of {site!r} is a {type(answer.warp).__name__}, which no two lists of values "
-                    "hold; leave with_warps out, or adapt with warp='separable'"
-                )
-            outputs += [answer.warp.x.values, answer.warp.y.values]
-            if answer.solution is not None:
-                outputs.append(answer.solution.residual)
-        return tuple(outputs)
+        return (*outputs, *(tensor for _, tensor in self._extras()))
 
     def extra_names(self) -> list[str]:
         """Names of the outputs that `record` adds; known after a forward pass."""
-        names = []
+        return [name for name, _ in self._extras()]
+
+    def _extras(self) -> Iterator[tuple[str, Tensor]]:
         for site, answer in (self.record or {}).items():
-            names += [f"warp_x.{site}", f"warp_y.{site}"]
+            if not isinstance(answer.warp, SeparableWarp):
+                raise ExportError(
+                    f"the warp of {site!r} is a {type(answer.warp).__name__}, which two lists of values "
+                    "cannot hold; leave with_warps out, or adapt with warp='separable'"
+                )
+            yield f"warp_x.{site}", answer.warp.x.values
+            yield f"warp_y.{site}", answer.warp.y.values
             if answer.solution is not None:
-                names.append(f"residual.{site}")
-        return names
+                yield f"residual.{site}", answer.solution.residual
 
 
 def check_example(model: nn.Module, example: Tensor) -> Tensor:
@@ -195,6 +187,57 @@ def check_example(model: nn.Module, example: Tensor) -> Tensor:
     except LSEError:
         raise
     except Exception as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"the model fails on an example of shape {tuple(example.shape)}: {text}") from error
+        where = f"the model fails on an example of shape {tuple(example.shape)}"
+        raise ExportError(f"{where}: {first_line(error)}") from error
     return example
+
+
+TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "int8": 0.25}
+PRECISIONS = tuple(TOLERANCES)
+"""Precisions an ONNX file can have; int8 by `lse_export.quantize`."""
+
+ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16"}
+
+
+def check_precision(name: str) -> str:
+    """The precision called `name` ("fp16" being "float16"); UnknownNameError for any other."""
+    name = ALIASES.get(name, name)
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    return name
+
+
+def tolerance_of(precision: str) -> float:
+    """Largest difference from the float32 model, of the output's range, that a precision is allowed."""
+    return TOLERANCES.get(precision, TOLERANCES["float32"])
+
+
+def halved(model: nn.Module) -> nn.Module:
+    """A copy of `model` in float16.
+
+    Canonicalizers keep warp coordinates, their state and the solver in float32 whatever the dtype of the
+    features, and cast what enters and leaves them; these casts are nodes of the graph.
+    """
+    with evaluating(model):
+        return copy.deepcopy(model).half()
+
+
+class Half(nn.Module):
+    """A float16 model that takes images of any floating type, and answers in float32 unless told not to.
+
+    Args:
+        model: in float16.
+        outputs: cast floating outputs back to float32.
+    """
+
+    def __init__(self, model: nn.Module, outputs: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs = outputs
+
+    def forward(self, image: Tensor) -> Any:
+        """The model's outputs for images of any floating dtype."""
+        out = self.model(image.half())
+        if not self.outputs:
+            return out
+        return pytree.tree_map_only(Tensor, lambda x: x.float() if x.dtype == torch.float16 else x, out)

@@ -7,6 +7,7 @@ placeholder for mmcv's compiled ops in place; a full mmcv is used as it is.
 
 from __future__ import annotations
 
+from lse_core.moved import announce
 from lse_seg import environment as _environment  # noqa: F401  first, or nothing below imports
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.dataset import ScaledObjectsDataset
@@ -33,3 +34,5 @@ __all__ = [
     "WarpVisualizationHook",
 ]
 __version__ = "0.1.0"
+
+announce({"lse_seg.objects": "lse_train.data.objects"})

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_core.separable import SeparableWarp
+from lse_core.settings import takes
 from lse_dec.losses import canonicalizer_equivariance_loss
 from lse_dec.monitor import displacement
-from lse_dec.settings import takes
+from lse_dec.observation import Observation
 from lse_dec.sites import CanonicalizedStage
-from lse_seg.watching import Seen
 
 __all__ = ["CanonicalizerLoss"]
 
@@ -53,16 +53,18 @@ class CanonicalizerLoss:
         self.centre = centre
         self.weight, self.segments, self.ratio, self.steps = weight, segments, ratio, steps
 
-    def __call__(self, sites: Mapping[str, CanonicalizedStage], seen: Seen) -> dict[str, Tensor]:
+    def __call__(
+        self, sites: Mapping[str, CanonicalizedStage], seen: Mapping[str, Observation]
+    ) -> dict[str, Tensor]:
         """Losses by site, and how far their warps moved (in shares of the side), as mmengine logs them.
 
         Args:
             sites: canonicalized stages by name.
-            seen: what entered them, see `watching`.
+            seen: what they saw and answered, the record of `lse_dec.observe`.
         """
         logged: dict[str, Tensor] = {}
-        for name, (features, found) in seen.items():
-            canonicalizer = sites[name].canonicalizer
+        for name, found in seen.items():
+            canonicalizer, (features, channels_last) = sites[name].canonicalizer, found.entered
             logged[f"canonicalizer.{name}.displacement"] = displacement(found).detach().mean()
             if not self.weight or not any(p.requires_grad for p in canonicalizer.parameters()):
                 continue
@@ -81,7 +83,7 @@ class CanonicalizerLoss:
                 canonicalizer,
                 features.detach(),
                 g,
-                channels_last=sites[name].where.layout.channels_last,
+                channels_last=channels_last,
                 centre=self.centre,
                 **options,
             )

@@ -21,11 +21,11 @@ from torch import Tensor
 from lse_core.errors import LSEError
 from lse_core.pictures import overlay
 from lse_dec.monitor import displacement
+from lse_dec.observation import Observation, observe
 from lse_dec.sites import CanonicalizedStage
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.metrics import EquivarianceError
 from lse_seg.panels import canonical_picture, draw_warp, row
-from lse_seg.watching import Seen, watching
 
 __all__ = ["EquivarianceHook", "WarpVisualizationHook"]
 
@@ -110,15 +110,15 @@ class WarpVisualizationHook(Hook):
         fp16 = getattr(getattr(runner, f"{mode}_loop"), "fp16", False)
         for i, output in enumerate(outputs[: self.images]):
             one = {"inputs": [batch["inputs"][i]], "data_samples": [batch["data_samples"][i]]}
-            seen: Seen = {}
+            seen: dict[str, Observation] = {}
             sites = _sites(model)
             if sites:
-                with watching(sites) as seen, torch.no_grad(), autocast(enabled=fp16):
+                with observe(sites, first=True) as seen, torch.no_grad(), autocast(enabled=fp16):
                     model.test_step(one)
             panels = self._panels(output, runner.visualizer.dataset_meta or {}, seen)
             runner.visualizer.add_image(f"{mode}_{Path(output.img_path).stem}", row(panels), step=runner.iter)
 
-    def _panels(self, output: Any, meta: Mapping[str, Any], seen: Seen) -> list[Panel]:
+    def _panels(self, output: Any, meta: Mapping[str, Any], seen: Mapping[str, Observation]) -> list[Panel]:
         data = fileio.get(output.img_path, backend_args=self.backend_args)
         image = mmcv.imfrombytes(data, channel_order="rgb")
         classes, colours = meta.get("classes", ("",)), np.array(meta.get("palette", []), dtype=np.uint8)
@@ -129,7 +129,7 @@ class WarpVisualizationHook(Hook):
             if labels is not None:
                 painted = overlay(image, _map(labels.data, image), colours.reshape(-1, 3), bare=bare)
                 panels.append((caption, painted))
-        for name, (_, found) in seen.items():
+        for name, found in seen.items():
             height, width = image.shape[:2]
             x, y = displacement(found)[0].amax(dim=1).tolist()
             furthest = max(x * (width - 1), y * (height - 1))

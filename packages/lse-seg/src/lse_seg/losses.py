@@ -12,7 +12,7 @@ from torch import Tensor
 from lse_core.errors import LSEError, unknown_name
 from lse_core.metrics import equivariance_error
 from lse_core.resample import scale
-from lse_dec.settings import build
+from lse_core.settings import build
 from lse_seg.metrics import OUTPUTS, as_output
 from lse_seg.random_warps import RandomWarps
 from lse_seg.segmentor import CanonicalizedSegmentor

@@ -10,7 +10,7 @@ from lse_core.errors import LSEError
 from lse_core.plugins import registry
 from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
-from lse_dec.settings import build
+from lse_core.settings import build
 
 __all__ = ["RandomWarps", "Warp"]
 

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from lse_core.errors import LSEError
 from lse_core.resample import scale, unscale
 from lse_core.separable import SeparableWarp
-from lse_dec import adapt
+from lse_core.settings import build
+from lse_dec import adapt, observe
 from lse_dec.backbones import IMAGE
-from lse_dec.settings import build
 from lse_dec.sites import CanonicalizedStage
 from lse_seg.backbone import CanonicalizedBackbone
 from lse_seg.canonicalizer_loss import CanonicalizerLoss
-from lse_seg.watching import watching
 
 __all__ = ["CanonicalizedSegmentor"]
 
@@ -80,7 +79,7 @@ class CanonicalizedSegmentor(EncoderDecoder):
         """Canonical images (B, C, H, W) and the warp that puts things back; None where there is none."""
         if self.frame is None:
             return inputs, None
-        warp = self.frame.canonicalizers[IMAGE](inputs).warp
+        warp = self.frame.sites[IMAGE].find(inputs).warp
         return unscale(inputs, warp), warp
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -103,7 +102,7 @@ class CanonicalizedSegmentor(EncoderDecoder):
         """
         losses: dict[str, Tensor] = {}
         sites = self.sites
-        with watching(sites) as seen:
+        with observe(sites, first=True) as seen:
             canonical, warp = self.canonicalize(inputs)
             features = self.extract_feat(canonical)
             for name, head in self._heads().items():

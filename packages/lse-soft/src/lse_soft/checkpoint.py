@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
+from lse_core.atomic import staging, usual_mode
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, OutputError, unknown_name
+from lse_core.errors import LSEError
 from lse_core.preprocess import Preprocess
+from lse_core.settings import Settings, validated
+from lse_core.timm_models import make
 from lse_soft.certificate import Certificate, certify
 from lse_soft.errors import SoftError
 from lse_soft.groups import make_group
@@ -31,45 +33,31 @@ NAME = "soft.json"
 WEIGHTS = "soft.safetensors"  # a name of its own: other loaders take model.safetensors for theirs
 FORMAT, VERSION = "lse-soft", 1
 
-KEYWORDS = frozenset(
-    [
-        "attn_drop_rate",
-        "class_token",
-        "depth",
-        "depths",
-        "drop_path_rate",
-        "drop_rate",
-        "dynamic_img_size",
-        "embed_dim",
-        "embed_dims",
-        "fc_norm",
-        "global_pool",
-        "img_size",
-        "in_chans",
-        "init_values",
-        "kernel_size",
-        "layers",
-        "mlp_ratio",
-        "num_blocks",
-        "num_classes",
-        "num_heads",
-        "output_stride",
-        "patch_size",
-        "pos_drop_rate",
-        "pos_embed",
-        "proj_drop_rate",
-        "qk_norm",
-        "qkv_bias",
-        "reg_tokens",
-        "strict_img_size",
-        "width",
-        "widths",
-        "window_size",
-    ]
-)
-"""Keywords of timm's models that only say what an architecture looks like."""
 
-FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+@dataclass(frozen=True)
+class _Softened(Place):
+    """A place with the softness b that its tensor was softened with; None stands for infinity."""
+
+    b: float | None = None
+
+
+class _Group(Settings):
+    name: str
+    settings: dict[str, Any]
+
+
+class _Facts(Settings):
+    """What `soft.json` holds; `model` tells how to make the model again, if timm made it."""
+
+    format: Literal["lse-soft"] = "lse-soft"
+    version: int = VERSION
+    model: dict[str, Any]
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] | None = None
+    group: _Group
+    threshold: str
+    preserve_dc: bool
+    places: tuple[_Softened, ...]
 
 
 def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any] | None = None) -> Path:
@@ -108,31 +96,24 @@ def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any
             if name
             else {"source": "given", "class": type(model).__qualname__}
         )
-        facts = {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": source,
-            "preprocess": None if card.preprocess is None else card.preprocess.plain(),
-            "class_names": None if card.class_names is None else list(card.class_names),
-            "group": {"name": one.group.title, "settings": one.group.settings()},
-            "threshold": one.threshold,
-            "preserve_dc": one.preserve_dc,
-            # JSON has no infinity: null stands for it
-            "places": [
-                {**asdict(s.place), "b": s.b if s.b != float("inf") else None} for s in found.values()
-            ],
-        }
+        facts = _Facts(
+            model=source,
+            preprocess=card.preprocess,
+            class_names=card.class_names,
+            group=_Group(name=one.group.title, settings=one.group.settings()),
+            threshold=one.threshold,
+            preserve_dc=one.preserve_dc,
+            places=tuple(
+                _Softened(**asdict(s.place), b=None if s.b == math.inf else s.b) for s in found.values()
+            ),
+        )
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-                weights, text = Path(temporary) / WEIGHTS, Path(temporary) / NAME
-                save_model(model, str(weights), metadata={"format": "pt"})
-                text.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-                for path in (weights, text):
-                    os.replace(path, folder / path.name)
-        except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        with staging(folder / NAME) as temporary:
+            save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+            (temporary / NAME).write_text(json.dumps(facts.plain(), indent=2) + "\n", encoding="utf-8")
+            for name in (WEIGHTS, NAME):
+                usual_mode(temporary / name)
+                os.replace(temporary / name, folder / name)
     return folder
 
 
@@ -153,17 +134,14 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     folder = Path(folder)
     facts = _read(folder)
     if model is None:
-        model = _made(folder, facts["model"], trust)
+        model = _made(folder, facts.model, trust)
     try:
         load_model(model, str(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
         first = " ".join(str(error).split())[:200]
         raise SoftError(f"{folder / WEIGHTS} does not fit {type(model).__name__}: {first}") from error
-    if facts.get("preprocess") is not None:
-        where = f"{folder / NAME}: preprocess"
-        attach(model, preprocess=Preprocess.from_json(json.dumps(facts["preprocess"]), where))
-    if isinstance(facts.get("class_names"), list):
-        attach(model, class_names=tuple(str(name) for name in facts["class_names"]))
+    known = {"preprocess": facts.preprocess, "class_names": facts.class_names}
+    attach(model, **{name: value for name, value in known.items() if value is not None})
     return model.eval()
 
 
@@ -179,44 +157,35 @@ def read_certificates(folder: Path) -> dict[str, Certificate]:
         tensors = load_file(str(folder / WEIGHTS))
     except (SafetensorError, OSError) as error:
         raise SoftError(f"cannot read {folder / WEIGHTS}: {error}") from error
-    try:
-        group = make_group(facts["group"]["name"], facts["group"]["settings"])
-        certificates = {}
-        for entry in facts["places"]:
-            place, b = _place(entry)
-            spectrum = spectrum_of(group, place)
-            key = f"{place.module}.{place.tensor}" if place.module else place.tensor
-            if spectrum is not None:
-                certificates[place.name] = certify(
-                    place, group, spectrum, tensors[key], b, facts["threshold"]
-                )
-    except (KeyError, TypeError) as error:
-        raise SoftError(f"{folder / NAME} is damaged: it does not tell {error}") from error
+    group = make_group(facts.group.name, facts.group.settings)
+    certificates = {}
+    for place in facts.places:
+        spectrum = spectrum_of(group, place)
+        key = f"{place.module}.{place.tensor}" if place.module else place.tensor
+        if key not in tensors:
+            raise SoftError(f"{folder / WEIGHTS} is damaged: it lacks the tensor {key!r}")
+        if spectrum is not None:
+            b = math.inf if place.b is None else place.b
+            certificates[place.name] = certify(place, group, spectrum, tensors[key], b, facts.threshold)
     return certificates
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[Place, float]:
-    known = {f.name for f in fields(Place)}
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in known
-    }
-    b = entry["b"]
-    return Place(**values), float("inf") if b is None else float(b)
-
-
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> _Facts:
     path = folder / NAME
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SoftError(f"{folder} holds no {NAME}: not a folder written by lse_soft.save") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SoftError(f"{path} is damaged: {error}") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or "model" not in facts:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise SoftError(f"{path} is no {FORMAT} file")
     if not isinstance(facts.get("version"), int) or facts["version"] > VERSION:
         raise SoftError(f"{path} is of a newer format; this lse-soft reads up to {VERSION}: upgrade it")
-    return facts
+    try:
+        return validated(_Facts, facts)
+    except LSEError as error:
+        raise SoftError(f"{path} is damaged: {error}") from error
 
 
 def _made(folder: Path, source: Mapping[str, Any], trust: bool) -> nn.Module:
@@ -225,35 +194,7 @@ def _made(folder: Path, source: Mapping[str, Any], trust: bool) -> nn.Module:
             f"{folder} does not tell how to make its model: make it and pass it as load(folder, model)"
         )
     try:
-        import timm
-    except ImportError as error:
-        raise LSEError(f"{folder} holds a timm model, and timm is not installed: pip install timm") from error
-    name, given = str(source.get("name")), source.get("kwargs") or {}
-    # a name with a scheme or a path would fetch, and so would some keywords
-    if ":" in name or "/" in name or not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())
-    for key, value in given.items():
-        if key in FETCHING:
-            raise SoftError(
-                f"{folder / NAME}: the keyword {key!r} would read weights from elsewhere; drop it"
-            )
-        if not trust and not (key in KEYWORDS and _is_word(value)):
-            raise SoftError(
-                f"{folder / NAME} gives {name!r} the keyword {key!r}, which is not among those that only "
-                "describe an architecture; if you trust where it comes from, pass trust=True (--trust)"
-            )
-    try:
-        kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        made: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
-    except Exception as error:  # whatever a constructor raises about its keywords
-        first = " ".join(str(error).split())[:200]
-        raise SoftError(f"timm cannot make {name!r} of {folder}: {first}") from error
+        made = make(str(source.get("name")), source.get("kwargs") or {}, trust=trust)
+    except LSEError as error:
+        raise SoftError(f"{folder / NAME}: {error}") from error
     return made.to(torch.float32)
-
-
-def _is_word(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_word(item) for item in value)
-    if isinstance(value, str):
-        return re.fullmatch(r"[\w.\-]*", value) is not None
-    return value is None or isinstance(value, bool | int | float)

@@ -19,9 +19,9 @@ from lse_core.random import random_log_slopes
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 from lse_dec.adaptation import AdaptedModel, observe
-from lse_dec.canonicalizers.base import Canonicalization
 from lse_dec.checkpoint import load
 from lse_dec.monitor import summarise
+from lse_dec.observation import Observation
 from lse_train.config import ConfigError
 from lse_train.seeding import generator
 from lse_train.sources import Source, build_data, preprocess_for
@@ -225,7 +225,7 @@ class _Sites:
             stack.callback(self._add, record, x)
         return stack
 
-    def _add(self, record: Mapping[str, Canonicalization], x: Tensor) -> None:
+    def _add(self, record: Mapping[str, Observation], x: Tensor) -> None:
         self.images += len(x)
         for name, found in record.items():
             summary, sums = summarise(found), self.sums.setdefault(name, {})

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lse_core.errors import unknown_name
 from lse_core.plugins import registry
+from lse_core.settings import build
 from lse_dec.checkpoint.config import CheckpointError
 from lse_dec.checkpoint.source import find
-from lse_dec.settings import build
 from lse_train.batch import Batch
 from lse_train.config import ConfigError
 from lse_train.config import Method as MethodConfig

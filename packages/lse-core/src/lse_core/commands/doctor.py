@@ -1,4 +1,4 @@
-"""`lse doctor`: what this installation consists of and what is broken in it."""
+"""`lse doctor`: the versions, devices and problems of this installation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at the installation; raises nothing where parts of it are broken."""
+    """Examine the installation. Broken parts are listed as problems; nothing is raised."""
     found = registry().plugins()
     problems = [f"plugin {p.name!r} of {p.distribution}: {p.error}" for p in found if p.status == "failed"]
     problems.extend(registry().conflicts())
@@ -107,10 +107,10 @@ def _requirements(distribution: str) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Show versions, devices and problems of this installation.
+    """Show the versions, devices and problems of this installation.
 
-    Ends with exit status 1 where it finds a problem: torch that cannot be imported, a plugin or its check
-    of the installation that failed, a name that two plugins claim.
+    The exit status is 1 if there is a problem: torch cannot be imported, a plugin or a plugin's check of the
+    installation failed, or two plugins provide the same name.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`lse plugins`: which plugins there are, what they provide, what is wrong with them."""
+"""`lse plugins`: the installed plugins, what they provide and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lse_core.plugins import PluginInfo, registry
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def plugins(as_json: bool) -> None:
-    """List plugins and what they provide.
+    """List the installed plugins and what they provide.
 
-    A plugin that is broken is shown with the reason. LSE_PLUGINS allows or blocks plugins by name:
-    LSE_PLUGINS=dec,export loads only these beside lse-core, LSE_PLUGINS=-export loads all but that one.
-    LSE_PLUGINS_STRICT=1 turns a broken plugin into an error.
+    A broken plugin is shown with the reason. The variable LSE_PLUGINS allows or blocks plugins by name:
+    LSE_PLUGINS=dec,export loads only these two beside lse-core, and LSE_PLUGINS=-export loads all but that
+    one. With LSE_PLUGINS_STRICT=1 a broken plugin is an error instead of a warning.
 
     \b
     Example:

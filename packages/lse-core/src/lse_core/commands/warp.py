@@ -1,4 +1,4 @@
-"""`lse warp`: look at a warp on a picture."""
+"""`lse warp`: show what a random warp does to a picture."""
 
 from __future__ import annotations
 
@@ -17,30 +17,58 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to."
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the files that are written.",
 )
 @click.option(
-    "--segments", type=click.IntRange(1, 256), default=4, show_default=True, help="Segments an axis."
+    "--segments",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="Number of linear segments along each axis.",
 )
 @click.option(
     "--ratio",
     type=click.FloatRange(1, 20, min_open=True),
     default=4.0,
     show_default=True,
-    help="Bound on slopes.",
-)
-@click.option("--distribution", default="log_uniform", show_default=True, help="Of the random warp, by name.")
-@click.option(
-    "--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="0 moves nothing."
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option(
-    "--size", type=click.IntRange(16, 4096), default=448, show_default=True, help="Longest side, in pixels."
+    help="Slopes of the warp lie between 1/RATIO and RATIO.",
 )
 @click.option(
-    "--frames", type=click.IntRange(2, 200), default=24, show_default=True, help="Of the animation."
+    "--distribution",
+    default="log_uniform",
+    show_default=True,
+    help="Name of the distribution that the warp is drawn from.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers and paths as JSON.")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="How strong the warp is: 0 leaves the picture as it is.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random warp."
+)
+@click.option(
+    "--size",
+    type=click.IntRange(16, 4096),
+    default=448,
+    show_default=True,
+    help="The picture is reduced to this length of its longest side, in pixels.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(2, 200),
+    default=24,
+    show_default=True,
+    help="Number of frames of the animation.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the numbers and the paths of the files as one JSON object."
+)
 def warp(
     image: Path,
     out: Path,
@@ -53,9 +81,11 @@ def warp(
     frames: int,
     as_json: bool,
 ) -> None:
-    """Draw a random warp on IMAGE: its grid, the round trip, the error, and the way there.
+    """Draw a random warp and show what it does to the picture IMAGE.
 
-    Writes warp.png, round_trip.png, maps.png and path.gif.
+    Four files are written: warp.png shows the warped picture and its grid, round_trip.png the picture after
+    warping and undoing the warp, and the error of that, maps.png the maps of both axes, and path.gif the way
+    from the picture to the warped one.
 
     \b
     Example:
@@ -106,7 +136,10 @@ def warp(
     if as_json:
         click.echo(json.dumps(numbers, indent=2))
         return
-    click.echo(f"slopes {low:.3g} to {high:.3g}, round trip off by {rms:.4f} rms")
+    click.echo(
+        f"The slopes of the warp are {low:.3g} to {high:.3g}. Undoing the warp gives the picture back up to "
+        f"an error of {rms:.4f} (root mean square of pixel values within [0, 1])."
+    )
     for path in paths:
         click.echo(f"wrote {path}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,7 @@ from torch import Tensor
 from lse_core.errors import LSEError
 from lse_core.layouts import Layout
 from lse_core.metrics.accuracy import ScaleAccuracy, count_per_scale, summarize
-from lse_core.metrics.authors import authors_error
-from lse_core.metrics.canonical import canonicalizer_equivariance_error, fixed_point_residual
 from lse_core.metrics.functional import equivariance_error, invariance_error
-from lse_core.metrics.soft import soft_equivariance_error
 from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
 
@@ -23,15 +20,7 @@ try:
 except ImportError as error:  # pragma: no cover - exercised by the wheel test
     raise LSEError("the metric classes need torchmetrics: pip install 'lse-core[metrics]'") from error
 
-__all__ = [
-    "AccuracyPerScale",
-    "AuthorsError",
-    "CanonicalizerEquivarianceError",
-    "EquivarianceError",
-    "FixedPointResidual",
-    "InvarianceError",
-    "SoftEquivarianceError",
-]
+__all__ = ["AccuracyPerScale", "EquivarianceError", "InvarianceError"]
 
 
 class _MeanError(Metric):
@@ -97,78 +86,6 @@ class InvarianceError(_MeanError):
     def update(self, outputs: Tensor, outputs_scaled: Tensor) -> None:
         """Add a batch: M(I) and M(I_s), one variant or several an image."""
         self._add(invariance_error(outputs, outputs_scaled, per_element=self.per_element, reduction="none"))
-
-
-class FixedPointResidual(_MeanError):
-    """Mean residual of a fixed-point solve (Eq. 15); see `fixed_point_residual`.
-
-    Args:
-        relative: divide each residual by the size of the updated state.
-        kwargs: torchmetrics' own.
-    """
-
-    def __init__(self, *, relative: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.relative = relative
-
-    def update(self, state: Tensor, updated: Tensor) -> None:
-        """Add a batch: z and H(z)."""
-        self._add(fixed_point_residual(state, updated, relative=self.relative))
-
-
-class CanonicalizerEquivarianceError(_MeanError):
-    """Mean distance between h(S(F; g)) and g h(F), Eq. 5; see `canonicalizer_equivariance_error`.
-
-    Args:
-        kind: the distance.
-        kwargs: torchmetrics' own.
-    """
-
-    def __init__(self, kind: str = "max", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kind = kind
-
-    def update(self, of_input: SeparableWarp, of_scaled: SeparableWarp, g: SeparableWarp) -> None:
-        """Add a batch: h(F), h(S(F; g)) and g."""
-        self._add(canonicalizer_equivariance_error(of_input, of_scaled, g, self.kind))
-
-
-class SoftEquivarianceError(_MeanError):
-    """Mean relative soft-equivariance error; see `soft_equivariance_error`.
-
-    Args:
-        options: `invariant`, the layouts, `probes` and `generator` of the function.
-        kwargs: torchmetrics' own.
-    """
-
-    is_differentiable = False
-
-    def __init__(self, options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.options = dict(options or {})
-
-    def update(self, model: Callable[[Tensor], Tensor], x: Tensor, warp: SeparableWarp) -> None:
-        """Add a batch: the model, its input and the warp."""
-        self._add(soft_equivariance_error(model, x, warp, **self.options))
-
-
-class AuthorsError(_MeanError):
-    """An error as the authors' code computes it, over a dataset; see `authors_error`.
-
-    Args:
-        variant: "norm", "relative" or "norm_with_reference".
-        kwargs: torchmetrics' own.
-    """
-
-    def __init__(self, variant: str = "norm", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.variant = variant
-
-    def update(
-        self, logits: Tensor, logits_scaled: Tensor, warp: SeparableWarp | PointwiseWarp | None = None
-    ) -> None:
-        """Add a batch: logits of images and of scaled images, and for segmentation the warp."""
-        self._add(authors_error(logits, logits_scaled, self.variant, warp=warp, reduction="none"))
 
 
 class AccuracyPerScale(Metric):

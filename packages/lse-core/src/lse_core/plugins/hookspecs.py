@@ -1,4 +1,4 @@
-"""What a plugin may provide: one hook a kind, each returning a mapping from name to object."""
+"""What a plugin may provide: one hook for each kind, which returns a mapping from name to object."""
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lse_canonicalizers() -> Mapping[str, Any]:
 
 @hookspec
 def lse_backbones() -> Mapping[str, Any]:
-    """Backbone layouts by name of the family: where its stages are and how their features lie."""
+    """Backbones by name of the family: where the stages are and how their feature maps are laid out."""
 
 
 @hookspec
@@ -51,23 +51,18 @@ def lse_groups() -> Mapping[str, Any]:
 
 
 @hookspec
-def lse_exporters() -> Mapping[str, Any]:
-    """Exporters by name of the target, as `lse export NAME` takes them."""
-
-
-@hookspec
 def lse_commands() -> Mapping[str, click.Command]:
-    """Subcommands of `lse` by name, "data NAME" for those of `lse data`; import what is heavy inside them."""
+    """Subcommands of `lse` by name; "data NAME" adds one to `lse data`. Import slow modules inside them."""
 
 
 @hookspec
 def lse_checks() -> Mapping[str, Callable[[], str]]:
-    """Checks of the installation by name, run by `lse doctor`: each gives a line or raises LSEError."""
+    """Checks of the installation for `lse doctor`: each returns one line of text or raises LSEError."""
 
 
 @hookspec
 def lse_loaders() -> Mapping[str, Callable[..., Any]]:
-    """Loaders of trained models by name: `loader(path, trust=...)` gives a module, or None for another's."""
+    """Loaders of trained models: `loader(path, trust=...)` returns a module, or None if another wrote it."""
 
 
 @hookspec
@@ -77,4 +72,4 @@ def lse_methods() -> Mapping[str, Any]:
 
 @hookspec
 def lse_models() -> Mapping[str, Callable[..., Any]]:
-    """Functions by name that make a model from plain keywords; any checkpoint may have them called."""
+    """Functions that build a model from keywords. Any checkpoint may call them: keep them harmless."""

@@ -13,15 +13,18 @@ from typing import Any, Literal
 import click
 import pluggy
 
-from lse_core.errors import LSEWarning, PluginError, unknown_name
+from lse_core.errors import LSEWarning, PluginError, UnknownNameError, unknown_name
 from lse_core.plugins import hookspecs
 from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_line, selection
 
 KINDS = (
     *("warp", "solver", "update", "canonicalizer", "backbone"),
-    *("dataset", "group", "exporter", "command", "check", "loader", "method", "model"),
+    *("dataset", "group", "command", "check", "loader", "method", "model"),
 )
 """What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
+
+RETIRED = {"exporter": "a command of its own, through the hook `lse_commands`, takes its place"}
+"""Kinds that earlier versions had: a plugin that still provides one loads, and a warning says this."""
 
 
 class PluginWarning(LSEWarning):
@@ -49,36 +52,16 @@ class PluginInfo:
     provides: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@dataclass
 class _Plugin:
-    """A plugin with a pluggy manager of its own, so that no other plugin can be drawn into its faults."""
+    """One plugin: who it is, what went wrong with it, and the objects that its hooks have given so far."""
 
-    def __init__(self, name: str, distribution: str, version: str) -> None:
-        self.name, self.distribution, self.version = name, distribution, version
-        self.blocked = False
-        self.errors: list[str] = []
-        self._hooks = pluggy.PluginManager("lse")
-        self._hooks.add_hookspecs(hookspecs)
-        self._objects: dict[str, dict[str, Any]] = {}
-
-    def attach(self, plugin: object) -> None:
-        """Take the hook implementations of `plugin`; raises where one fits no hook."""
-        self._hooks.register(plugin, self.name)
-        self._hooks.check_pending()
-
-    def objects(self, kind: str, strict: bool) -> dict[str, Any]:
-        """Call the hook of `kind` on first use; a hook that raises counts as providing nothing."""
-        if kind not in self._objects:
-            self._objects[kind] = {}  # first, so that a hook which asks the registry does not recurse
-            try:
-                for mapping in getattr(self._hooks.hook, f"lse_{kind}s")():
-                    self._objects[kind].update(_checked(kind, mapping))
-            except BaseException as error:
-                del self._objects[kind]
-                if not isinstance(error, (Exception, SystemExit)):
-                    raise
-                self.fail(f"lse_{kind}s: {one_line(error)}", strict, error)
-                self._objects[kind] = {}
-        return self._objects[kind]
+    name: str
+    distribution: str
+    version: str
+    blocked: bool = False
+    errors: list[str] = field(default_factory=list)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fail(self, reason: str, strict: bool, cause: BaseException | None = None) -> None:
         """Record a fault: raise it in strict mode, else warn at the plugin's first one."""
@@ -91,7 +74,7 @@ class _Plugin:
 
     def info(self) -> PluginInfo:
         """Describe the plugin, as far as its hooks have been called."""
-        provides = {kind: tuple(sorted(found)) for kind, found in self._objects.items() if found}
+        provides = {kind: tuple(sorted(found)) for kind, found in self.objects.items() if found}
         status: Literal["ok", "failed", "blocked"] = (
             "blocked" if self.blocked else "failed" if self.errors else "ok"
         )
@@ -115,6 +98,7 @@ class Registry:
         self._environ = os.environ if environ is None else environ
         self._lock = threading.RLock()
         self._loaded: list[_Plugin] | None = None
+        self._manager = pluggy.PluginManager("lse")  # `_load` fills it
 
     def get(self, kind: str, name: str) -> Any:
         """Return what provides `name` of `kind`.
@@ -165,8 +149,8 @@ class Registry:
                 raise PluginError(f"a plugin named {name!r} is registered already; choose another name")
             added = _Plugin(name, name, "(this process)")
             try:
-                added.attach(plugin)
-            except (pluggy.PluginValidationError, ValueError, TypeError) as error:
+                self._attach(added, plugin)
+            except (UnknownNameError, pluggy.PluginValidationError, ValueError, TypeError) as error:
                 raise PluginError(f"plugin {name!r} is broken: {one_line(error)}") from error
             loaded.append(added)
 
@@ -181,6 +165,8 @@ class Registry:
             for plugin in loaded:
                 if plugin.name == name:
                     loaded.remove(plugin)
+                    if self._manager.has_plugin(name):  # one that is broken or blocked is not there
+                        self._manager.unregister(name=name)
                     return
             raise unknown_name("plugin", name, [plugin.name for plugin in loaded])
 
@@ -188,6 +174,8 @@ class Registry:
         with self._lock:
             if self._loaded is None:
                 self._loaded = []  # first, so that a plugin which asks at import does not recurse
+                self._manager = pluggy.PluginManager("lse")
+                self._manager.add_hookspecs(hookspecs)
                 try:
                     self._loaded.extend(self._discover())
                 except BaseException:
@@ -215,17 +203,52 @@ class Registry:
             plugin.fail(candidate.error, is_strict(self._environ))
             return
         try:
-            plugin.attach(candidate.entry_point.load())
+            self._attach(plugin, candidate.entry_point.load())
         except (Exception, SystemExit) as error:
             plugin.fail(one_line(error), is_strict(self._environ), error)
 
+    def _attach(self, plugin: _Plugin, implementation: object) -> None:
+        """Take the hooks of `implementation`, or raise and take none where one of them fits no hook."""
+        try:
+            self._manager.register(implementation, plugin.name)
+            for hook in self._manager.get_hookcallers(implementation) or ():
+                kind = hook.name.removeprefix("lse_").removesuffix("s")
+                if kind in RETIRED:
+                    text = (
+                        f"plugin {plugin.name!r} of {plugin.distribution} implements the hook {hook.name!r}"
+                    )
+                    warnings.warn(f"{text}, which is not used any more: {RETIRED[kind]}", PluginWarning, 3)
+                elif not hook.has_spec():
+                    raise unknown_name("hook", hook.name, [f"lse_{kind}s" for kind in KINDS])
+        except BaseException:
+            if self._manager.has_plugin(plugin.name):
+                self._manager.unregister(name=plugin.name)
+            raise
+
+    def _objects(self, plugin: _Plugin, kind: str) -> dict[str, Any]:
+        """What `plugin` gives of `kind`; its hook is called on first use, and gives nothing if it raises."""
+        if kind not in plugin.objects:
+            plugin.objects[kind] = {}  # first, so that a hook which asks the registry does not recurse
+            hook = f"lse_{kind}s"
+            try:
+                for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                    if implementation.plugin_name == plugin.name:
+                        plugin.objects[kind].update(_checked(kind, implementation.function()))
+            except BaseException as error:
+                del plugin.objects[kind]
+                if not isinstance(error, (Exception, SystemExit)):
+                    raise
+                plugin.fail(f"{hook}: {one_line(error)}", is_strict(self._environ), error)
+                plugin.objects[kind] = {}
+        return plugin.objects[kind]
+
     def _providers(self, kind: str) -> dict[str, list[tuple[_Plugin, Any]]]:
         if kind not in KINDS:
-            raise unknown_name("plugin kind", kind, KINDS)
+            raise unknown_name("plugin kind", kind, KINDS, RETIRED.get(kind, ""))
         found: dict[str, list[tuple[_Plugin, Any]]] = {}
         with self._lock:
             for plugin in list(self._load()):
-                for name, value in plugin.objects(kind, is_strict(self._environ)).items():
+                for name, value in self._objects(plugin, kind).items():
                     found.setdefault(name, []).append((plugin, value))
         return found
 

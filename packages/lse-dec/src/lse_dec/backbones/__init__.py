@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from lse_dec.backbones.base import IMAGE, Backbone, Stage, backbone_of, find_stage
-from lse_dec.backbones.generic import Generic
-from lse_dec.backbones.timm_families import PVT, BEiT, ConvNeXt, HRNet, ResNet, Swin, ViT
-from lse_dec.backbones.torchvision_families import TorchvisionConvNeXt, TorchvisionSwin, TorchvisionViT
+from lse_dec.backbones.base import IMAGE, Backbone, Stage
+from lse_dec.backbones.families import (
+    PVT,
+    BEiT,
+    ConvNeXt,
+    HRNet,
+    ResNet,
+    Swin,
+    TorchvisionConvNeXt,
+    TorchvisionSwin,
+    TorchvisionViT,
+    ViT,
+)
+from lse_dec.backbones.finding import Generic, backbone_of, find_stage
 from lse_dec.backbones.transformers_families import (
     TransformersSegFormer,
     TransformersSwin,

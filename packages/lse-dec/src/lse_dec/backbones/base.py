@@ -1,4 +1,4 @@
-"""What LSE must know of a backbone: where its stages are, and how a stage's tensors are laid out."""
+"""What LSE must know of a backbone: where its stages are, and how their tensors are laid out."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
-from lse_core.errors import LSEError, ShapeError, unknown_name
+from lse_core.errors import LSEError
 from lse_core.layouts import NCHW, Layout
 
 __all__ = [
-    "GENERIC",
     "IMAGE",
     "Backbone",
     "Family",
     "Removable",
     "Stage",
-    "backbone_of",
-    "find_stage",
     "first_convolution",
     "is_a",
 ]
-
-GENERIC = "generic"
-"""Name of the backbone that takes every model; asked last."""
 
 IMAGE = "image"
 """Name of the site at the input, F_1 = I in Eq. 20."""
@@ -87,10 +81,12 @@ class Family:
 
     Attributes:
         classes: the classes, "module.Class"; subclasses are of the family too.
+        layout: how what enters and leaves a stage lies.
         output: how what the whole model gives lies, where it is dense.
     """
 
     classes: ClassVar[tuple[str, ...]]
+    layout: ClassVar[Layout] = NCHW()
     output: ClassVar[Layout] = NCHW()
 
     def matches(self, model: nn.Module) -> bool:
@@ -103,57 +99,18 @@ class Family:
 
     def stages(self, model: Any) -> list[Stage]:
         """The latent stages in order of execution."""
+        return [
+            Stage(name, self.channels(model.get_submodule(name)), self.layout, self.layout)
+            for name in self.names(model)
+        ]
+
+    def names(self, model: Any) -> list[str]:
+        """Paths of the stages in the model, in order of execution."""
         raise NotImplementedError
 
-
-def backbone_of(model: nn.Module) -> Backbone:
-    """The registered backbone that matches `model`: other distributions' first, the generic one last.
-
-    Raises:
-        LSEError: none matches (which needs the generic one to be blocked).
-    """
-    from lse_core.plugins import registry
-
-    reg = registry()
-
-    def order(name: str) -> tuple[bool, bool]:
-        return name == GENERIC, reg.provider("backbone", name) == "lse-dec"
-
-    names = sorted(reg.names("backbone"), key=order)
-    for name in names:
-        backbone: Backbone = reg.get("backbone", name)
-        if backbone.matches(model):
-            return backbone
-    raise LSEError(
-        f"no backbone plugin knows {type(model).__module__}.{type(model).__qualname__}; known families: "
-        f"{', '.join(sorted(names))}. Register one through the hook lse_backbones"
-    )
-
-
-def find_stage(backbone: Backbone, model: nn.Module, name: str) -> Stage:
-    """The stage called `name`: one the backbone lists, or any module that a dry run shows to take a map.
-
-    Raises:
-        UnknownNameError: no module of that name.
-        ShapeError: a module of that name exists, but its input is no spatial map.
-    """
-    if name == IMAGE:
-        return backbone.image(model)
-    stages = {stage.name: stage for stage in backbone.stages(model)}
-    if name in stages:
-        return stages[name]
-    if not name or name not in dict(model.named_modules()):
-        raise unknown_name("stage", name, [IMAGE, *stages], "See `lse adapt --list MODEL`.")
-    from lse_dec.backbones.probe import probe
-
-    seen = probe(model).get(name)
-    if seen is None or seen.stage is None:
-        why = "is not called" if seen is None else seen.why
-        raise ShapeError(
-            f"{name!r} of {type(model).__name__} {why}, so nothing can be warped there; "
-            f"stages that take a spatial map: image, {', '.join(stages)}"
-        )
-    return seen.stage
+    def channels(self, stage: Any) -> int:
+        """Channels of what enters a stage; here one that begins with a convolution."""
+        return first_convolution(stage).in_channels
 
 
 def is_a(model: nn.Module, *classes: str) -> bool:

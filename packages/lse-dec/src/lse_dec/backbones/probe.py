@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,11 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError
 from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_core.modes import evaluating
 from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
-__all__ = ["Seen", "evaluating", "image_sizes", "layout_of", "probe"]
+__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
 
 BATCH = 2  # tells a batch of windows from a batch of maps
 
@@ -88,15 +87,13 @@ def _channels(model: nn.Module) -> int:
 def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
     calls: dict[str, list[tuple[Any, Any]]] = {}
     names = {module: name for name, module in model.named_modules()}
-    order: list[str] = []
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if names[module] not in order:
-            order.append(names[module])
+        calls.setdefault(names[module], [])  # in the order of execution
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         first = args[0] if args else kwargs.get(first_parameter(module) or "")
-        calls.setdefault(names[module], []).append((first, out))
+        calls[names[module]].append((first, out))
 
     handles = [m.register_forward_pre_hook(before) for m in names]
     handles += [m.register_forward_hook(after, with_kwargs=True) for m in names]
@@ -107,19 +104,7 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
         for handle in handles:
             handle.remove()
     grid = _grid(model)
-    return {name: _seen(name, calls[name], model, x, grid) for name in order if name in calls}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode while the block runs; every module's own mode comes back after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    return {name: _seen(name, made, model, x, grid) for name, made in calls.items() if made}
 
 
 def _seen(name: str, calls: list[tuple[Any, Any]], model: nn.Module, x: Tensor, grid: Any) -> Seen:

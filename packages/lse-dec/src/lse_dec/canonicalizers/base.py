@@ -12,21 +12,27 @@ from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
 from lse_dec.solvers import Solution
 
-__all__ = ["Canonicalization", "Canonicalizer", "channels_first"]
+__all__ = ["Canonicalization", "Canonicalizer", "Warp", "channels_first"]
+
+Warp = SeparableWarp | PointwiseWarp
+"""A batch of warps of any family."""
 
 
 @dataclass(frozen=True)
 class Canonicalization:
-    """A canonicalizer's answer.
+    """A canonicalizer's answer; `answer[:n]` is that for the first n samples.
 
     Attributes:
-        warp: h(F), batch B; `lse_core.unscale(F, warp)` is the canonical form (Eq. 6). A
-            `SeparableWarp`, or what was asked for instead (`lse_core.GridWarp`).
+        warp: h(F), batch B; `lse_core.unscale(F, warp)` is the canonical form (Eq. 6).
         solution: the fixed-point solve behind it, or None for canonicalizers without one.
     """
 
-    warp: SeparableWarp | PointwiseWarp
+    warp: Warp
     solution: Solution | None = None
+
+    def __getitem__(self, samples: slice) -> Canonicalization:
+        solution = None if self.solution is None else self.solution[samples]
+        return Canonicalization(self.warp[samples], solution)
 
 
 class Canonicalizer(Protocol):

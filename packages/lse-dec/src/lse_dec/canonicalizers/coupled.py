@@ -1,4 +1,4 @@
-"""The DEC's update of a coupled grid (A26 to A29): what it looks at, and its proposal for every node."""
+"""The family of the paper's coupled grids (A26 to A29), and the network that proposes for every node."""
 
 from __future__ import annotations
 
@@ -7,11 +7,49 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import WarpError
+from lse_core.errors import WarpError, unknown_name
 from lse_core.grid import GridInverse, GridWarp
+from lse_dec.canonicalizers.families import WarpFamily
 from lse_dec.canonicalizers.network import UpdateNetwork, segment_weights
 
-__all__ = ["GridNetwork", "RefinedGridWarp", "grid_warp", "node_weights"]
+__all__ = ["CoupledGrid", "GridNetwork", "RefinedGridWarp", "node_weights"]
+
+
+class CoupledGrid(WarpFamily):
+    """Grids of (N + 1)^2 nodes: states (2, N + 1, N), along rows of l_X, then along columns of l_Y.
+
+    Products of grids are no grids, so rules that compose warps do not fit.
+
+    Args:
+        inverse: what puts a dense output back: "axes", each axis on its own as in the paper, or "refined",
+            the true inverse, which is an error where a grid folds and which no graph can hold.
+
+    Raises:
+        UnknownNameError: no such inverse.
+    """
+
+    def __init__(self, inverse: str = "axes") -> None:
+        if inverse not in ("axes", "refined"):
+            raise unknown_name("inverse", inverse, ["axes", "refined"])
+        self.refined = inverse == "refined"
+
+    def shape(self, segments: int) -> tuple[int, ...]:
+        """(2, N + 1, N)."""
+        return 2, segments + 1, segments
+
+    def warp(self, w: Tensor) -> GridWarp:
+        """The grids of states (B, 2, N + 1, N)."""
+        warp = GridWarp.from_log_slopes(w[:, 0], w[:, 1])
+        return RefinedGridWarp(warp.nodes, check=False) if self.refined else warp
+
+    def network(self, channels: int, segments: int, widths: tuple[int, ...]) -> UpdateNetwork:
+        """One proposal a row and column."""
+        return GridNetwork(channels, segments, widths)
+
+    def lifted(self, w: Tensor) -> Tensor:
+        """A separable warp is a grid whose rows, and whose columns, are alike."""
+        b, _, n = w.shape
+        return w.unsqueeze(2).expand(b, 2, n + 1, n)
 
 
 class GridNetwork(UpdateNetwork):
@@ -78,9 +116,3 @@ class RefinedGridWarp(GridWarp):
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> RefinedGridWarp:
         return RefinedGridWarp(f(self.nodes), check=False)
-
-
-def grid_warp(w: Tensor, refined: bool = False) -> GridWarp:
-    """The warp of log-slopes (B, 2, N + 1, N): along rows of l_X, then along columns of l_Y."""
-    warp = GridWarp.from_log_slopes(w[:, 0], w[:, 1])
-    return RefinedGridWarp(warp.nodes, check=False) if refined else warp

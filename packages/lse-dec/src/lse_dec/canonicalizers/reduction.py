@@ -27,8 +27,8 @@ class Reduction(nn.Module):
     def __init__(self, channels: int, projection: int, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
-        # the scale of latent features is anybody's guess; images come normalised, and a norm over
-        # one to three channels would erase them
+        # latent features may have any scale; images come normalised, and a norm over one to three channels
+        # would erase them
         self.norm = nn.LayerNorm(channels) if channels >= 8 else nn.Identity()
         self.project = nn.Linear(channels, projection)
 
@@ -64,10 +64,10 @@ def _open(n: int) -> bool:
 def _reduced(n: int, resolution: int) -> int:
     if not _open(n):
         return min(n, resolution)
-    # such a graph cannot choose: it always reduces, and holds from `resolution` pixels a side on
+    # such a graph cannot choose: it always reduces, and is right for `resolution` pixels a side or more
     if n < resolution:
         raise ShapeError(
-            f"dec: a graph for every size takes features of at least {resolution} pixels a side, the "
-            "resolution; export it from a larger example"
+            f"dec: a graph for images of any size needs features of at least {resolution} pixels a side (the "
+            "setting resolution); export it from a larger example image"
         )
     return resolution

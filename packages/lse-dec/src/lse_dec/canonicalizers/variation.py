@@ -18,16 +18,16 @@ class Variation(nn.Module):
 
     |dG/dx| dx and |dG/dy| dy do not change under a warp of the axes, whatever the pointwise map G of the
     features, hence the marginals of sum_c |dG_c/dx| |dG_c/dy| dx dy move with the warp. The inverses of
-    their cumulative distributions are therefore an equivariant warp (Eq. 5) by construction; nothing
-    needs training, up to what interpolation loses. That is little on smooth maps and half of the effect
-    on unsmoothed photographs: smooth before anything is warped, not here, for smoothing and warping do
-    not commute. Unlike other canonicalizers it does not begin at the identity.
+    their cumulative distributions are therefore an equivariant warp (Eq. 5) by construction, without
+    training. What interpolation loses limits this: little on smooth maps, half of the warp's effect on
+    unsmoothed photographs. Smooth pictures before they are warped; smoothing here would be too late, because
+    it does not commute with warping. Unlike other canonicalizers, a fresh one does not answer the identity.
 
     Args:
         channels: channels of the features.
-        strength: share of the measured variation in the distribution, the rest being uniform: 0 answers
-            with the identity, 1 would divide by zero where nothing varies. Slopes of the warp
-            stay below 1 / (1 - strength). Only near 1 the answer is equivariant.
+        strength: share of the measured variation in the distribution, at least 0 and below 1; the rest is
+            uniform. 0 answers with the identity, and the answer is equivariant only near 1. Slopes of the
+            warp stay below 1 / (1 - strength).
         hidden: width of the learned pointwise map, G = F + net(F), which starts as F; 0 for F alone.
         segments: equal segments of the warp an axis; None keeps one a pixel, the exact answer.
 

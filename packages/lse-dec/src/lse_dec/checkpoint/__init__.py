@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from lse_dec.checkpoint.folder import load, model_folder, save
+from lse_dec.checkpoint.loading import load, model_folder
+from lse_dec.checkpoint.saving import save
 
 __all__ = ["load", "model_folder", "save"]

@@ -16,6 +16,7 @@ __all__ = [
     "FORMAT",
     "NAME",
     "VERSION",
+    "WEIGHTS",
     "Adapt",
     "CheckpointError",
     "Config",
@@ -26,10 +27,11 @@ __all__ = [
 FORMAT = "lse-dec"
 VERSION = 2
 NAME = "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class CheckpointError(LSEError, ValueError):
-    """A checkpoint folder is incomplete, damaged, from a newer version, or needs what is not here."""
+    """A checkpoint folder is incomplete, damaged or from a newer version, or needs what is not installed."""
 
 
 class Source(Settings):

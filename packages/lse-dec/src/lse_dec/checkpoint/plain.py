@@ -7,9 +7,9 @@ from typing import Any
 
 from lse_core.errors import LSEError
 from lse_core.plugins import registry
+from lse_core.settings import build
 from lse_dec.checkpoint.config import CheckpointError
 from lse_dec.gradients import GRADIENTS
-from lse_dec.settings import build
 
 __all__ = ["PLUGINS", "from_plain", "plugins_of", "to_plain"]
 
@@ -39,7 +39,7 @@ def _plain(where: str, value: Any) -> Any:
     name = _registered(PLUGINS.get(where, where), value)
     if name is None:
         raise LSEError(
-            f"cannot write the setting {where}={value!r}: register its class as a plugin, and name it instead"
+            f"cannot write the setting {where}={value!r}: register its class as a plugin, and give its name"
         )
     if isinstance(value, type) or not is_dataclass(value):
         return name
@@ -86,7 +86,7 @@ def _object(where: str, value: Any) -> Any:
         return value
     if value.keys() != {"name", "settings"} or not isinstance(value["settings"], dict):
         raise CheckpointError(
-            f"setting {where!r} must be plain or an object with name and settings: {value!r}"
+            f"setting {where!r} must be a plain value, or have a name and settings; got {value!r}"
         )
     kind = PLUGINS.get(where, where)
     if kind not in (*PLUGINS.values(), "gradient"):

@@ -30,7 +30,7 @@ def read_config(folder: Path) -> Config:
         path, raw = folder / RUN, upgraded(folder, None, run)
     else:
         if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
-            raise CheckpointError(f"{path} is no {FORMAT} config (its 'format' says otherwise)")
+            raise CheckpointError(f"{path} is no {FORMAT} config: its 'format' is not {FORMAT!r}")
         version = raw.pop("version", None)
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise CheckpointError(f"{path}: 'version' must be a whole number from 1; got {version!r}")

@@ -1,28 +1,26 @@
-"""Where a base model comes from: described so that it can be made again, and made again safely."""
+"""Where a base model comes from: describing it, and making it again without running unknown code."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
-from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
+from lse_core import timm_models
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError, UnknownNameError, unknown_name
+from lse_core.errors import LSEError, UnknownNameError
 from lse_core.plugins import registry
+from lse_core.timm_models import FETCHING, check_keywords, check_name, timm_keywords
 from lse_dec.backbones.base import first_convolution
 from lse_dec.checkpoint.config import CheckpointError, Source
 
 __all__ = ["check_keywords", "describe", "make", "named", "same_architecture", "timm_keywords"]
-
-FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
 def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn.Module:
@@ -38,18 +36,19 @@ def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn
             model that cannot be made.
         UnknownNameError: neither timm nor a plugin knows the name.
     """
-    factory = _factory(source, trust, pretrained)
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in source.kwargs.items()}
     try:
-        model = factory(**kwargs)
-    except LSEError:
+        model = _factory(source, trust, pretrained)(**kwargs)
+    except (CheckpointError, UnknownNameError):
         raise
+    except LSEError as error:
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # whatever a constructor raises about its keywords
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"cannot make the model {source.name!r}: {reason}") from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
-            f"{source.name} returned a value of type {type(model).__name__}, no torch module"
+            f"{source.name} returned a {type(model).__name__}, and must return a torch module"
         )
     attach(model, source=source.plain())
     return model
@@ -75,93 +74,24 @@ def named(name: str, kwargs: Mapping[str, Any] | None = None) -> Source:
             return Source(source="plugin", name=known, kwargs=plain)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return Source(source="factory", name=name, kwargs=plain)
-    _check_timm_name(name)
+    check_name(name)
     return Source(source="timm", name=name, kwargs=plain)
-
-
-@cache
-def timm_keywords() -> frozenset[str]:
-    """Keywords of timm's model classes: they say what an architecture looks like, and nothing else.
-
-    What `timm.create_model` itself takes, which could fetch or read weights, is not among them.
-    """
-    import timm.models
-
-    names: set[str] = set()
-    for module in vars(timm.models).values():
-        if not inspect.ismodule(module) or not module.__name__.startswith("timm.models."):
-            continue
-        for kind in vars(module).values():
-            if inspect.isclass(kind) and issubclass(kind, nn.Module):
-                parameters = inspect.signature(kind).parameters
-                names |= set(parameters) if "num_classes" in parameters else set()
-    return frozenset(names - {*FETCHING, "kwargs", "args", "device"})
-
-
-def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = ()) -> None:
-    """Refuse keywords that say more than what an architecture looks like.
-
-    Args:
-        name: the model, for messages.
-        kwargs: what is to be checked.
-        known: keywords allowed beside `timm_keywords`.
-
-    Raises:
-        CheckpointError: a keyword that is not on the list, or a value that is no number, word or list.
-    """
-    allowed = timm_keywords() | set(known)
-    for key, value in kwargs.items():
-        if key not in allowed:
-            close = get_close_matches(key, sorted(allowed), n=1, cutoff=0.7)
-            raise CheckpointError(
-                f"the model {name!r} is given the keyword {key!r}, which is not among those that only "
-                f"describe an architecture{f' (did you mean {close[0]!r}?)' if close else ''}; if you trust "
-                "where it comes from, pass trust=True (--trust)"
-            )
-        if not _is_word(value):
-            raise CheckpointError(
-                f"the keyword {key!r} of the model {name!r} must be a number to 100,000, a word or a list; "
-                "if you trust where it comes from, pass trust=True (--trust)"
-            )
-
-
-def _is_word(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_is_word(item) for item in value)
-    if isinstance(value, str):
-        return re.fullmatch(r"[\w.\-]*", value) is not None
-    return value is None or (isinstance(value, bool | int | float) and abs(value) <= 100_000)
-
-
-def _check_timm_name(name: str) -> None:
-    import timm
-
-    registry().items("backbone")  # plugins register their models with timm when they are imported
-    if ":" in name or "/" in name:
-        raise UnknownNameError(
-            f"unknown model {name!r}: names with a scheme or a path are not followed; name a timm model"
-        )
-    if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())
 
 
 def _factory(source: Source, trust: bool, pretrained: bool) -> Callable[..., Any]:
     for key in source.kwargs:
         if key in FETCHING:
             raise CheckpointError(
-                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere: drop it"
+                f"the keyword {key!r} of the model {source.name!r} would read weights from elsewhere; drop it"
             )
     if pretrained and source.source != "timm":
         raise CheckpointError(f"timm has no pretrained weights for {source.name!r}: leave pretrained out")
     if source.source == "given":
-        raise CheckpointError(f"nothing tells how to make {source.name}")
+        raise CheckpointError(
+            f"the checkpoint does not say how to make {source.name}: make it, and pass it as the base"
+        )
     if source.source == "timm":
-        import timm
-
-        _check_timm_name(source.name)
-        if not trust:
-            check_keywords(source.name, source.kwargs)
-        return lambda **kwargs: timm.create_model(source.name, pretrained=pretrained, **kwargs)
+        return lambda **kwargs: timm_models.make(source.name, kwargs, pretrained=pretrained, trust=trust)
     if source.source == "plugin":
         factory: Callable[..., Any] = registry().get("model", source.name)
         if not trust:
@@ -211,7 +141,7 @@ def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Sourc
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if kwargs is not None:
         if not name:
-            raise CheckpointError(f"{given.name} was not made by timm.create_model: drop model_kwargs")
+            raise CheckpointError(f"{given.name} was not made by timm.create_model: leave model_kwargs out")
         source = named(name, kwargs)
         if not _gives(source, model):
             raise CheckpointError(

@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.commands.common import read_settings
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess
 
-__all__ = ["adapt", "create"]
+__all__ = ["adapt", "create", "with_options"]
+
+
+PATH = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.option("--list", "only_list", is_flag=True, help="Show the stages of MODEL and write nothing.")
-@click.option("--all", "everything", is_flag=True, help="With --list: every module that takes a map.")
+@click.option("--list", "only_list", is_flag=True, help="Show the stages of MODEL, and write nothing.")
+@click.option("--all", "everything", is_flag=True, help="With --list: every module that takes a spatial map.")
 @click.option(
-    "--site", "sites", multiple=True, help="Stage to adapt, repeatable; default: image and the first."
+    "--site", "sites", multiple=True, help="Stage to adapt; repeatable. Default: image and the first."
 )
 @click.option("--canonicalizer", default="dec", show_default=True, help="Name of the canonicalizer.")
 @click.option("--rule", default="residual", show_default=True, help="Name of the update rule.")
 @click.option("--solver", default="anderson", show_default=True, help="Name of the solver.")
-@click.option(
-    "--steps", default=5, show_default=True, type=click.IntRange(1), help="Evaluations of the update."
-)
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps of the solver.")
 @click.option(
     "--mode",
     type=click.Choice(["invariant", "equivariant"]),
     default="invariant",
     show_default=True,
-    help="Leave outputs as they are, or warp dense ones back.",
+    help="With equivariant, dense outputs of the stages are warped back.",
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the canonicalizer.")
-@click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
+@click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="A keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
-@click.option("--size", nargs=2, type=click.IntRange(8), metavar="HEIGHT WIDTH", help="Of prepared pictures.")
-@click.option("--mean", type=float, multiple=True, help="Of pixels in [0, 1]: once, or once a channel.")
-@click.option("--std", type=float, multiple=True, help="Of pixels in [0, 1]: once, or once a channel.")
 @click.option(
-    "--class-names", type=click.Path(dir_okay=False, path_type=Path), help="Text file with a name a line."
+    "--size",
+    nargs=2,
+    type=click.IntRange(8),
+    metavar="HEIGHT WIDTH",
+    help="Pixels of a picture that the model takes.",
 )
+@click.option(
+    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1]; once, or for each channel."
+)
+@click.option("--std", type=float, multiple=True, help="Standard deviation of pixels in [0, 1]; likewise.")
+@click.option("--class-names", type=PATH, help="Text file with the name of one class on each line.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write, as lse_dec.save does.")
 @click.option("--force", is_flag=True, help="Replace the model that the folder holds.")
 @click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
@@ -74,8 +83,8 @@ def adapt(
     """Adapt MODEL and write it to a folder, or list the stages where it can be adapted.
 
     MODEL is the name of a timm model, a folder with a model that `lse train` trained without
-    canonicalizers, or "module:function" with --trust, where the function returns a torch module. How it
-    wants its pictures timm knows of its own models; for others say --size, --mean and --std.
+    canonicalizers, or "module:function" with --trust, where the function returns a torch module. timm's
+    models say how they want their pictures prepared; for others give --size, --mean and --std.
 
     \b
     Example:
@@ -84,20 +93,21 @@ def adapt(
       lse adapt vit_tiny_patch16_224 --site image --site blocks.0 --rule compose --out runs/vit
     """
     if not only_list and out is None:
-        raise click.UsageError("say --list to look at the stages, or --out FOLDER to write an adapted model")
+        raise click.UsageError("give --list to see the stages, or --out FOLDER to write an adapted model")
     if out is not None:
         _check_folder(out, force)
-    base = create(model, _settings(model_set), pretrained, trust)
+    base = create(model, read_settings(model_set), pretrained, trust)
     if only_list:
         _show_stages(model, base, everything, as_json)
         return
     import lse_dec
 
     assert out is not None
-    options = _settings(settings)
+    options = read_settings(settings)
     own = sorted(options.keys() & {"canonicalizer", "rule", "solver", "steps", "mode", "sites"})
     if own:
-        raise click.UsageError(f"{own[0]} has an option of its own: --{own[0].removesuffix('s')}")
+        option = "site" if own[0] == "sites" else own[0]
+        raise click.UsageError(f"{own[0]} has an option of its own: --{option}")
     preprocess, names = _preprocess(base, size, mean, std), _names(class_names)
     try:
         adapted = lse_dec.adapt(
@@ -114,7 +124,7 @@ def adapt(
         if isinstance(error, LSEError):
             raise
         first = " ".join(str(error).split())
-        raise LSEError(f"a setting of the canonicalizer {canonicalizer!r} does not fit: {first}") from error
+        raise LSEError(f"a setting of the canonicalizer {canonicalizer!r} is refused: {first}") from error
     lse_dec.save(adapted, out, preprocess=preprocess, class_names=names)
     added = sum(p.numel() for p in adapted.canonicalizer_parameters())
     total = sum(p.numel() for p in adapted.parameters())
@@ -136,7 +146,7 @@ def adapt(
 
 def _check_folder(out: Path, force: bool) -> None:
     """Refuse the folder of a run, whatever the user says, and without --force one that holds a model."""
-    from lse_dec.checkpoint.folder import INSIDE
+    from lse_dec.checkpoint.loading import INSIDE
 
     for name in ("settings.json", "results.json", *(f"{inside}/config.json" for inside in INSIDE)):
         if (out / name).exists():
@@ -148,23 +158,45 @@ def _check_folder(out: Path, force: bool) -> None:
 def _preprocess(
     model: Any, size: tuple[int, int] | None, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Preprocess | None:
-    """How pictures are prepared, where the command line says something of it."""
-    from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
-    from lse_core.settings import validated
+    """How pictures are prepared; None where the command line does not say."""
+    from lse_core.preprocess import channels_and_size, preprocess_of
 
     if not (size or mean or std):
         return None
     known = preprocess_of(model)
     channels, own = channels_and_size(model)
-    channels = known.channels if known is not None else channels or 3
-    values: dict[str, Any] = known.plain() if known is not None else {"channels": channels, "size": own}
-    for name, given in (("mean", mean), ("std", std)):
-        if given:
-            values[name] = tuple(given) * (channels if len(given) == 1 else 1)
-    if size:
+    values = known.plain() if known is not None else {"channels": channels or 3, "size": own}
+    return with_options(values, size, mean, std)
+
+
+def with_options(
+    values: dict[str, Any], size: tuple[int, int] | None, mean: Sequence[float], std: Sequence[float]
+) -> Preprocess:
+    """A preprocessing from what is known of it and the options --size, --mean and --std.
+
+    Args:
+        values: fields of `lse_core.Preprocess`, at least "channels" and "size".
+        size: (height, width) in pixels, None where the option is absent.
+        mean: of pixels in [0, 1], one number or one for each channel; empty where the option is absent.
+        std: likewise.
+
+    Raises:
+        click.UsageError: no size, from neither side.
+        LSEError: another number of means or deviations, or one out of range.
+    """
+    from lse_core.preprocess import Preprocess
+    from lse_core.settings import validated
+
+    if size or values["size"] is None:
         values["size"] = size
     if values["size"] is None:
-        raise click.UsageError("say --size too: the model does not tell what it takes")
+        raise click.UsageError("give --size too: the model does not say which size of picture it takes")
+    channels = values["channels"]
+    for name, given in (("mean", mean), ("std", std)):
+        if given and len(given) not in (1, channels):
+            raise LSEError(f"--{name} takes 1 or {channels} numbers here; got {len(given)}")
+        if given:
+            values[name] = tuple(given) * (channels if len(given) == 1 else 1)
     return validated(Preprocess, values, "--size, --mean and --std")
 
 
@@ -197,7 +229,9 @@ def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> 
 
     if Path(name).is_dir():
         if kwargs or pretrained:
-            raise click.UsageError("--model-set and --pretrained are for models that are made anew")
+            raise click.UsageError(
+                "--model-set and --pretrained do not go with a folder, whose model has its weights"
+            )
         return load(name, trust=trust)
     source = named(name, kwargs)
     # keywords on the command line are the user's own; what a function does is not
@@ -216,21 +250,6 @@ def _imagenet_names(model: Any) -> tuple[str, ...] | None:
         return None
     names = tuple(ImageNetInfo(subset).label_descriptions())
     return names if len(names) == model.num_classes else None
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return found
 
 
 def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None:
@@ -268,7 +287,7 @@ def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None
         table.add_row(*(_cell(value, "varies" if key == "map" else "several") for key, value in row.items()))
     Console().print(table)
     click.echo(
-        "map: rows x columns that a warp there moves. Choose with --site, repeatable"
+        "map: rows x columns of the map that a warp would move. Choose stages with --site"
         + ("" if everything else "; --all shows every module that takes a map")
         + "."
     )

@@ -14,25 +14,37 @@ from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess
-    from lse_dec.adaptation import AdaptedModel
+    from lse_dec.adapted import AdaptedModel
 
 __all__ = ["look"]
 
 
+PATH = click.Path(dir_okay=False, path_type=Path)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="PNG, SVG or PDF to write.")
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG, SVG or PDF to write."
+    "--size",
+    type=click.IntRange(8),
+    help="Height and width of the images in pixels; default: the model's own.",
 )
+@click.option("--mean", type=float, multiple=True, help="Mean of pixels in [0, 1]; default: the model's own.")
+@click.option("--std", type=float, multiple=True, help="Standard deviation; default: the model's own.")
 @click.option(
-    "--size", type=click.IntRange(8), help="Side of the images in pixels; default: the model's own."
+    "--site",
+    "sites",
+    multiple=True,
+    help="Where MODEL is no folder: stage to adapt; repeatable.",
 )
-@click.option("--mean", type=float, multiple=True, help="Per channel; default: the model's own.")
-@click.option("--std", type=float, multiple=True, help="Per channel; default: the model's own.")
-@click.option("--site", "sites", multiple=True, help="For a timm name: stage to adapt, repeatable.")
-@click.option("--canonicalizer", default="variation", show_default=True, help="For a timm name.")
-@click.option("--trust", is_flag=True, help="Call the function that MODEL names; only if you know it.")
+@click.option("--canonicalizer", default="variation", show_default=True, help="Where MODEL is no folder.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Call the function that MODEL names; only if you know it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as numbers, one JSON object.")
 def look(
     model: str,
@@ -49,8 +61,8 @@ def look(
     """Draw what every site of MODEL does to IMAGES: warp, canonical picture and map, displacement, residual.
 
     MODEL is a folder that lse_dec.save, `lse adapt`, `lse train` or `lse demo` wrote, the name of a timm
-    model, or "module:function" with --trust. The last two get fresh canonicalizers and random weights; only
-    analytic canonicalizers, like the default, do anything then.
+    model, or "module:function" with --trust. Models of the last two kinds get random weights and fresh
+    canonicalizers, of which only an analytic one, such as the default, answers with more than the identity.
 
     \b
     Example:
@@ -70,12 +82,12 @@ def look(
     figure = plot_sites(adapted, x, pictures=pictures, names=[path.stem for path in images])
     _write(figure, out)
     views = view_sites(adapted, x)
-    numbers = as_scalars({site: view.found for site, view in views.items()}, prefix="")
+    numbers = as_scalars(views, prefix="")
     if as_json:
         click.echo(json.dumps({"file": str(out), "sites": list(views), **numbers}, indent=2))
         return
     for site, view in views.items():
-        away = float(displacement_map(view.found.warp, *pictures.shape[2:]).mean())
+        away = float(displacement_map(view.warp, *pictures.shape[2:]).mean())
         click.echo(f"{site}: moves pixels by {away:.1f} px on average")
     click.echo(f"wrote {out}")
 
@@ -86,7 +98,7 @@ def _model(name: str, sites: Sequence[str], canonicalizer: str, trust: bool) -> 
     if Path(name).is_dir():
         found = lse_dec.load(name, trust=trust)
         if not isinstance(found, lse_dec.AdaptedModel):
-            raise LSEError(f"{name} holds a model without canonicalizers: there is nothing to look at")
+            raise LSEError(f"{name} holds a model without canonicalizers: adapt it first, see `lse adapt`")
         return found
     from lse_dec.commands.adapt import create
 
@@ -96,31 +108,23 @@ def _model(name: str, sites: Sequence[str], canonicalizer: str, trust: bool) -> 
 def _preprocess(
     model: AdaptedModel, size: int | None, mean: Sequence[float], std: Sequence[float]
 ) -> Preprocess:
-    """How the model wants its pictures, with what the command line says otherwise."""
-    from lse_core.preprocess import Preprocess, preprocess_of
-    from lse_core.settings import validated
+    """How the model wants its pictures, changed by what the command line says."""
+    from lse_core.preprocess import preprocess_of
     from lse_dec.backbones import IMAGE, backbone_of
     from lse_dec.backbones.probe import image_sizes
+    from lse_dec.commands.adapt import with_options
 
     known = preprocess_of(model)
     with model.without_sites() as base:
         where = backbone_of(base).image(base)
         own = where.size or image_sizes(base)[0]
-    site = model.sites.get(IMAGE)
-    channels = site.where.channels if site is not None else where.channels
-    values: dict[str, Any] = {"channels": channels, "size": own}
     if known is not None:
         values = known.plain() | ({} if known.size is not None else {"size": own})
     else:
-        values |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-    if size is not None:
-        values["size"] = (size, size)
-    for name, given in (("mean", mean), ("std", std)):
-        if given and len(given) not in (1, channels):
-            raise LSEError(f"--{name} takes 1 or {channels} numbers here; got {len(given)}")
-        if given:
-            values[name] = tuple(given) * (channels if len(given) == 1 else 1)
-    return validated(Preprocess, values, "look")
+        site = model.sites.get(IMAGE)
+        channels = site.where.channels if site is not None else where.channels
+        values = {"channels": channels, "size": own, "mean": (0.5,) * channels, "std": (0.5,) * channels}
+    return with_options(values, None if size is None else (size, size), mean, std)
 
 
 def _write(figure: Any, out: Path) -> None:

@@ -1,13 +1,11 @@
-"""Fixed-point solvers: one file each, one driver."""
+"""Fixed-point solvers and the driver that runs them."""
 
 from __future__ import annotations
 
-from lse_dec.solvers.anderson import Anderson
-from lse_dec.solvers.anderson_i import AndersonI
-from lse_dec.solvers.base import Code, Solution, Solver
+from lse_dec.solvers.anderson import Anderson, AndersonI
+from lse_dec.solvers.base import Code, Naive, Solution, Solver
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
-from lse_dec.solvers.naive import Naive
 from lse_dec.solvers.torchdeq import TorchDEQAnderson, TorchDEQBroyden, TorchDEQNaive, register
 
 __all__ = [
@@ -21,7 +19,6 @@ __all__ = [
     "TorchDEQAnderson",
     "TorchDEQBroyden",
     "TorchDEQNaive",
+    "register",
     "solve",
 ]
-
-register()

@@ -1,4 +1,4 @@
-"""What a solver is, and what a solve returns."""
+"""What a solver is, what a solve returns, and the plainest solver."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Code", "Solution", "Solver", "WholeSolver", "lengths", "multiply_add"]
+from lse_core.errors import LSEError
+
+__all__ = ["Code", "Naive", "Solution", "Solver", "WholeSolver", "lengths", "multiply_add", "positive"]
 
 
 @runtime_checkable
 class Solver(Protocol):
-    """A rule for the next iterate of z = f(z); every sample of the batch on its own.
+    """How to get the next iterate of z = f(z), for every sample of the batch on its own.
 
-    Solvers hold settings only; what they remember between steps is the `state` they hand on, so one
-    solver object serves any number of solves and training, evaluation and export run the same step.
-    Steps must not read values back to the host or branch on them.
+    A solver holds settings only. What it remembers between steps is in the `state` that it hands on. So one
+    object serves any number of solves, and training, evaluation and export run the same steps. A step must
+    not read values back to the host, nor branch on them.
     """
 
     def init(self, z: Tensor) -> Any:
@@ -33,7 +35,7 @@ class Solver(Protocol):
 
 @runtime_checkable
 class WholeSolver(Protocol):
-    """A solver with a loop of its own, as other libraries have them; the driver watches what it evaluates."""
+    """A solver with a loop of its own, as other libraries have them; the driver records what it evaluates."""
 
     def run(self, f: Callable[[Tensor], Tensor], z0: Tensor, steps: int) -> None:
         """Search from `z0`, (B, D), with exactly `steps` evaluations of `f`; the result is what `f` saw."""
@@ -78,6 +80,12 @@ class Solution:
         """Evaluations of f, K."""
         return self.residuals.shape[0]
 
+    def __getitem__(self, samples: slice) -> Solution:
+        """The solves of the samples in a slice of the batch."""
+        return Solution(
+            self.z[samples], self.residual[samples], self.residuals[:, samples], self.codes[samples]
+        )
+
 
 def lengths(x: Tensor) -> Tensor:
     """Euclidean lengths of rows (B, D), (B, 1)."""
@@ -87,3 +95,34 @@ def lengths(x: Tensor) -> Tensor:
 def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """a + b c in one operation; exported graphs, where `torch.addcmul` would be three, hold two."""
     return a + b * c if torch.compiler.is_exporting() else torch.addcmul(a, b, c)
+
+
+def positive(owner: str, name: str, value: float, *, kind: str = "solver") -> None:
+    """Refuse a setting that is not a number above zero, NaN included."""
+    if not value > 0.0:
+        raise LSEError(f"{owner} {kind}: {name} must be above 0; got {value!r}")
+
+
+@dataclass(frozen=True)
+class Naive:
+    """Naive (Picard) iteration z <- (1 - d) z + d f(z); converges where the update contracts.
+
+    Args:
+        damping: d, the share of the new value, above 0; 1 is undamped.
+
+    Raises:
+        LSEError: a damping that is not above 0.
+    """
+
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("naive", "damping", self.damping)
+
+    def init(self, z: Tensor) -> None:
+        """Nothing to remember."""
+        return
+
+    def step(self, z: Tensor, fz: Tensor, state: None) -> tuple[Tensor, None]:
+        """The damped image."""
+        return (fz if self.damping == 1.0 else z + self.damping * (fz - z)), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,13 +10,9 @@ from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_dec.solvers.anderson import append, shortening
-from lse_dec.solvers.base import lengths, multiply_add
-from lse_dec.solvers.settings import positive
+from lse_dec.solvers.base import multiply_add, positive
 
 __all__ = ["Broyden"]
-
-NONMONOTONE = 5
-"""A trial is compared with the largest of so many residuals: Broyden's do not fall at every step."""
 
 
 class _Memory(NamedTuple):
@@ -26,14 +22,6 @@ class _Memory(NamedTuple):
     v: Tensor | None
     z: Tensor
     g: Tensor
-    search: _Search | None
-
-
-class _Search(NamedTuple):
-    """Share (B, 1) of the full step that the last trial took, and lengths (B, 1) of accepted residuals."""
-
-    share: Tensor
-    lengths: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -45,22 +33,24 @@ class Broyden:
             the oldest leaves the others wrong, for each was made on top of those before.
         max_step: bound on a step's length as a multiple of the residual's. Uncapped, the method
             overflows where there is no fixed point.
-        backtracks: line search (Grippo, Lampariello and Lucidi, 1986): a step that leaves the residual
-            above the last few, or not finite, is taken again at half its length, up to this often. Every
-            sample searches on its own and nothing is read back to the host, but each trial is one of the
-            solve's steps: for long solves of updates whose full steps overshoot. 0 takes the capped step
-            and nothing else, which is what few steps and an export want.
+        backtracks: was removed, and is refused unless 0.
+
+    Raises:
+        LSEError: a setting out of its range.
     """
 
     memory: int = 10
     max_step: float = 20.0
-    backtracks: int = 0
+    backtracks: InitVar[int] = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, backtracks: int) -> None:
+        if backtracks:
+            raise LSEError(
+                "broyden solver: the line search (backtracks) was removed; leave it out, and give a smaller "
+                "max_step where full steps overshoot"
+            )
         if self.memory < 1:
             raise LSEError(f"broyden solver: memory must be at least 1; got {self.memory!r}")
-        if self.backtracks < 0:
-            raise LSEError(f"broyden solver: backtracks must be at least 0; got {self.backtracks!r}")
         positive("broyden", "max_step", self.max_step)
 
     def init(self, z: Tensor) -> None:
@@ -68,11 +58,10 @@ class Broyden:
         return
 
     def step(self, z: Tensor, fz: Tensor, state: _Memory | None) -> tuple[Tensor, _Memory]:
-        """Sherman-Morrison update from the last move, then the quasi-Newton step -H g, or part of it."""
+        """Sherman-Morrison update from the last move, then the quasi-Newton step -H g, capped."""
         g = fz - z
         if state is None:
-            search = self._begin(g) if self.backtracks else None
-            return z + min(1.0, self.max_step) * g, _Memory(None, None, z, g, search)
+            return z + min(1.0, self.max_step) * g, _Memory(None, None, z, g)
         us, vs = state.u, state.v
         if us is not None and us.shape[1] >= self.memory:
             us = vs = None
@@ -83,32 +72,10 @@ class Broyden:
         denominator = (s * hy).sum(-1, keepdim=True)
         # a vanishing denominator means the secant says nothing: leave H as it is
         usable = denominator.abs() > 1e-6 * s.square().sum(-1, keepdim=True) + 1e-30
-        search = None
-        if state.search is not None:
-            again, search = self._judge(g, state.search)
-            # a rejected trial changes neither H nor the point, so the same step comes out again
-            usable = usable & ~again
-            z, g = torch.where(again, state.z, z), torch.where(again, state.g, g)
         u = torch.where(usable, (s - hy) / torch.where(usable, denominator, 1.0), 0.0)
         us, vs = append(us, u, self.memory), append(vs, v, self.memory)
         move = g - _product(us, vs, g)
-        share = shortening(move, g, self.max_step)
-        share = share if search is None else search.share * share
-        return multiply_add(z, move, share), _Memory(us, vs, z, g, search)
-
-    def _begin(self, g: Tensor) -> _Search:
-        """The search of a first step: the full one, from where the residual is `g`."""
-        return _Search(torch.ones_like(g[:, :1]), (lengths(g.detach()).nan_to_num(torch.inf),))
-
-    def _judge(self, g: Tensor, search: _Search) -> tuple[Tensor, _Search]:
-        """Which samples (B, 1) try again at half the length, and the search of the next step."""
-        length = lengths(g.detach())
-        limit = torch.stack(search.lengths).amax(0)
-        again = ~(length <= (1.0 - 1e-4 * search.share) * limit)  # so written, NaN tries again too
-        again = again & (search.share > 0.75 * 0.5**self.backtracks)
-        share = torch.where(again, 0.5 * search.share, 1.0)
-        last = torch.where(again | ~length.isfinite(), search.lengths[-1], length)
-        return again, _Search(share, (*search.lengths, last)[-NONMONOTONE:])
+        return multiply_add(z, move, shortening(move, g, self.max_step)), _Memory(us, vs, z, g)
 
 
 def _product(us: Tensor | None, vs: Tensor | None, x: Tensor) -> Tensor | float:

@@ -32,17 +32,21 @@ def solve(
     Args:
         f: the update, (B, D) to (B, D), acting on each sample on its own.
         z0: (B, D) floating point initial guess.
-        solver: the step rule (or a whole solver of another library, which spends all its steps).
+        solver: how to get from one iterate to the next, or a `WholeSolver`, which spends all its steps.
         steps: evaluations of `f`, at least 1. All are spent unless `stop_early`.
         tol: absolute tolerance.
         rtol: relative tolerance.
-        stop_early: freeze each sample when it has converged and stop when all have; asks the
-            device once a step. Off, the loop has a fixed length and never waits for the device.
-        throw: raise ConvergenceError if any sample did not converge.
+        stop_early: freeze each sample when it has converged, and stop when all have, which waits for the
+            device in every step. Off, the loop has a fixed length and never waits.
+        throw: raise ConvergenceError if any sample did not converge; asks the device once.
 
     Returns:
         The `Solution`. Gradients flow through all of it if `f` and the grad mode allow; see
         `lse_dec.gradients` for better ways.
+
+    Raises:
+        ShapeError: no steps, or a state that is not (B, D).
+        ConvergenceError: see `throw`.
     """
     if steps < 1:
         raise ShapeError(f"a solve needs at least 1 step; got {steps}")

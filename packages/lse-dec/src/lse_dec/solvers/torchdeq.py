@@ -1,11 +1,10 @@
-"""torchdeq's solvers by name, and ours under names in torchdeq."""
+"""torchdeq's solvers under names of ours, and ours under names in torchdeq for whoever asks."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,37 +12,36 @@ from torchdeq.solver import get_solver, register_solver
 from torchdeq.solver.stat import SolverStat
 
 from lse_core.errors import LSEError, unknown_name
-from lse_dec.solvers.anderson import Anderson
-from lse_dec.solvers.anderson_i import AndersonI
-from lse_dec.solvers.base import Solver
+from lse_dec.solvers.anderson import Anderson, AndersonI
+from lse_dec.solvers.base import Naive, Solver, positive
 from lse_dec.solvers.broyden import Broyden
 from lse_dec.solvers.driver import solve
-from lse_dec.solvers.naive import Naive
-from lse_dec.solvers.settings import positive
 
 __all__ = ["TorchDEQ", "TorchDEQAnderson", "TorchDEQBroyden", "TorchDEQNaive", "register"]
 
 
 @dataclass(frozen=True)
-class TorchDEQ(ABC):
+class TorchDEQ:
     """One of torchdeq's solvers in our driver, which keeps the best iterate, the trace and the codes.
 
-    Runs all its steps: torchdeq's own stopping looks at the batch as a whole, so with it a sample's
-    result would depend on its batch mates. For comparison; its Anderson stalls near its absolute
-    regularisation, none of them confines a NaN or bounds a step, and none exports.
+    For comparison. Runs all its steps, because torchdeq's own stopping looks at the batch as a whole, so that
+    a sample's result would depend on its batch mates. Its Anderson stalls near its absolute regularisation.
+    None of these solvers keeps a NaN within its sample or bounds a step, and none exports.
     """
+
+    name: ClassVar[str]
+    least: ClassVar[int]  # steps that it needs; Anderson would return the initial guess for fewer
+    before: ClassVar[int] = 0  # evaluations that its max_iter does not count
 
     def run(self, f: Callable[[Tensor], Tensor], z0: Tensor, steps: int) -> None:
         """As `lse_dec.solvers.base.WholeSolver`; LSEError for fewer steps than the solver can take."""
-        name, before, least, settings = self._how()
-        if steps < least:
-            # Anderson would return the initial guess without a word
-            raise LSEError(f"torchdeq.{name} needs at least {least} steps; got {steps}")
-        get_solver(name)(f, z0, max_iter=steps - before, tol=0.0, **settings)
+        if steps < self.least:
+            raise LSEError(f"torchdeq.{self.name} needs at least {self.least} steps; got {steps}")
+        get_solver(self.name)(f, z0, max_iter=steps - self.before, tol=0.0, **self._settings())
 
-    @abstractmethod
-    def _how(self) -> tuple[str, int, int, dict[str, Any]]:
-        """torchdeq's name, evaluations outside its `max_iter`, fewest steps, settings."""
+    def _settings(self) -> dict[str, Any]:
+        """Settings under torchdeq's names."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,11 @@ class TorchDEQNaive(TorchDEQ):
         tau: damping, the share of the new value.
     """
 
+    name, least = "fixed_point_iter", 1
     tau: float = 1.0
 
     def __post_init__(self) -> None:
         positive("torchdeq.fixed_point_iter", "tau", self.tau)
-
-    def _how(self) -> tuple[str, int, int, dict[str, Any]]:
-        return "fixed_point_iter", 0, 1, {"tau": self.tau}
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,7 @@ class TorchDEQAnderson(TorchDEQ):
         tau: damping.
     """
 
+    name, least = "anderson", 3
     m: int = 6
     lam: float = 1e-4
     tau: float = 1.0
@@ -83,9 +80,6 @@ class TorchDEQAnderson(TorchDEQ):
         positive("torchdeq.anderson", "lam", self.lam)
         positive("torchdeq.anderson", "tau", self.tau)
 
-    def _how(self) -> tuple[str, int, int, dict[str, Any]]:
-        return "anderson", 0, 3, {"m": self.m, "lam": self.lam, "tau": self.tau}
-
 
 @dataclass(frozen=True)
 class TorchDEQBroyden(TorchDEQ):
@@ -95,14 +89,15 @@ class TorchDEQBroyden(TorchDEQ):
         memory: rank-one updates kept (its LBFGS_thres), at least 1; None keeps all.
     """
 
+    name, least, before = "broyden", 2, 1
     memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory < 1:
             raise LSEError(f"torchdeq.broyden solver: memory must be at least 1; got {self.memory!r}")
 
-    def _how(self) -> tuple[str, int, int, dict[str, Any]]:
-        return "broyden", 1, 2, {"LBFGS_thres": self.memory}
+    def _settings(self) -> dict[str, Any]:
+        return {"LBFGS_thres": self.memory}
 
 
 _OURS: dict[str, Callable[..., Solver]] = {
@@ -116,8 +111,9 @@ _OURS: dict[str, Callable[..., Solver]] = {
 def register() -> None:
     """Make our solvers known to torchdeq as "lse.naive", "lse.anderson", "lse.anderson-i", "lse.broyden".
 
-    They take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others;
-    each sample stops on its own.
+    Changes torchdeq's registry, which belongs to the whole process, so nothing in LSE calls it. The solvers
+    take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others; each sample
+    stops on its own.
     """
     for name, factory in _OURS.items():
         register_solver(f"lse.{name}", _for_torchdeq(name, factory))

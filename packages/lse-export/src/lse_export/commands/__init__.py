@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import click
 
-from lse_export.commands.check import check
+from lse_export.commands.checking import check, verify
+from lse_export.commands.deploying import tensorrt, triton
 from lse_export.commands.onnx import onnx
-from lse_export.commands.tensorrt import tensorrt
-from lse_export.commands.triton import triton
-from lse_export.commands.verify import verify
 
 __all__ = ["export"]
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-
-from lse_core.errors import OutputError
 
 size_option = click.option(
     "--size",
@@ -34,33 +31,48 @@ trust_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-def command_line(*words: str | Path) -> str:
-    """A command to type next; the first word, the command itself, is taken as it is."""
-    return " ".join([str(words[0]), *(shlex.quote(str(word)) for word in words[1:])])
-
-
-# what lse_core.atomic says to those who call it from Python
-ALLOW = "choose another name or allow overwriting"
-
-
 def force_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add `--force`, which replaces `what`, and name it where the command refuses to."""
+    """Add `--force`, which replaces `what`."""
+    return click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
-        @wraps(command)
-        def wrapped(*args: Any, **rest: Any) -> Any:
-            try:
-                return command(*args, **rest)
-            except OutputError as error:
-                text = str(error)
-                if ALLOW not in text:
-                    raise
-                raise OutputError(text.replace(ALLOW, "choose another name, or pass --force")) from error
 
-        return wrapped
+def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--trt-...` for ONNX Runtime's TensorRT provider.
 
-    return decorate
+    The command gets them as one argument: `tensorrt`, TensorrtOptions or None.
+    """
+
+    @click.option("--trt-cache", type=click.Path(path_type=Path), help="Folder that keeps engines.")
+    @click.option("--trt-fp16", is_flag=True, help="Let TensorRT compute in half precision.")
+    @click.option(
+        "--trt-profile", multiple=True, metavar="INPUT=MIN:OPT:MAX",
+        help="Shapes such as image=1x3x224x224:8x3x224x224:32x3x224x224; repeat for several inputs.",
+    )  # fmt: skip
+    @wraps(command)
+    def wrapped(
+        *args: Any, trt_cache: Path | None, trt_fp16: bool, trt_profile: tuple[str, ...], **rest: Any
+    ) -> Any:
+        options = None
+        if trt_cache or trt_fp16 or trt_profile:
+            from lse_export.runtime import TensorrtOptions
+            from lse_export.tensorrt.sidecar import parse_shapes
+
+            shapes = dict(parse_shapes(text) for text in trt_profile) or None
+            options = TensorrtOptions(cache=trt_cache, fp16=trt_fp16, profile=shapes)
+        return command(*args, tensorrt=options, **rest)
+
+    return wrapped
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], stderr: bool = False) -> None:
+    """Print texts as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=stderr).print(table)
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lse_export.commands.common import (
-    command_line,
     force_option,
     images_option,
     json_option,
+    print_table,
     size_option,
     trust_option,
     working,
@@ -22,21 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lse_export.steps import StepChoice
-    from lse_export.to_onnx import OnnxExport
 
 
-class StepsOrAuto(click.ParamType):
-    """A whole number of at least 1, or "auto"."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
-        """Read the value off the command line."""
-        if value == "auto":
-            return "auto"
-        if str(value).isdigit() and int(value) >= 1:
-            return int(value)
-        self.fail(f"{value!r} is neither 'auto' nor a whole number of at least 1", param, ctx)
+def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Read a whole number of at least 1, or "auto"."""
+    if value is None or value == "auto":
+        return value
+    if value.isdigit() and int(value) >= 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number of at least 1", ctx, param)
 
 
 @click.command()
@@ -44,7 +39,8 @@ class StepsOrAuto(click.ParamType):
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
 @click.option(
     "--steps",
-    type=StepsOrAuto(),
+    metavar="N|auto",
+    callback=steps_or_auto,
     help="Solver steps to unroll, or 'auto' to measure how few do.  [default: the model's]",
 )
 @click.option(
@@ -81,7 +77,7 @@ class StepsOrAuto(click.ParamType):
 @click.option(
     "--external-data", is_flag=True, help="Weights in a file beside the graph, whatever their size."
 )
-@click.option("--warps", is_flag=True, help="Add each site's warp and residual as outputs.")
+@click.option("--warps", "with_warps", is_flag=True, help="Add each site's warp and residual as outputs.")
 @force_option("file")
 @size_option
 @images_option
@@ -90,23 +86,17 @@ class StepsOrAuto(click.ParamType):
 def onnx(
     model: Path,
     out: Path,
-    steps: int | Literal["auto"] | None,
+    steps: int | str | None,
     tolerance: float,
-    opset: int,
     fixed_batch: int | None,
     dynamic_size: bool,
-    precision: str,
-    half_io: bool,
     calibration: tuple[Path, ...],
-    preprocess: tuple[int, int] | None,
-    picture_layout: str,
-    external_data: bool,
-    warps: bool,
     force: bool,
     size: tuple[int, int] | None,
     images: tuple[Path, ...],
     trust: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write MODEL, a folder that `lse train`, `lse demo` or lse_dec.save wrote, as an ONNX file.
 
@@ -132,10 +122,11 @@ def onnx(
         example = images_for(adapted, size, images, skip=True)
         ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
     facts: dict[str, str] = {}
+    count = steps if isinstance(steps, int) else None
     if steps == "auto":
         with working("measuring how few steps do"):
             choice = choose_steps(adapted, example, tolerance=tolerance)
-        steps, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
+        count, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
         _print_choice(choice)
     if fixed_batch is not None:
         example = example[[k % len(example) for k in range(fixed_batch)]]
@@ -144,79 +135,60 @@ def onnx(
             adapted,
             example,
             out,
-            steps=steps,
-            opset=opset,
+            steps=count,
             dynamic_batch=fixed_batch is None,
             dynamic_size=dynamic_size,
             overwrite=force,
-            with_warps=warps,
             metadata=facts,
-            precision=precision,
-            half_io=half_io,
             calibration=ranges,
-            preprocess=preprocess,
-            picture_layout=picture_layout,
-            external_data=external_data,
             allow_plain=True,
+            **options,
         )
-    report_drop = _drop(report.path, adapted, ranges) if ranges is not None else None
+    loss = _loss(report.path, adapted, ranges) if ranges is not None else None
     if as_json:
         values = {**vars(report), "path": str(report.path), "ops": dict(report.ops)}
-        click.echo(json.dumps(values | ({"calibration": report_drop} if report_drop else {})))
+        click.echo(json.dumps(values | ({"calibration": loss} if loss else {})))
         return
     click.echo(
         f"wrote {report.path}: opset {report.opset}, {report.nodes} nodes "
         f"({report.canonicalizer_nodes} of canonicalizers, {report.nodes_per_step:g} a solver step), "
         f"{report.seconds:.1f} s ({', '.join(f'{k} {v:.1f}' for k, v in report.phases.items())})"
     )
-    if report_drop is not None:
+    if loss is not None:
         click.echo(
-            f"  on {report_drop['images']} calibration images: same answer as the float32 model on "
-            f"{report_drop['argmax_agreement']:.1%}, largest difference {report_drop['relative']:.2g} of the "
+            f"  on {loss['images']} calibration images: same answer as the float32 model on "
+            f"{loss['argmax_agreement']:.1%}, largest difference {loss['relative']:.2g} of the "
             "output's range"
         )
     for name in ("sites", "solver", "steps", "rule", "mode", "precision", "residual"):
         click.echo(f"  {name:<9} {report.metadata.get(f'lse.{name}', 'none')}")
     if dynamic_size:
-        click.echo(
-            "  size      " + ", ".join(f"{axis} {_open(report, axis)}" for axis in ("height", "width"))
-        )
+        bounds = {axis: json.loads(report.metadata[f"lse.{axis}"]) for axis in ("height", "width")}
+        sizes = [f"{axis} from {a}{f' to {b}' if b is not None else ''}" for axis, (a, b) in bounds.items()]
+        click.echo(f"  size      {', '.join(sizes)}")
     more: list[str | Path] = ["--trust"] if trust else []
     if dynamic_size and size is not None:  # the file may not tell it
         more += ["--size", *map(str, size)]
     for path in calibration:  # the ranges hold for images like these
         more += ["--images", path]
-    click.echo(f"next: {command_line('lse export verify', report.path, model, *more)}")
+    click.echo(f"next: lse export verify {shlex.join(map(str, [report.path, model, *more]))}")
 
 
-def _open(report: OnnxExport, axis: str) -> str:
-    least, most = json.loads(report.metadata[f"lse.{axis}"])
-    return f"from {least}" if most is None else f"from {least} to {most}"
-
-
-def _drop(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
+def _loss(path: Path, model: nn.Module, images: Tensor) -> dict[str, float]:
     """What quantization costs: the file against the float32 model."""
     from lse_export.verification import verify
 
     found = verify(path, model, images, batch_sizes=(min(8, len(images)),), edges=False, throw=False)
-    return {
-        "images": len(images),
-        "argmax_agreement": found.argmax_agreement,
-        "relative": found.relative,
-        "max_abs_diff": found.max_abs_diff,
-    }
+    names = ("argmax_agreement", "relative", "max_abs_diff")
+    return {"images": len(images), **{name: getattr(found, name) for name in names}}
 
 
 def _print_choice(choice: StepChoice) -> None:
     """Print the table to stderr, so that --json stays readable by scripts."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("steps", "residual", "deviation", "same answer", "")
-    for row in choice.rows:
-        mark = "chosen" if row.steps == choice.steps else ""
-        table.add_row(
-            str(row.steps), f"{row.residual:.2e}", f"{row.deviation:.2e}", f"{row.agreement:.1%}", mark
-        )
-    Console(stderr=True).print(table)
+    rows = [
+        (str(row.steps), f"{row.residual:.2e}", f"{row.deviation:.2e}", f"{row.agreement:.1%}",
+         "chosen" if row.steps == choice.steps else "")
+        for row in choice.rows
+    ]  # fmt: skip
+    print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
     click.echo(choice.summary(), err=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lse_export.gate.checker import GateReport, check
-from lse_export.gate.problem import Problem
+from lse_export.gate.report import GateReport, Problem
+from lse_export.gate.rules import check
 from lse_export.gate.tables import TARGETS
 
 __all__ = ["TARGETS", "GateReport", "Problem", "check"]

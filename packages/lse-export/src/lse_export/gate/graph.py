@@ -8,10 +8,9 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from lse_export.errors import ExportError
-
-__all__ = ["Model", "attribute", "label", "open_model", "type_name", "weight_files"]
 
 
 class Model:
@@ -22,7 +21,6 @@ class Model:
         proto: the model without external weights.
         nodes: all nodes in order, those of subgraphs and local functions too.
         types: type names ("float32", "int64", ...) by tensor name, where known.
-        ranks: how many axes a tensor has, by its name, where known.
         shapes: sizes of a tensor's axes, by its name, where its rank is known; None where a size varies.
         constants: names of initializers and of outputs of Constant nodes.
     """
@@ -30,7 +28,6 @@ class Model:
     def __init__(self, path: Path, proto: onnx.ModelProto) -> None:
         self.path, self.proto = path, proto
         self.types: dict[str, str] = {}
-        self.ranks: dict[str, int] = {}
         self.shapes: dict[str, list[int | None]] = {}
         self.constants: set[str] = set()
         self.tensors: dict[str, onnx.TensorProto] = {}
@@ -49,11 +46,7 @@ class Model:
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = type_name(value.type.tensor_type.elem_type)
                 if value.type.tensor_type.HasField("shape"):
-                    sizes = value.type.tensor_type.shape.dim
-                    self.ranks[value.name] = len(sizes)
-                    self.shapes[value.name] = [
-                        dim.dim_value if dim.HasField("dim_value") else None for dim in sizes
-                    ]
+                    self.shapes[value.name] = sizes_of(value)
         for tensor in graph.initializer:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)
@@ -75,7 +68,7 @@ class Model:
     def value(self, name: str) -> np.ndarray | None:
         """A constant's values; None where it is computed, or kept beside the graph."""
         tensor = self.tensors.get(name)
-        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if tensor is None or uses_external_data(tensor):
             return None
         return numpy_helper.to_array(tensor)
 
@@ -93,13 +86,7 @@ def weight_files(path: Path, graph: onnx.GraphProto) -> list[str]:
     Raises:
         ExportError: a name that leads out of the folder, by itself or by a link, or names no regular file.
     """
-    names = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
     for name in names:
         _check_place(path, name)
     return sorted(names)
@@ -110,38 +97,58 @@ def _check_place(path: Path, name: str) -> None:
     inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
     file = path.parent / name
     try:
-        if not inside or not file.resolve().is_relative_to(path.parent.resolve()):
-            raise ExportError(
-                f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
-                "save the model again with its weights beside it"
-            )
-        if not file.exists():
-            raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
-        if not file.is_file():
-            raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
+        inside = inside and file.resolve().is_relative_to(path.parent.resolve())
+        there, regular = inside and file.exists(), inside and file.is_file()
     except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-        if isinstance(error, ExportError):
-            raise
         raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
+    if not inside:
+        raise ExportError(
+            f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
+            "save the model again with its weights beside it"
+        )
+    if not there:
+        raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
+    if not regular:
+        raise ExportError(f"{file} is no regular file, but {path} keeps weights in it")
 
 
-def open_model(path: Path) -> Model:
-    """Load an ONNX file.
+def load_proto(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its external weights.
 
     Raises:
-        ExportError: no such file, truncated, or no ONNX model at all.
+        ExportError: there is no such file, or it is no ONNX model.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     try:
-        proto = onnx.load_model(path, load_external_data=False)
+        return onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError moves between its versions
-        text = f"{path} is no ONNX model, or was cut short ({type(error).__name__})"
-        raise ExportError(text) from error
+        raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
+
+
+def open_model(path: Path) -> Model:
+    """Read an ONNX file, and infer the types and shapes of its tensors.
+
+    Raises:
+        ExportError: no such file, truncated, or no ONNX model at all.
+    """
+    proto = load_proto(path)
     # most random bytes are no protobuf, but an empty file is: a message without fields
     if not proto.graph.node:
         raise ExportError(f"{path} is no ONNX model, or was cut short (it holds no nodes)")
     return Model(path, proto)
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The graph's inputs without the weights, which files of old versions list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def sizes_of(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Sizes of a tensor's axes, None where a size varies."""
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
 
 def type_name(number: int) -> str:

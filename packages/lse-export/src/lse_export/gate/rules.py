@@ -1,21 +1,24 @@
-"""What can be wrong with a file for any target: one function a rule, each yielding the problems it finds."""
+"""What can be wrong with a file: one function a rule, each yielding the problems it finds.
+
+The first rules are for every target, with limits on attributes, numbers, operators and inputs from the
+target's table; then come the traps of TensorRT, which refuses something or computes it otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from lse_export.gate.graph import Model
-from lse_export.gate.limits import LIMITS
-from lse_export.gate.problem import Problem, Rule, at
-from lse_export.gate.tables import Table
-from lse_export.gate.traps import SHARED_TRAPS, TRAPS
-from lse_export.saturation import overflowing
-
-__all__ = ["RULES", "rules_for"]
+from lse_export.errors import first_line
+from lse_export.gate.graph import Model, attribute, inputs_of, open_model
+from lse_export.gate.report import GateReport, Problem, Rule, at, nodes_of
+from lse_export.gate.tables import Bound, Table, load_table
+from lse_export.quantize import overflowing
 
 
 def valid(model: Model, table: Table) -> Iterator[Problem]:
@@ -23,37 +26,27 @@ def valid(model: Model, table: Table) -> Iterator[Problem]:
     try:
         onnx.checker.check_model(str(model.path), full_check=True)
     except Exception as error:  # the checker and the inference raise classes of their own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = lines[0][:240] if lines else type(error).__name__
-        yield Problem("valid", "", "", f"not valid ONNX ({text})", "export the model again")
+        yield at("valid", "", f"not valid ONNX ({first_line(error)})")
 
 
 def opset(model: Model, table: Table) -> Iterator[Problem]:
     """The opset must be one the target reads."""
     first, last = table.opsets
     if not first <= model.opset <= last:
-        yield Problem(
-            "opset", "", "", f"opset {model.opset}, but {table.name} reads {first} to {last}",
-            "export with another opset, or convert with onnx.version_converter",
-        )  # fmt: skip
+        yield at("opset", "", f"opset {model.opset}, but {table.name} reads {first} to {last}")
 
 
 def operators(model: Model, table: Table) -> Iterator[Problem]:
     """Every operator must be in the target's table, or a local function of the file."""
+    supported = table.types
     for node in model.nodes:
         if (node.domain, node.op_type) in model.functions:
             continue
         if node.domain not in ("", "ai.onnx"):
             if node.domain not in table.domains:
-                yield at(
-                    "domain", node, f"operators of domain {node.domain!r} are unknown to {table.name}",
-                    "use standard operators, or a plugin of the target",
-                )  # fmt: skip
-        elif node.op_type not in table.types:
-            yield at(
-                "operator", node, f"{table.name} has no such operator (table of {table.date})",
-                "write the model with other operators",
-            )  # fmt: skip
+                yield at("domain", node, f"operators of domain {node.domain!r} are unknown to {table.name}")
+        elif node.op_type not in supported:
+            yield at("operator", node, f"{table.name} has no such operator (table of {table.date})")
 
 
 # operators whose data is not their first input
@@ -63,20 +56,16 @@ _BY_OUTPUT = {"Constant", "ConstantOfShape", "Cast", "RandomNormal", "RandomUnif
 
 def types(model: Model, table: Table) -> Iterator[Problem]:
     """An operator's data must be of a type the target computes with."""
-    for node in model.nodes:
-        known = table.types.get(node.op_type)
-        if known is None or node.domain not in ("", "ai.onnx"):
-            continue
+    supported = table.types
+    for node in nodes_of(model, *supported):
+        known = supported[node.op_type]
         k = _DATA.get(node.op_type, 0)
         names = node.output if node.op_type in _BY_OUTPUT or len(node.input) <= k else node.input[k : k + 1]
         for name in names:
             found = model.types.get(name, "unknown")
             # doubles have a rule of their own
             if found not in (*known, "unknown", "float64"):
-                yield at(
-                    "type", node, f"{found} data, but {table.name} takes {', '.join(sorted(known))}",
-                    "cast it before this node",
-                )  # fmt: skip
+                yield at("type", node, f"{found} data, but {table.name} takes {', '.join(sorted(known))}")
 
 
 # operators whose listed inputs must agree in type
@@ -86,29 +75,24 @@ _UNIFORM = {"Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose
 
 def mixed(model: Model, table: Table) -> Iterator[Problem]:
     """Inputs of an arithmetic operator must have one type; strongly typed builds do not convert."""
-    for node in model.nodes:
-        if node.op_type in (*_UNIFORM, *table.uniform) and node.domain in ("", "ai.onnx"):
-            kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
-            if len(kinds) > 1:
-                yield at("mixed", node, f"inputs of {' and '.join(kinds)}", "cast them to one type")
+    for node in nodes_of(model, *_UNIFORM, *table.uniform):
+        kinds = sorted({model.types[n] for n in node.input if n in model.types} - {"unknown"})
+        if len(kinds) > 1:
+            yield at("mixed", node, f"its inputs are {' and '.join(kinds)}")
 
 
 def control_flow(model: Model, table: Table) -> Iterator[Problem]:
     """Loop, If and Scan are read, but cost fusion and, on GPUs, a wait at every turn."""
-    for node in model.nodes:
-        if node.op_type in ("Loop", "If", "Scan") and node.domain in ("", "ai.onnx"):
-            yield at(
-                "control-flow", node, "branches or loops in the graph hinder every optimiser",
-                "unroll it, as lse_export does with solvers", "warning",
-            )  # fmt: skip
+    for node in nodes_of(model, "Loop", "If", "Scan"):
+        yield at("control-flow", node, "branches or loops in the graph hinder every optimiser")
 
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there; browsers must be told of them."""
     missing, short, outside = set(), set(), set()
     for tensor in model.initializers:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            place = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if uses_external_data(tensor):
+            place = ExternalDataInfo(tensor).location
             outside.add(place)
             file = model.path.parent / place
             if not file.is_file():
@@ -116,9 +100,9 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
             elif file.stat().st_size < _end(tensor):
                 short.add(place)
     for place in sorted(missing):
-        yield Problem("external-data", place, "", "weights lie in a file that is missing", "copy it along")
+        yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
     for place in sorted(short):
-        yield Problem("external-data", place, "", "weights lie in a file that was cut short", "copy it again")
+        yield at("external-data", place, "weights lie in a file that was cut short", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
@@ -128,12 +112,9 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
 
 def _end(tensor: onnx.TensorProto) -> int:
     """Where a tensor's bytes end in the file they are kept in."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    length = entries.get("length")
-    if length is None:
-        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        length = str(size * int(np.prod(tensor.dims)))
-    return int(entries.get("offset", "0")) + int(length)
+    told = ExternalDataInfo(tensor)
+    size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
+    return (told.offset or 0) + (told.length or size)
 
 
 def saturation(model: Model, table: Table) -> Iterator[Problem]:
@@ -142,28 +123,189 @@ def saturation(model: Model, table: Table) -> Iterator[Problem]:
         return
     layers = overflowing(model.proto)
     if layers:
-        yield Problem(
-            "saturation", layers[0], "",
-            f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions",
-            "quantize with 7-bit weights (reduce_range), as lse export onnx does", "warning",
-        )  # fmt: skip
+        overflow = f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions"
+        yield at("saturation", layers[0], overflow)
+
+
+def attributes(model: Model, table: Table) -> Iterator[Problem]:
+    """Attributes must have values that the target takes: the `limit` entries of its table."""
+    for limit in table.limit:
+        for node in nodes_of(model, *limit.operators):
+            value = attribute(node, limit.attribute, None)
+            if value is not None and value not in limit.values:
+                what = f"{limit.attribute} = {value!r}, which {table.name} does not know"
+                yield at("attribute", node, what, limit.fix)
+
+
+def numbers(model: Model, table: Table) -> Iterator[Problem]:
+    """Numbers written in the file must be those that the target takes: the `bound` entries of its table."""
+    for bound in table.bound:
+        for node in nodes_of(model, *bound.operators):
+            if bound.modes and attribute(node, "mode", "nearest") not in bound.modes:
+                continue
+            wrong = _beyond(model, node, bound)
+            if wrong is not None:
+                what = f"its input {bound.input} holds {wrong:g}, which {table.name} refuses"
+                yield at("number", node, what, bound.fix)
+
+
+def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
+    """The first number that the target does not take."""
+    name = node.input[bound.input] if len(node.input) > bound.input else ""
+    found = model.value(name) if name else None
+    if found is None:
+        return None
+    values = np.ravel(found).astype(float)
+    allowed = bound.values
+    if bound.index is not None:
+        place = _place(node, bound.index)
+        if place is None or place >= values.size:
+            return None
+        values = values[place : place + 1]
+    if bound.same_as_input:
+        sizes = model.shapes.get(node.input[0], [])
+        size = sizes[bound.index or 0] if len(sizes) > (bound.index or 0) else None
+        allowed = () if size is None else (size,)
+    good = np.ones(values.shape, dtype=bool)
+    if allowed:
+        good &= np.isin(values, allowed)
+    if bound.above is not None:
+        good &= values > bound.above
+    if bound.largest is not None:
+        good &= values <= bound.largest
+    return None if good.all() else float(values[~good][0])
+
+
+def _place(node: onnx.NodeProto, axis: int) -> int | None:
+    """Where numbers by axis hold that of `axis`: nodes with an attribute "axes" list those alone."""
+    axes = attribute(node, "axes", None)
+    if not isinstance(axes, list):
+        return axis
+    return axes.index(axis) if axis in axes else None
+
+
+def refused(model: Model, table: Table) -> Iterator[Problem]:
+    """Operators that the target knows by name and cannot build: the `refused` entries of its table."""
+    for entry in table.refused:
+        for node in nodes_of(model, *entry.operators):
+            yield at("refused", node, entry.what, entry.fix)
+
+
+def inputs(model: Model, table: Table) -> Iterator[Problem]:
+    """The graph's own inputs must have types that the target takes."""
+    for value in inputs_of(model.proto.graph):
+        found = model.types.get(value.name, "unknown")
+        if table.inputs and found not in (*table.inputs, "unknown"):
+            what = f"an input of {found}, but {table.name} takes {', '.join(table.inputs)}"
+            yield at("input", value.name, what)
+
+
+def doubles(model: Model, table: Table) -> Iterator[Problem]:
+    """TensorRT turns float64 into float32 and clamps it, without a word."""
+    wide = {name for name, kind in model.types.items() if kind == "float64"}
+    for node in model.nodes:
+        if wide.intersection([*node.input, *node.output]):
+            yield at("double", node, f"float64 tensors; {table.name} computes them in float32")
+            return  # where one is, hundreds are: the first says enough
+
+
+def grid_sample(model: Model, table: Table) -> Iterator[Problem]:
+    """GridSample since opset 20 says "linear" where TensorRT expects "bilinear", and reads as nearest.
+
+    NVIDIA/TensorRT issue 4646, onnx/onnx-tensorrt pull request 1060.
+    """
+    for node in nodes_of(model, "GridSample"):
+        mode = attribute(node, "mode", "linear" if model.opset >= 20 else "bilinear")
+        if model.opset >= 20 and mode != "nearest":
+            what = f"mode {mode!r} of opset {model.opset} is read as nearest-neighbour"
+            yield at("grid-sample", node, what)
+
+
+def half_grid_sample(model: Model, table: Table) -> Iterator[Problem]:
+    """float32 GridSample in a model in half precision is wrong since 10.14 (pytorch/TensorRT issue 4074)."""
+    if "float16" not in model.types.values():
+        return
+    for node in nodes_of(model, "GridSample"):
+        if model.types.get(node.input[0]) == "float32":
+            what = "float32 among float16 tensors, computed wrongly since 10.14"
+            yield at("half-grid-sample", node, what)
+
+
+def zero_points(model: Model, table: Table) -> Iterator[Problem]:
+    """Quantization is symmetric: zero points other than 0 are refused."""
+    for node in nodes_of(model, "QuantizeLinear", "DequantizeLinear"):
+        if len(node.input) < 3 or not node.input[2]:
+            continue
+        value = model.value(node.input[2])
+        if value is None or value.astype(float).any():
+            what = "a zero point that is not 0" if value is not None else "a computed zero point"
+            yield at("zero-point", node, what)
+
+
+def volumes(model: Model, table: Table) -> Iterator[Problem]:
+    """GridSample of volumes, read from 11.2 on."""
+    for node in nodes_of(model, "GridSample"):
+        if len(model.shapes.get(node.input[0], [None] * 4)) != 4:
+            yield at("volume", node, "its input is no image (4 axes)")
+
+
+# input that must be known when the engine is built, by operator
+_CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1} | dict.fromkeys(
+    ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+     "ReduceProd", "ReduceSum", "ReduceSumSquare"), 1,
+)  # fmt: skip
+
+
+def constant_axes(model: Model, table: Table) -> Iterator[Problem]:
+    """Axes that are computed rather than written in the file."""
+    for node in model.nodes:
+        k = _CONSTANT.get(node.op_type)
+        if k is not None and len(node.input) > k and node.input[k] not in ("", *model.constants):
+            yield at("axes", node, f"axes come from {node.input[k]!r}, which is computed")
+
+
+# how many outputs TensorRT gives
+_OUTPUTS = {"LayerNormalization": 1, "MaxPool": 1, "BatchNormalization": 1}
+
+
+def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
+    """Optional outputs that TensorRT does not compute."""
+    for node in model.nodes:
+        limit = _OUTPUTS.get(node.op_type, len(node.output))
+        if any(node.output[limit:]):
+            yield at("outputs", node, f"only its first output is computed, not {node.output[limit]!r}")
+
+
+SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_outputs)
+"""Rules of every flavour of TensorRT; its parser for RTX was asked about each of them."""
+
+TRAPS: tuple[Rule, ...] = (grid_sample, half_grid_sample, volumes, *SHARED_TRAPS)
+"""Rules of TensorRT 10 and 11, in the order in which they are reported."""
 
 
 RULES: tuple[Rule, ...] = (
-    external_data,
-    valid,
-    opset,
-    operators,
-    types,
-    mixed,
-    control_flow,
-    saturation,
-)
-"""Rules for every target in the order in which they are reported; limits and TensorRT's traps come after."""
+    external_data, valid, opset, operators, types, mixed, control_flow, saturation,
+    attributes, numbers, refused, inputs,
+)  # fmt: skip
+"""Rules for every target in the order in which they are reported; TensorRT's traps come after."""
 
 
-def rules_for(table: Table) -> tuple[Rule, ...]:
-    """All rules that a target is checked by."""
-    if not table.is_tensorrt:
-        return RULES + LIMITS
-    return RULES + LIMITS + (SHARED_TRAPS if table.is_rtx else TRAPS)
+def check(path: str | Path, target: str = "onnxruntime") -> GateReport:
+    """Say whether a runtime will take an ONNX file, whoever made it, and name the node where not.
+
+    The answer rests on a support table (its source and date are in the report) and on known traps;
+    nothing is built or run.
+
+    Args:
+        path: an ONNX file.
+        target: "tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime" or "web".
+
+    Raises:
+        ExportError: the file is absent, truncated or no ONNX model.
+        UnknownNameError: no such target.
+    """
+    table = load_table(target)
+    model = open_model(Path(path))
+    traps = SHARED_TRAPS if target == "tensorrt-rtx" else TRAPS if target.startswith("tensorrt") else ()
+    problems = [problem for rule in RULES + traps for problem in rule(model, table)]
+    return GateReport(model.path, target, table.source, table.date, model.opset, len(model.nodes), problems)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from lse_core.errors import unknown_name
-
-__all__ = ["TARGETS", "Table", "load_table"]
+from lse_core.settings import Settings, validated
 
 TARGETS = ("tensorrt10", "tensorrt11", "tensorrt-rtx", "onnxruntime", "web")
 """Targets a file can be checked for."""
 
 
-@dataclass(frozen=True)
-class Limit:
+class Support(Settings):
+    """Types of data that some operators of the standard domain take."""
+
+    operators: tuple[str, ...]
+    types: frozenset[str]
+
+
+class Limit(Settings):
     """Values of an attribute that a target takes; an attribute that is absent is fine.
 
     Attributes:
@@ -29,13 +33,12 @@ class Limit:
 
     operators: tuple[str, ...]
     attribute: str
-    values: tuple[object, ...]
+    values: tuple[Any, ...]
     fix: str
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What numbers written in the file a target takes as an input of an operator.
+class Bound(Settings):
+    """Numbers written in the file that a target takes as an input of an operator.
 
     Attributes:
         operators: of the standard domain.
@@ -60,8 +63,7 @@ class Bound:
     modes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Settings):
     """Operators that a target reads, or says it does, and then cannot build.
 
     Attributes:
@@ -75,8 +77,7 @@ class Refused:
     fix: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Settings):
     """What a target takes.
 
     Attributes:
@@ -86,9 +87,9 @@ class Table:
         date: of the source, ISO 8601.
         opsets: first and last opset of the standard domain.
         domains: operator domains it knows.
-        types: types of an operator's data, by operator of the standard domain.
-        limits: on attributes.
-        bounds: on numbers among the inputs.
+        support: types of data by operators of the standard domain.
+        limit: on attributes.
+        bound: on numbers among the inputs.
         refused: operators that cannot be built although the target knows their names.
         uniform: operators whose inputs must agree in type, beside those of every target.
         inputs: types that the graph's own inputs may have; () any.
@@ -100,22 +101,17 @@ class Table:
     date: str
     opsets: tuple[int, int]
     domains: tuple[str, ...]
-    types: dict[str, frozenset[str]]
-    limits: tuple[Limit, ...] = ()
-    bounds: tuple[Bound, ...] = ()
+    support: tuple[Support, ...]
+    limit: tuple[Limit, ...] = ()
+    bound: tuple[Bound, ...] = ()
     refused: tuple[Refused, ...] = ()
     uniform: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
 
     @property
-    def is_tensorrt(self) -> bool:
-        """Whether TensorRT's own traps apply, whatever the flavour."""
-        return self.target.startswith("tensorrt")
-
-    @property
-    def is_rtx(self) -> bool:
-        """Whether the target is TensorRT for RTX, whose parser reads more than that of TensorRT 10 and 11."""
-        return self.target == "tensorrt-rtx"
+    def types(self) -> dict[str, frozenset[str]]:
+        """Types of an operator's data, by operator of the standard domain."""
+        return {operator: group.types for group in self.support for operator in group.operators}
 
 
 @cache
@@ -124,29 +120,8 @@ def load_table(target: str) -> Table:
     if target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     data = _read(target)
-    types = {
-        operator: frozenset(group["types"]) for group in data["support"] for operator in group["operators"]
-    }
-    first, last = data["opsets"]
-    more = _read(data["limits"]) if "limits" in data else {}
-    return Table(
-        target=target,
-        name=data["name"],
-        source=data["source"],
-        date=str(data["date"]),
-        opsets=(first, last),
-        domains=tuple(data["domains"]),
-        types=types,
-        limits=tuple(Limit(**_tuples(entry)) for entry in more.get("limit", ())),
-        bounds=tuple(Bound(**_tuples(entry)) for entry in more.get("bound", ())),
-        refused=tuple(Refused(**_tuples(entry)) for entry in more.get("refused", ())),
-        uniform=tuple(more.get("uniform", ())),
-        inputs=tuple(data.get("inputs", ())),
-    )
-
-
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    more = _read(data.pop("limits")) if "limits" in data else {}
+    return validated(Table, {**more, **data, "target": target, "date": str(data["date"])}, f"{target}.toml")
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -1,25 +1,12 @@
 """ONNX files to TensorRT engines, and engines run on torch's CUDA tensors: TensorRT 10, 11 and for RTX.
 
-TensorRT is imported in `bindings.py` alone, when it is asked for; what can be done without it is.
+TensorRT is imported in `library.py` alone, when it is asked for; what needs no TensorRT works without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lse_core.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from lse_export.tensorrt.build import EngineBuild, build_engine
-    from lse_export.tensorrt.engine import Engine
-    from lse_export.tensorrt.sidecar import EngineFacts, read_facts
-
-_HOMES = {
-    "build": ["EngineBuild", "build_engine"],
-    "engine": ["Engine"],
-    "sidecar": ["EngineFacts", "read_facts"],
-}
+from lse_export.tensorrt.build import EngineBuild, build_engine
+from lse_export.tensorrt.engine import Engine
+from lse_export.tensorrt.sidecar import EngineFacts, read_facts
 
 __all__ = ["Engine", "EngineBuild", "EngineFacts", "build_engine", "read_facts"]
-
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,8 @@
-"""ONNX to a TensorRT engine: checked first, built for this GPU or for RTX GPUs, described beside."""
+"""ONNX to a TensorRT engine: checked first, built for this GPU or for RTX GPUs, described beside.
+
+One code path for TensorRT 10 and 11: what 11 dropped (precision flags, explicit batch, calibrators) is not
+used, and enum members are named, never numbered. What TensorRT for RTX alone has is in `tensorrt.rtx`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,17 +23,64 @@ from lse_export.errors import ExportError
 from lse_export.gate import check
 from lse_export.gate.graph import Model, open_model
 from lse_export.gate.tables import load_table
-from lse_export.metadata import CARRIED, read_metadata
-from lse_export.tensorrt.builder import serialize
-from lse_export.tensorrt.library import flavour_of, major_of, require_gpu, require_tensorrt
-from lse_export.tensorrt.options import BuildOptions
-from lse_export.tensorrt.profile import Range, profile_shapes
-from lse_export.tensorrt.progress import BuildProgress
-from lse_export.tensorrt.rtx import capabilities, refuse_options
-from lse_export.tensorrt.rtx import serialize as rtx_serialize
-from lse_export.tensorrt.sidecar import EngineFacts, model_hash, sidecar_of
+from lse_export.metadata import CARRIED, facts_of
+from lse_export.tensorrt.library import (
+    Bindings,
+    BuildProgress,
+    flavour_of,
+    interrupts,
+    load,
+    major_of,
+    new_runtime,
+    require_gpu,
+)
+from lse_export.tensorrt.network import Parsed, parse
+from lse_export.tensorrt.rtx import aim, capabilities, layers_of
+from lse_export.tensorrt.sidecar import EngineFacts, Range, Shapes, model_hash, profile_shapes, sidecar_of
 
-__all__ = ["EngineBuild", "build_engine", "pass_gate"]
+if TYPE_CHECKING:
+    import tensorrt
+
+
+RTX_REFUSES = {
+    "refit": "without a GPU it cannot build engines whose weights can be replaced",
+    "version_compatible": "the library that such engines need is not part of it",
+    "hardware_compatible": "its engines are built for compute capabilities; name these instead",
+    "timing_cache": "it times no kernels when it builds, so there is nothing to keep",
+    "device": "it builds for compute capabilities, not for a GPU at hand",
+}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Settings of the builder. Precision is none of them: types are those of the ONNX file.
+
+    Attributes:
+        workspace_gib: scratch memory a layer may take, in GiB; None leaves it to TensorRT (all there is).
+        optimization_level: 0 (fast to build) to 5 (tries most kernels); None is TensorRT's default, 3.
+        version_compatible: later releases of the same major can load the engine, which grows and may slow
+            down a little.
+        hardware_compatible: all GPUs since Ampere can load it, at some cost in speed.
+        refit: weights can be replaced without building again.
+        tf32: let float32 products be computed with TF32's 10 bits of mantissa. Off, unlike TensorRT's
+            default and like torch's, so that the engine computes what the model computes.
+
+    Raises:
+        LSEError: a setting out of range.
+    """
+
+    workspace_gib: float | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    refit: bool = False
+    tf32: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workspace_gib is not None and not self.workspace_gib > 0:
+            raise LSEError(f"workspace must be positive, in GiB; got {self.workspace_gib}")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise LSEError(f"optimization level must be within 0 and 5; got {self.optimization_level}")
 
 
 @dataclass(frozen=True)
@@ -101,66 +153,62 @@ def build_engine(
     cache = Path(timing_cache) if timing_cache is not None else None
     rtx = flavour_of(flavour).name == "rtx"
     if rtx:
-        refuse_options(options, timing_cache, device)
+        given = asdict(options) | {"timing_cache": timing_cache is not None, "device": device is not None}
+        for name, reason in RTX_REFUSES.items():
+            if given[name]:
+                raise LSEError(f"TensorRT for RTX takes no {name.replace('_', '-')}: {reason}")
     elif compute_capabilities:
         raise LSEError("TensorRT 10 and 11 build for the GPU at hand; only flavour rtx takes capabilities")
-    known = _timings(cache)
+    timings = _read_timings(cache)
     model = open_model(source)
-    shapes, told = profile_shapes(model, axes), read_metadata(model.proto)
-    version = require_tensorrt(flavour)
+    shapes, told = profile_shapes(model, axes), facts_of(source, model.proto).metadata
+    found = load(flavour)
     targets = capabilities(compute_capabilities) if rtx else []
-    pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(version)}")
-    chosen = None if rtx else _gpu(device)
-    digest = model_hash(source)  # before TensorRT follows what the file names
-    progress = progress or BuildProgress()
-    on_device = torch.cuda.device(chosen) if chosen is not None else nullcontext()
-    with on_device, replacing(path, overwrite) as target:
+    pass_gate(source, "tensorrt-rtx" if rtx else f"tensorrt{major_of(found.version)}")
+    gpu = None if rtx else require_gpu(device, "; flavour rtx builds for GeForce and RTX cards without one")
+    digest = model_hash(source)  # before TensorRT follows the names of files in it
+    progress = progress or BuildProgress(hidden=True)
+    with torch.cuda.device(gpu) if gpu is not None else nullcontext(), replacing(path, overwrite) as target:
+        parsed = parse(found, source)
+        config = _configure(found, parsed, source, shapes, options)
         if rtx:
-            built = rtx_serialize(source, shapes, options, targets, progress)
+            aim(found, config, targets, parsed.log)
+            plan = _plan(found, parsed, config, source, progress)
+            layers, timings = json.dumps({"Layers": layers_of(parsed.log.layers)}), b""
         else:
-            built = serialize(source, shapes, options, known, progress)
+            kept = _use_timings(config, timings)
+            plan = _plan(found, parsed, config, source, progress)
+            layers = _layers(found, plan, parsed, options.version_compatible)
+            timings = bytes(kept.serialize())
         facts = EngineFacts(
-            tensorrt=version,
-            gpu=torch.cuda.get_device_name(chosen) if chosen is not None else "",
-            compute_capability=torch.cuda.get_device_capability(chosen) if chosen is not None else (0, 0),
+            tensorrt=found.version,
+            gpu=torch.cuda.get_device_name(gpu) if gpu is not None else "",
+            compute_capability=torch.cuda.get_device_capability(gpu) if gpu is not None else (0, 0),
             precision=precision_of(model),
             profile=shapes,
             inputs={name: model.types.get(name, "unknown") for name in shapes},
-            outputs={
-                value.name: model.types.get(value.name, "unknown") for value in model.proto.graph.output
-            },
+            outputs={out.name: model.types.get(out.name, "unknown") for out in model.proto.graph.output},
             model=source.name,
             model_hash=digest,
-            engine_hash=hashlib.sha256(built.plan).hexdigest(),
-            version_compatible=options.version_compatible,
-            hardware_compatible=options.hardware_compatible,
-            refit=options.refit,
-            tf32=options.tf32,
-            optimization_level=options.optimization_level,
-            flavour=flavour,
+            engine_hash=hashlib.sha256(plan).hexdigest(),
+            flavour="rtx" if rtx else "tensorrt",
             compute_capabilities=tuple(targets),
             metadata={key: told[key] for key in CARRIED if key in told},
+            **{name: value for name, value in asdict(options).items() if name in EngineFacts.model_fields},
         )
-        target.write_bytes(built.plan)
-        sidecar_of(target).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", "utf-8")
-        target.with_name(f"{path.name}.layers.json").write_text(built.layers, "utf-8")
-    if cache is not None and built.timing_cache:
+        target.write_bytes(plan)
+        sidecar_of(target).write_text(json.dumps(facts.plain(), indent=2) + "\n", "utf-8")
+        target.with_name(f"{path.name}.layers.json").write_text(layers, "utf-8")
+    if cache is not None and timings:
         with replacing(cache, overwrite=True) as target:
-            target.write_bytes(built.timing_cache)
-    layers = path.with_name(f"{path.name}.layers.json")
-    count = len(json.loads(built.layers).get("Layers", []))
-    return EngineBuild(path, sidecar_of(path), layers, facts, time.perf_counter() - began, count)
+            target.write_bytes(timings)
+    return EngineBuild(
+        path, sidecar_of(path), path.with_name(f"{path.name}.layers.json"), facts,
+        time.perf_counter() - began, len(json.loads(layers).get("Layers", [])),
+    )  # fmt: skip
 
 
-def _gpu(device: torch.device | str | None) -> torch.device:
-    """The GPU to build on and for; where there is none, the error names the flavour that needs none."""
-    try:
-        return require_gpu(device)
-    except ExportError as error:
-        raise ExportError(f"{error}; flavour rtx builds for GeForce and RTX cards without one") from error
-
-
-def _timings(cache: Path | None) -> bytes:
+def _read_timings(cache: Path | None) -> bytes:
     """What an earlier build left; refuses a file that cannot be read or replaced before the work begins."""
     if cache is None:
         return b""
@@ -178,8 +226,7 @@ def pass_gate(path: Path, target: str) -> None:
         path: an ONNX file.
         target: "tensorrt10", "tensorrt11" or "tensorrt-rtx".
     """
-    report = check(path, target)
-    errors = [problem for problem in report.problems if problem.severity == "error"]
+    errors = [problem for problem in check(path, target).problems if problem.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ExportError(
@@ -197,3 +244,63 @@ def precision_of(model: Model) -> str:
         if node.op_type != "Cast"
     }
     return ", ".join(sorted(k for k in kinds if k.startswith(("float", "bfloat", "int8", "uint8", "int4"))))
+
+
+def _configure(
+    found: Bindings, parsed: Parsed, path: Path, shapes: Shapes, options: BuildOptions
+) -> tensorrt.IBuilderConfig:
+    """Settings and the one optimization profile of a build, any flavour's."""
+    trt, builder = found.trt, parsed.builder
+    config: tensorrt.IBuilderConfig = builder.create_builder_config()
+    if options.workspace_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else only names of layers are told
+    profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
+    for name, (least, usual, largest) in shapes.items():
+        profile.set_shape(name, tuple(least), tuple(usual), tuple(largest))
+    if config.add_optimization_profile(profile) < 0:
+        raise ExportError(f"{found.title} refuses the profile of {path}: {shapes}{parsed.log.last()}")
+    return config
+
+
+def _use_timings(config: tensorrt.IBuilderConfig, timings: bytes) -> tensorrt.ITimingCache:
+    """Let a build begin from earlier timings, or anew from those of another GPU or release."""
+    kept: tensorrt.ITimingCache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(kept, False):
+        kept = config.create_timing_cache(b"")
+        config.set_timing_cache(kept, False)
+    return kept
+
+
+def _plan(
+    found: Bindings, parsed: Parsed, config: tensorrt.IBuilderConfig, path: Path, progress: BuildProgress
+) -> tensorrt.IHostMemory:
+    """The engine; ExportError with TensorRT's last words where it cannot build one."""
+    builder: tensorrt.Builder = parsed.builder
+    config.progress_monitor = found.Monitor(progress)
+    with interrupts(progress.stop):
+        plan: tensorrt.IHostMemory | None = builder.build_serialized_network(parsed.network, config)
+    if progress.stopped:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise ExportError(f"{found.title} cannot build {path}{parsed.log.last()}")
+    return plan
+
+
+def _layers(found: Bindings, plan: tensorrt.IHostMemory, parsed: Parsed, version_compatible: bool) -> str:
+    runtime: tensorrt.Runtime = new_runtime(found, parsed.log, version_compatible)
+    engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise ExportError(f"{found.title} cannot load the engine it built{parsed.log.last()}")
+    inspector: tensorrt.EngineInspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(found.trt.LayerInformationFormat.JSON))

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lse_core.errors import DTypeError, LSEError, ShapeError
 from lse_export.errors import ExportError
-from lse_export.metadata import class_names_in
-from lse_export.preprocess import pictures_for
-from lse_export.tensorrt.library import require_gpu, require_tensorrt
+from lse_export.metadata import FileFacts
+from lse_export.tensorrt.library import load, require_gpu
+from lse_export.tensorrt.rtx import RtxRunner
+from lse_export.tensorrt.runner import Captured, Runner
 from lse_export.tensorrt.sidecar import EngineFacts, check_files, check_machine, model_hash, read_facts
-
-if TYPE_CHECKING:
-    from lse_export.tensorrt.runner import Captured, Runner
-
-__all__ = ["Engine", "check_inputs"]
 
 ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 MOST_GRAPHS = 8  # kept at a time; each holds its own activations
@@ -44,7 +39,7 @@ class Engine:
         runtime_cache: for engines of TensorRT for RTX, which finish their kernels on the GPU when they first
             run: file of finished kernels to begin from, where it exists; `save_runtime_cache` writes it.
 
-    Engines of TensorRT for RTX were built, but never run so far: nobody has had an RTX GPU at hand.
+    Engines of TensorRT for RTX were built, but have never been run so far, since no RTX GPU was at hand.
 
     Raises:
         LSEError: a runtime cache for an engine of TensorRT 10 or 11.
@@ -67,21 +62,16 @@ class Engine:
         rtx = self.facts.flavour == "rtx"
         if runtime_cache is not None and not rtx:
             raise LSEError("only engines of TensorRT for RTX have a runtime cache; leave runtime_cache out")
-        version = require_tensorrt(self.facts.flavour)
+        found = load(self.facts.flavour)
         self.device = require_gpu(device)
         name = torch.cuda.get_device_name(self.device)
-        check_machine(self.facts, version, torch.cuda.get_device_capability(self.device), name)
+        check_machine(self.facts, found.version, torch.cuda.get_device_capability(self.device), name)
         self._graphs: dict[tuple[tuple[int, ...], ...], Captured] | None = None
         if rtx:
-            from lse_export.tensorrt.rtx_runner import RtxRunner
-
             cache = Path(runtime_cache) if runtime_cache is not None else None
             self._runner: Runner = RtxRunner(path, self.device, cache, cuda_graphs)
         else:
-            from lse_export.tensorrt.bindings import load
-            from lse_export.tensorrt.runner import Runner
-
-            self._runner = Runner(load(), path, self.device, self.facts.version_compatible)
+            self._runner = Runner(found, path, self.device, self.facts.version_compatible)
             self._graphs = {} if cuda_graphs else None
 
     def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,7 +91,10 @@ class Engine:
         if isinstance(inputs, Tensor):
             inputs = {next(iter(self.facts.inputs)): inputs}
         check_inputs(self.facts, inputs, self.device)
-        ready = {name: _ready(tensor) for name, tensor in inputs.items()}
+        ready = {name: tensor.detach().contiguous() for name, tensor in inputs.items()}
+        for name, tensor in ready.items():
+            if tensor.data_ptr() % ALIGNMENT:  # TensorRT cannot read it in place
+                ready[name] = tensor.clone()
         with torch.cuda.device(self.device):
             if self._graphs is None:
                 return self._runner.run(ready)
@@ -118,18 +111,16 @@ class Engine:
         """
         name, kind = next(iter(self.facts.inputs.items()))
         least, _, largest = self.facts.profile[name]
-        sizes = [low if low == high else None for low, high in zip(least, largest, strict=True)]
-        images = pictures_for(self.facts.metadata, pictures, self.facts.model, (kind, sizes))
-        return images.to(self.device, getattr(torch, kind))
+        sizes = tuple(low if low == high else None for low, high in zip(least, largest, strict=True))
+        told = FileFacts(self.facts.model, self.facts.metadata, kind, sizes)
+        return told.pictures().batch(pictures).to(self.device, getattr(torch, kind))
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in order; empty where the ONNX file did not tell any."""
-        return class_names_in(self.facts.metadata, self.facts.model)
+        return FileFacts(self.facts.model, self.facts.metadata).class_names()
 
     def _captured(self, inputs: dict[str, Tensor]) -> Captured:
-        from lse_export.tensorrt.runner import Captured
-
         assert self._graphs is not None
         key = tuple(tuple(inputs[name].shape) for name in self.facts.inputs)
         if key not in self._graphs:
@@ -153,7 +144,7 @@ class Engine:
         if self._graphs:
             self._graphs.clear()
         self._runner.refit(path)
-        self.facts = EngineFacts(**{**vars(self.facts), "model": path.name, "model_hash": digest})
+        self.facts = self.facts.model_copy(update={"model": path.name, "model_hash": digest})
 
     def save_runtime_cache(self, path: str | Path) -> None:
         """Write the kernels that TensorRT for RTX has finished so far to a file for `runtime_cache`.
@@ -162,11 +153,8 @@ class Engine:
             LSEError: an engine of TensorRT 10 or 11, whose kernels are finished when it is built.
             OutputError: the file cannot be written.
         """
-        if self.facts.flavour != "rtx":
+        if not isinstance(self._runner, RtxRunner):
             raise LSEError("only engines of TensorRT for RTX have a runtime cache to save")
-        from lse_export.tensorrt.rtx_runner import RtxRunner
-
-        assert isinstance(self._runner, RtxRunner)
         self._runner.save_cache(Path(path))
 
 
@@ -190,9 +178,3 @@ def check_inputs(facts: EngineFacts, inputs: Mapping[str, Tensor], device: torch
             raise ShapeError(
                 f"{name!r} must be within {least} and {largest}, the profile; its shape is {list(shape)}"
             )
-
-
-def _ready(tensor: Tensor) -> Tensor:
-    """The tensor itself where TensorRT can read it in place."""
-    tensor = tensor.detach().contiguous()
-    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()

@@ -1,56 +1,25 @@
-"""The part of a build that calls TensorRT for RTX, ahead of time: it needs no GPU and asks for none."""
+"""What TensorRT for RTX alone has: engines for compute capabilities, built without a GPU, and its caches."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from lse_core.atomic import replacing
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
-from lse_export.tensorrt.bindings import Bindings, load
-from lse_export.tensorrt.builder import Built, configure, make_plan
-from lse_export.tensorrt.library import flavour_of, require_tensorrt
-from lse_export.tensorrt.options import BuildOptions
-from lse_export.tensorrt.parser import parse
-from lse_export.tensorrt.profile import Shapes
-from lse_export.tensorrt.progress import BuildProgress
+from lse_export.tensorrt.library import Bindings, load
+from lse_export.tensorrt.runner import Runner
 
 if TYPE_CHECKING:
     import tensorrt_rtx
 
-__all__ = [
-    "capabilities",
-    "known_capabilities",
-    "layers_of",
-    "refuse_options",
-    "rtx_here",
-    "serialize",
-]
 
-REFUSED = {
-    "refit": "without a GPU it cannot build engines whose weights can be replaced",
-    "version_compatible": "the library that such engines need is not part of it",
-    "hardware_compatible": "its engines are built for compute capabilities; name these instead",
-}
 ON_REQUEST = ("7.5",)  # built for only when asked: 7.5 has no float32 products
-
-
-def refuse_options(options: BuildOptions, timing_cache: object, device: object) -> None:
-    """Refuse what TensorRT for RTX does not do, with the reason.
-
-    Raises:
-        LSEError: an option of TensorRT 10 and 11 is on, or a timing cache or a device is given.
-    """
-    reasons = {name: reason for name, reason in REFUSED.items() if getattr(options, name)}
-    if timing_cache is not None:
-        reasons["timing_cache"] = "it times no kernels when it builds, so there is nothing to keep"
-    if device is not None:
-        reasons["device"] = "it builds for compute capabilities, not for a GPU at hand"
-    for name, reason in reasons.items():
-        raise LSEError(f"TensorRT for RTX takes no {name.replace('_', '-')}: {reason}")
 
 
 def known_capabilities() -> list[str]:
@@ -80,47 +49,17 @@ def capabilities(asked: Sequence[str]) -> list[str]:
     return [c for c in known if c in asked or (not asked and c not in ON_REQUEST)]
 
 
-def rtx_here() -> str:
-    """Whether engines for RTX GPUs can be built here, in one line, for `lse doctor`."""
-    wanted = flavour_of("rtx")
-    try:
-        version = require_tensorrt("rtx")
-    except ExportError:
-        return f"no {wanted.title} ({wanted.install})"
-    return f"{wanted.title} {version}: builds for {', '.join(known_capabilities())}, no GPU needed"
-
-
-def serialize(
-    path: Path, shapes: Shapes, options: BuildOptions, targets: Sequence[str], progress: BuildProgress
-) -> Built:
-    """Parse the ONNX file and build it.
-
-    Args:
-        path: an ONNX file that passed the gate.
-        shapes: least, usual and largest shape of every input.
-        options: how to build.
-        targets: compute capabilities, as `capabilities` returned them.
-        progress: told of every phase.
+def aim(found: Bindings, config: tensorrt_rtx.IBuilderConfig, targets: Sequence[str], log: Any) -> None:
+    """Let a build be for the compute capabilities `targets`, as `capabilities` returned them.
 
     Raises:
-        ExportError: TensorRT for RTX cannot start, read the file or build it.
-        KeyboardInterrupt: the user stopped the build.
+        ExportError: TensorRT refuses one.
     """
-    found = load("rtx")
-    parsed = parse(found, path)
-    config: tensorrt_rtx.IBuilderConfig = configure(found, parsed, path, shapes, options)
-    _aim(found, config, targets, parsed.log)
-    plan = make_plan(found, parsed, config, path, progress)
-    return Built(plan, b"", json.dumps({"Layers": layers_of(parsed.log.layers)}))
-
-
-def _aim(found: Bindings, config: tensorrt_rtx.IBuilderConfig, targets: Sequence[str], log: Any) -> None:
     trt = found.trt
     config.num_compute_capabilities = len(targets)
     for k, target in enumerate(targets):
-        member: tensorrt_rtx.ComputeCapability = trt.ComputeCapability.__members__[
-            "SM" + target.replace(".", "")
-        ]
+        name = "SM" + target.replace(".", "")
+        member: tensorrt_rtx.ComputeCapability = trt.ComputeCapability.__members__[name]
         if not config.set_compute_capability(member, k):
             raise ExportError(f"{found.title} refuses the compute capability {target}{log.last()}")
 
@@ -141,10 +80,7 @@ def layers_of(message: str) -> list[dict[str, Any]]:
     and "Inputs", "Constants" and "Outputs", lists of dicts of "Name", "Dimensions" and "Datatype".
     """
     layers = []
-    for line in message.splitlines():
-        match = _LAYER.fullmatch(line.strip())
-        if match is None:
-            continue
+    for match in filter(None, (_LAYER.fullmatch(line.strip()) for line in message.splitlines())):
         layer: dict[str, Any] = {k: match[k] for k in ("Name", "LayerType", "TacticName")}
         layer["StreamId"] = int(match["StreamId"])
         for key in ("Inputs", "Constants", "Outputs"):
@@ -155,3 +91,66 @@ def layers_of(message: str) -> list[dict[str, Any]]:
         layer["Nodes"] = _NODE.findall(match["Metadata"])
         layers.append(layer)
     return layers
+
+
+class RtxRunner(Runner):
+    """A loaded engine of TensorRT for RTX. Its kernels are finished on the GPU, when they first run.
+
+    It has never been run so far, since no RTX GPU was at hand.
+
+    Args:
+        path: the engine.
+        device: CUDA device it runs on.
+        runtime_cache: file of finished kernels to begin from, where it exists and fits; see `save_cache`.
+        cuda_graphs: let TensorRT capture whole runs in CUDA graphs of its own.
+
+    Raises:
+        ExportError: the engine is not for this release, this GPU or this driver, or cannot be loaded.
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, runtime_cache: Path | None = None, cuda_graphs: bool = False
+    ) -> None:
+        self.cuda_graphs, self.cache_file = cuda_graphs, runtime_cache
+        self.cache: tensorrt_rtx.IRuntimeCache | None = None
+        super().__init__(load("rtx"), path, device)
+
+    def check(self, path: Path) -> None:
+        """Ask TensorRT, which reads the engine's header alone, whether it can run here."""
+        trt = self.found.trt
+        runtime: tensorrt_rtx.Runtime = self.runtime
+        with path.open("rb") as file:
+            header = file.read(runtime.engine_header_size)
+        validity, why = runtime.get_engine_validity(header)
+        if validity == trt.EngineValidity.INVALID:
+            bits = trt.EngineInvalidityDiagnostics.__members__
+            reasons = [name.lower().replace("_", " ") for name, bit in bits.items() if why & int(bit)]
+            text = ", ".join(reasons) or "it gives no reason"
+            raise ExportError(f"{self.found.title} cannot run {path} here: {text}{self.log.last()}")
+
+    def make_context(self) -> tensorrt_rtx.IExecutionContext | None:
+        """An execution context with the runtime cache and, where asked for, CUDA graphs."""
+        trt = self.found.trt
+        engine: tensorrt_rtx.ICudaEngine = self.engine
+        settings: tensorrt_rtx.IRuntimeConfig = engine.create_runtime_config()
+        if self.cache is None:
+            cache: tensorrt_rtx.IRuntimeCache = settings.create_runtime_cache()
+            if self.cache_file is not None and self.cache_file.is_file():
+                cache.deserialize(self.cache_file.read_bytes())  # one that does not fit is left out
+            self.cache = cache
+        settings.set_runtime_cache(self.cache)
+        if self.cuda_graphs:
+            settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context: tensorrt_rtx.IExecutionContext | None = engine.create_execution_context(settings)
+        return context
+
+    def save_cache(self, path: Path) -> None:
+        """Write the kernels finished so far, for the next process on this machine to begin from.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        cache: tensorrt_rtx.IRuntimeCache | None = self.cache
+        assert cache is not None
+        with replacing(path, overwrite=True) as target:
+            target.write_bytes(bytes(cache.serialize()))

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from lse_export.errors import ExportError
-from lse_export.tensorrt.bindings import Bindings, new_runtime
+from lse_export.tensorrt.library import Bindings, new_runtime
 
 if TYPE_CHECKING:
     import tensorrt
-
-__all__ = ["Captured", "Runner", "torch_types"]
 
 
 def torch_types(trt: Any) -> dict[Any, torch.dtype]:

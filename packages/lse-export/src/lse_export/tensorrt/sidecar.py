@@ -1,27 +1,106 @@
-"""What an engine was built from and for: a JSON file beside it, checked before the engine is loaded."""
+"""What an engine is for and was built from: a profile of shapes, and a JSON file checked on loading."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import onnx
+from pydantic import ConfigDict, Field
 
+from lse_core.errors import LSEError, unknown_name
+from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
-from lse_export.gate.graph import weight_files
-from lse_export.tensorrt.library import flavour_of, major_of
-from lse_export.tensorrt.profile import Shapes
+from lse_export.gate.graph import Model, inputs_of, load_proto, weight_files
+from lse_export.tensorrt.library import major_of
 
-__all__ = ["EngineFacts", "check_files", "check_machine", "model_hash", "read_facts", "sidecar_of"]
+Range = tuple[int, int, int]
+"""Least, usual and largest size of an axis."""
+
+Shapes = dict[str, tuple[list[int], list[int], list[int]]]
+"""Least, usual and largest shape of every input, by its name."""
+
+BATCH: Range = (1, 8, 32)
+"""Of the batch axis where nothing else is said."""
 
 
-@dataclass(frozen=True)
-class EngineFacts:
-    """Contents of the sidecar.
+def parse_axis(text: str) -> tuple[str, Range]:
+    """Read "batch=1:8:32", or "batch=8" for a single size.
+
+    Raises:
+        LSEError: anything else.
+    """
+    name, _, sizes = text.partition("=")
+    numbers = [int(n) if n.isdigit() else 0 for n in sizes.split(":")]
+    if not name or len(numbers) not in (1, 3) or 0 in numbers:
+        raise LSEError(f"{text!r} is no range of an axis; write NAME=MIN:OPT:MAX, such as batch=1:8:32")
+    least, usual, largest = numbers if len(numbers) == 3 else numbers * 3
+    return name, (least, usual, largest)
+
+
+def parse_shapes(text: str) -> tuple[str, tuple[list[int], list[int], list[int]]]:
+    """Read "image=1x3x8x8:4x3x8x8:8x3x8x8", an input's least, usual and largest shape.
+
+    Raises:
+        LSEError: anything else.
+    """
+    name, _, rest = text.partition("=")
+    shapes = [[int(n) if n.isdigit() else 0 for n in shape.split("x")] for shape in rest.split(":")]
+    if not name or len(shapes) != 3 or len({len(s) for s in shapes}) != 1 or any(0 in s for s in shapes):
+        raise LSEError(
+            f"{text!r} is no profile of an input; write NAME=MIN:OPT:MAX, "
+            "such as image=1x3x224x224:8x3x224x224:32x3x224x224"
+        )
+    return name, (shapes[0], shapes[1], shapes[2])
+
+
+def profile_shapes(model: Model, axes: Mapping[str, Range] | None = None) -> Shapes:
+    """Shapes of a file's inputs at the least, usual and largest sizes of its axes.
+
+    Args:
+        model: the file.
+        axes: ranges by the axis's name in the file; an axis without a name is called "INPUT.K", K counting
+            from 0. The first axis of an input may be left out (`BATCH`), others not.
+
+    Raises:
+        UnknownNameError: the file has no such axis.
+        ExportError: an axis without a range, or an input that is no tensor.
+        LSEError: sizes that are not 1 <= least <= usual <= largest.
+    """
+    given = dict(axes or {})
+    for name, (least, usual, largest) in given.items():
+        if not 1 <= least <= usual <= largest:
+            raise LSEError(f"axis {name!r}: sizes must rise from 1; got {least}, {usual}, {largest}")
+    known: set[str] = set()
+    shapes: Shapes = {}
+    for value in inputs_of(model.proto.graph):
+        if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+            raise ExportError(f"{model.path}: input {value.name!r} is no tensor of a known rank")
+        sizes: list[Range] = []
+        for k, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value"):
+                sizes.append((dim.dim_value, dim.dim_value, dim.dim_value))
+                continue
+            name = dim.dim_param or f"{value.name}.{k}"
+            known.add(name)
+            if name not in given and k > 0:
+                raise ExportError(
+                    f"axis {name!r} of input {value.name!r} varies and has no range; give it as "
+                    f"--axis {name}=MIN:OPT:MAX"
+                )
+            sizes.append(given.get(name, BATCH))
+        shapes[value.name] = ([s[0] for s in sizes], [s[1] for s in sizes], [s[2] for s in sizes])
+    for name in given:
+        if name not in known:
+            raise unknown_name("axis that varies", name, known)
+    return shapes
+
+
+class EngineFacts(Settings):
+    """Contents of the sidecar; what a later version writes beside these is left out when it is read.
 
     Attributes:
         tensorrt: version that built the engine, such as "10.16.1.11", or "1.7.1.116" of TensorRT for RTX.
@@ -44,6 +123,8 @@ class EngineFacts:
         metadata: what a client needs of the ONNX file's metadata, see `lse_export.metadata.CARRIED`.
     """
 
+    model_config = ConfigDict(extra="ignore")
+
     tensorrt: str
     gpu: str
     compute_capability: tuple[int, int]
@@ -59,13 +140,9 @@ class EngineFacts:
     refit: bool = False
     tf32: bool = False
     optimization_level: int | None = None
-    flavour: str = "tensorrt"
+    flavour: Literal["tensorrt", "rtx"] = "tensorrt"
     compute_capabilities: tuple[str, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    metadata: dict[str, str] = Field(default_factory=dict)
 
 
 def sidecar_of(path: Path) -> Path:
@@ -85,23 +162,9 @@ def read_facts(path: str | Path) -> EngineFacts:
         if not file.is_file():
             raise ExportError(f"{file}: no such file; build the engine with lse export tensorrt")
     try:
-        values = json.loads(beside.read_text("utf-8"))
-        known = {each.name for each in fields(EngineFacts)}
-        facts = EngineFacts(**{k: v for k, v in values.items() if k in known})
-        major, minor = (int(n) for n in facts.compute_capability)
-        targets = tuple(str(capability) for capability in facts.compute_capabilities)
-        flavour_of(facts.flavour)
-        metadata = {str(key): str(value) for key, value in facts.metadata.items()}
-        shapes = {name: (list(a), list(b), list(c)) for name, (a, b, c) in facts.profile.items()}
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        return validated(EngineFacts, json.loads(beside.read_text("utf-8")))
+    except (LSEError, ValueError, RecursionError) as error:
         raise ExportError(f"{beside} does not describe an engine ({error}); build it again") from error
-    return replace(
-        facts,
-        compute_capability=(major, minor),
-        profile=shapes,
-        compute_capabilities=targets,
-        metadata=metadata,
-    )
 
 
 def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> None:
@@ -115,54 +178,47 @@ def check_files(facts: EngineFacts, path: Path, model: Path | None = None) -> No
 
 
 def check_machine(facts: EngineFacts, tensorrt: str, capability: tuple[int, int], gpu: str) -> None:
-    """Will this TensorRT, on this GPU, take the engine?
+    """Refuse an engine that this release of TensorRT cannot load, or not on this GPU.
+
+    Args:
+        facts: the engine's.
+        tensorrt: the release that is installed here, of the engine's flavour.
+        capability: compute capability of the GPU here, (major, minor).
+        gpu: name of the GPU here.
 
     Raises:
-        ExportError: no; another release or another GPU built it.
+        ExportError: another release built it, or it was built for another GPU.
     """
-    built, here = facts.tensorrt, tensorrt
-    again = "build it again here"
-    if facts.flavour == "rtx":
-        _check_rtx(facts, tensorrt, capability, gpu)
-        return
-    if major_of(built) != major_of(here):
-        raise ExportError(
-            f"the engine was built by TensorRT {built} and this is {here}: another major; {again}"
-        )
+    rtx = facts.flavour == "rtx"
+    title = "TensorRT for RTX" if rtx else "TensorRT"
+    built = f"the engine was built by {title} {facts.tensorrt}"
+    if not rtx and major_of(facts.tensorrt) != major_of(tensorrt):
+        raise ExportError(f"{built} and this is {tensorrt}: another major; build it again here")
     if facts.version_compatible:
-        if _numbers(here) < _numbers(built):
-            raise ExportError(f"the engine was built by TensorRT {built}, newer than {here} here; upgrade")
-    elif built != here:
-        raise ExportError(
-            f"the engine was built by TensorRT {built} and this is {here}; {again}, "
-            "or build it version-compatible"
-        )
-    there = facts.compute_capability
-    if facts.hardware_compatible:
-        if capability < (8, 0):
+        if _numbers(tensorrt) < _numbers(facts.tensorrt):
+            raise ExportError(f"{built}, newer than {tensorrt} here; upgrade")
+    elif facts.tensorrt != tensorrt:
+        other = "" if rtx else ", or build it version-compatible"
+        raise ExportError(f"{built} and this is {tensorrt}; build it again here{other}")
+    here = f"{gpu} ({_dotted(capability)})"
+    if rtx:
+        if _dotted(capability) not in facts.compute_capabilities:
             raise ExportError(
-                f"the engine runs on GPUs since Ampere (8.0); this is {gpu}, {_dotted(capability)}"
+                f"the engine was built for compute capabilities {', '.join(facts.compute_capabilities)} and "
+                f"this is {here}; build it again for that where TensorRT for RTX knows it, or with "
+                "TensorRT 10 or 11"
             )
-    elif there != capability:
+    elif facts.hardware_compatible:
+        if capability < (8, 0):
+            raise ExportError(f"the engine runs on GPUs since Ampere (8.0); this is {here}")
+    elif facts.compute_capability != capability:
         raise ExportError(
-            f"the engine was built for {facts.gpu} (compute capability {_dotted(there)}) and this is {gpu} "
-            f"({_dotted(capability)}); {again}, or build it hardware-compatible"
+            f"the engine was built for {facts.gpu} (compute capability "
+            f"{_dotted(facts.compute_capability)}) and this is {here}; build it again here, or build it "
+            "hardware-compatible"
         )
     elif facts.gpu != gpu:
         warnings.warn(f"the engine was tuned on {facts.gpu} and may run slower on {gpu}", stacklevel=3)
-
-
-def _check_rtx(facts: EngineFacts, here: str, capability: tuple[int, int], gpu: str) -> None:
-    if facts.tensorrt != here:
-        raise ExportError(
-            f"the engine was built by TensorRT for RTX {facts.tensorrt} and this is {here}; build it again"
-        )
-    if _dotted(capability) not in facts.compute_capabilities:
-        raise ExportError(
-            f"the engine was built for compute capabilities {', '.join(facts.compute_capabilities)} and "
-            f"this is {gpu} ({_dotted(capability)}); build it again for that where TensorRT for RTX knows "
-            "it, or with TensorRT 10 or 11"
-        )
 
 
 def model_hash(path: Path) -> str:
@@ -171,12 +227,7 @@ def model_hash(path: Path) -> str:
     Raises:
         ExportError: one of them cannot be read.
     """
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file")
-    try:
-        graph = onnx.load_model(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's DecodeError moves between its versions
-        raise ExportError(f"{path} is no ONNX model, or was cut short ({type(error).__name__})") from error
+    graph = load_proto(path).graph
     return _hash([path, *(path.parent / name for name in weight_files(path, graph))])
 
 
@@ -185,8 +236,7 @@ def _hash(paths: list[Path]) -> str:
     for path in paths:
         try:
             with path.open("rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise ExportError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.errors import LSEError, unknown_name
+from lse_core.commands.common import read_settings
+from lse_core.timm_models import make
 
 if TYPE_CHECKING:
     from lse_soft.certificate import Certificate
@@ -21,32 +22,60 @@ __all__ = ["soften"]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", required=False)
-@click.option("--group", default="rotation", show_default=True, help="Name of the group.")
-@click.option("--softness", type=float, help="b: keep directions with singular values below it.")
-@click.option("--keep", type=float, help="Instead: share of the directions to keep, 0 to 1.")
+@click.option(
+    "--group",
+    default="rotation",
+    show_default=True,
+    help="Name of the group that the model is to be softly equivariant to.",
+)
+@click.option("--softness", type=float, help="Softness b: directions with singular values below b are kept.")
+@click.option(
+    "--keep", type=float, help="Share of the directions to keep, from 0 to 1; in place of --softness."
+)
 @click.option(
     "--place",
     "places",
     multiple=True,
     metavar="NAME[=KIND:...]",
-    help="Place or kind of places, repeatable, as fc1=image:16x16.  [default: the group's own]",
+    help="A place or a kind of places to soften, such as fc1=image:16x16. May be repeated.  "
+    "[default: those that suit the group]",
 )
 @click.option(
     "--threshold",
     type=click.Choice(["hard", "cosine", "exponential"]),
     default="hard",
     show_default=True,
-    help="How directions fade towards b. Cosine wants fine-tuning afterwards; exponential has no guarantee.",
+    help="How directions fade as their singular value nears b. After cosine the model needs fine-tuning; "
+    "exponential has no guarantee.",
 )
 @click.option(
-    "--dc/--no-dc", default=True, show_default=True, help="Keep what filters answer to constant signals."
+    "--dc/--no-dc", default=True, show_default=True, help="Keep the filters' response to constant signals."
 )
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Setting of the group.")
-@click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="Keyword of timm.create_model.")
-@click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
-@click.option("--list", "only_list", is_flag=True, help="Show the places of MODEL and write nothing.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--bound", "folder", type=click.Path(path_type=Path), help="Print the certificate of a folder.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the group. May be repeated."
+)
+@click.option(
+    "--model-set",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A keyword of timm.create_model. May be repeated.",
+)
+@click.option(
+    "--pretrained", is_flag=True, help="Load timm's pretrained weights of MODEL, which needs the network."
+)
+@click.option(
+    "--list",
+    "only_list",
+    is_flag=True,
+    help="Show the places of MODEL that can be softened, and write nothing.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the softened model.")
+@click.option(
+    "--bound",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Print the certificate of the softened model in this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def soften(
     model: str | None,
@@ -66,9 +95,10 @@ def soften(
 ) -> None:
     """Make the timm model MODEL softly equivariant, without fine-tuning it.
 
-    Weights are projected onto the directions that the group moves least. The folder holds the folded
-    weights under plain keys, and the bound on each layer's error. The threshold is "hard" here, which
-    leaves what it keeps as it is: a pretrained network survives that, but not a taper.
+    The weights are projected onto the directions that the group moves least. The folder then holds the
+    projected weights under the model's own keys, and what the bound on each layer's error is computed from.
+    The default threshold is "hard", which leaves the directions that it keeps unchanged: a pretrained network
+    keeps working with it, but needs fine-tuning with the other two.
 
     \b
     Example:
@@ -83,15 +113,13 @@ def soften(
         _show(bound(folder), as_json)
         return
     if model is None:
-        raise click.UsageError("name a timm model to soften, or --bound FOLDER")
+        raise click.UsageError("name a timm model to soften, or give --bound FOLDER")
     if not only_list and out is None:
-        raise click.UsageError(
-            "say --list to look at the places, or --out FOLDER to write the softened model"
-        )
+        raise click.UsageError("give --list to see the places, or --out FOLDER to write the softened model")
     if not only_list and (softness is None) == (keep is None):
         raise click.UsageError("give exactly one of --softness and --keep")
-    kwargs = _settings(model_set)
-    made = _create(model, kwargs, pretrained)
+    kwargs = read_settings(model_set)
+    made = make(model, kwargs, pretrained=pretrained, trust=True).eval()
     if only_list:
         _list(made, as_json)
         return
@@ -106,41 +134,13 @@ def soften(
         places=_places(places),
         threshold=threshold,
         preserve_dc=dc,
-        **_settings(settings),
+        **read_settings(settings),
     )
     assert out is not None
     lse_soft.save(made, out, model_kwargs=kwargs)
     _show(bound(made), as_json)
     if not as_json:
         click.echo(f"{model} softened by {group}; written to {out}. Next: lse_soft.load({str(out)!r})")
-
-
-def _create(name: str, kwargs: dict[str, Any], pretrained: bool) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise LSEError("models are made by timm, which is not installed: pip install timm") from error
-    if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models())
-    try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs).eval()
-    except Exception as error:  # whatever a constructor or a download raises
-        raise LSEError(f"timm cannot make {name!r}: {' '.join(str(error).split())}") from error
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are JSON where they read as JSON, else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"settings are NAME=VALUE; got {pair!r}")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        found[name] = tuple(value) if isinstance(value, list) else value
-    return found
 
 
 def _places(given: Sequence[str]) -> dict[str, str] | None:
@@ -165,7 +165,8 @@ def _list(model: Any, as_json: bool) -> None:
         table.add_row(row["name"], row["kind"], grid, stride, str(row["prefix"]))
     Console().print(table)
     click.echo(
-        "Choose with --place, repeatable; linear layers need a description, as --place fc1=image:16x16."
+        "Choose places with --place, which may be repeated. Linear layers need a description, such as "
+        "--place fc1=image:16x16."
     )
 
 
@@ -186,7 +187,7 @@ def _show(certificates: dict[str, Certificate], as_json: bool) -> None:
         table.add_row(c.place, c.kind, b, f"{c.kappa:.4g}", beyond, "yes" if c.guaranteed else "no")
     Console().print(table)
     for group, metric in {(c.group, c.metric) for c in certificates.values()}:
-        click.echo(f"{group}: error <= kappa x distance, in {metric}")
+        click.echo(f"{group}: the relative error is at most kappa times the distance, measured in {metric}")
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lse_core.commands.group import PluginGroup
+from lse_core.commands.common import PluginGroup
 from lse_core.errors import OutputError
 from lse_train.data.config import DIRECTIONS, SPLITS, DigitsConfig
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from lse_core.atomic import staging
 from lse_core.errors import DataError, unknown_name
 from lse_core.objects import scale_objects
-from lse_dec.settings import build
+from lse_core.settings import build
 from lse_train.data.config import MOST, SPLITS, whole
 from lse_train.data.folder import ImageFolder, build_scaled_folder
 from lse_train.data.glyphs import Glyphs, load_glyphs

@@ -17,9 +17,9 @@ from lse_core.errors import unknown_name
 from lse_core.layouts import Layout
 from lse_core.metrics import equivariance_error, invariance_error
 from lse_core.resample import scale
+from lse_core.settings import build
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.backbones import backbone_of
-from lse_dec.settings import build
 from lse_train.batch import Batch
 
 __all__ = ["METHODS", "AugL", "InvL", "method"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lse_core.atomic import staging
-from lse_dec.checkpoint.folder import retell
+from lse_dec.checkpoint.saving import retell
 from lse_train.config import ConfigError, RunConfig
 from lse_train.recipes.plan import Plan
 from lse_train.running import told

@@ -1,1 +1,1 @@
-"""What the configs share: data, schedule, models."""
+"""What the configs share: the data, and the schedule of training."""
