@@ -36,16 +36,13 @@ def told(text: str) -> bool:
 
 @pytest.mark.parametrize("module", BEFORE["names"])
 def test_python_names(module: str) -> None:
-    try:
-        found = import_module(module)
-    except ImportError as error:
-        assert told(str(error)), f"{module}: {error}"
-        return
+    answers = {}
     for name in BEFORE["names"][module]:
         try:
-            getattr(found, name)
-        except AttributeError as error:
-            assert told(str(error)), f"{module}.{name}: {error}"
+            getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            answers[name] = str(error)
+    assert [f"{name}: {text}" for name, text in answers.items() if not told(text)] == []
 
 
 @pytest.mark.parametrize("path", BEFORE["commands"])

@@ -123,5 +123,4 @@ FAULTS: list[Fault] = [
         "version",
         prepare=write("repo/model/1/model.onnx", b"earlier"),
     ),
-    fault("an engine that is a text file", "export triton model.onnx repo --plan run.yaml", "run.yaml"),
 ]

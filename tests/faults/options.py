@@ -173,7 +173,6 @@ FAULTS: list[Fault] = [
     fault("a kind of instance that does not exist", "export triton model.onnx repo --kind tpu", "tpu", "cpu"),
     fault("a name that is a path", "export triton model.onnx repo --name ../evil", "name"),
     fault("a way of timing that does not exist", "bench model --ways quick", "quick", "eager"),
-    fault("a model without canonicalizers to time", "bench plain", "canonicalizer"),
     fault(
         "a distribution that does not exist",
         "warp photos/cup/0.png --out w --distribution normal",

@@ -96,7 +96,6 @@ FAULTS: list[Fault] = [
         )
     ),
     fault("maps of two batches composed", call(lambda: warp(2) @ warp(3)), "2", "3"),
-    fault("a warp composed with a number", call(lambda: warp(2) @ 3), "warp"),
     fault(
         "an error of probabilities of two shapes",
         call(lambda: lse_core.invariance_error(torch.rand(2, 3), torch.rand(3, 2))),

@@ -67,8 +67,8 @@ def scale(
 
     Raises:
         ShapeError: rank, batch or size do not fit.
-        DTypeError: no tensor, no warp, a warp on another device, a label map is to be interpolated or averaged, or a
-            warp that is not separable is to be anti-aliased.
+        DTypeError: no tensor, no warp, a warp on another device, a label map is to be interpolated or
+            averaged, or a warp that is not separable is to be anti-aliased.
     """
     _check_types(x, warp)
     return unscale(x, ~warp, layout, mode=mode, size=size, antialias=antialias)
@@ -263,7 +263,7 @@ def _pick(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
 def _check_types(x: Tensor, warp: SeparableWarp | PointwiseWarp) -> None:
     if not isinstance(x, Tensor):
         raise DTypeError(
-            f"expected a torch tensor to warp; got {type(x).__name__}: torch.as_tensor(x) makes one of an array"
+            f"expected a torch tensor to warp; got {type(x).__name__}: torch.as_tensor makes one of an array"
         )
     if not isinstance(warp, (SeparableWarp, PointwiseWarp)):
         raise DTypeError(f"expected a SeparableWarp or a GridWarp as the warp; got {type(warp).__name__}")
