@@ -124,7 +124,8 @@ def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
 def _plain_settings(factory: Callable[..., Any]) -> type[BaseModel]:
     """The settings of `factory` whose types can be checked, as a model that is strict about them."""
     try:
-        told = get_type_hints(factory.__init__ if isinstance(factory, type) else factory, include_extras=True)
+        made_by: Any = factory
+        told = get_type_hints(made_by.__init__ if isinstance(factory, type) else factory, include_extras=True)
     except (AttributeError, NameError, TypeError):  # names that exist for type checkers alone
         told = {}
     fields: dict[str, Any] = {
