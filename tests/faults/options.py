@@ -105,12 +105,10 @@ FAULTS: list[Fault] = [
         "adapt resnet18 --model-set nm_classes=2 --out new",
         "num_classes",
     ),
-    fault("means of the wrong number", "adapt plain --mean 0.5 --mean 0.5 --out new", "mean", "channel"),
+    fault("means of the wrong number", "adapt plain --mean 0.5 --mean 0.5 --out new", "mean", "3"),
     fault("a standard deviation of zero", "adapt plain --std 0 --out new", "std"),
     fault("class names of the wrong number", "adapt plain --class-names run.yaml --out new", "class", "2"),
-    fault(
-        "class names that are no file", "adapt plain --class-names none.txt --out new", "none.txt", status=2
-    ),
+    fault("class names that are no file", "adapt plain --class-names none.txt --out new", "none.txt"),
     fault("a mean of the wrong number", "predict model.onnx photos/cup --mean 0.5 --mean 0.5", "mean", "3"),
     fault("a mean that is not finite", "predict model.onnx photos/cup --mean nan", "mean"),
     fault("a provider that does not exist", "predict model.onnx photos/cup --provider tpu", "tpu", "cpu"),
@@ -119,7 +117,7 @@ FAULTS: list[Fault] = [
     fault("a device that does not exist", "demo --device tpu9 --out new", "tpu9", "cpu"),
     fault("a device that is not here", "demo --device cuda:7 --out new", "cuda:7", "cpu"),
     fault("a device for measuring that is not here", "evaluate run --device cuda:7", "cuda:7", "cpu"),
-    fault("a bracket upside down", "evaluate model --data digits --set count=4 --bracket 2 1", "bracket"),
+    fault("a bracket upside down", "evaluate run --trust --bracket 2 1", "bracket"),
     fault("a warp ratio below 1", "evaluate run --trust --warp-ratio 0.5", "ratio", "0.5"),
     fault(
         "a precision that does not exist",
