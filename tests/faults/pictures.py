@@ -69,9 +69,7 @@ FAULTS: list[Fault] = [
         if what not in ("a folder that is called like a picture", "a link to nowhere")
     ),
     fault("a picture that is not there, for predict", "predict model.onnx none.png", "none.png"),
-    fault(
-        "a picture that is not there, for look", "look model none.png --out look.png", "none.png", status=2
-    ),
+    fault("a picture that is not there, for look", "look model none.png --out look.png", "none.png"),
     fault("a picture that is not there, for warp", "warp none.png --out warped", "none.png"),
     fault("a folder without pictures", "predict model.onnx digits", "digits", "no pictures"),
     fault(
