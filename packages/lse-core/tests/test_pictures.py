@@ -159,16 +159,20 @@ def test_large_photographs_are_no_bombs(tmp_path: Path, monkeypatch: pytest.Monk
 def test_files_are_found_in_folders(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "empty").mkdir(parents=True)
+    (tmp_path / "deep" / "c.png").symlink_to("nowhere.png")  # said to be missing when it is read
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "d.png").write_bytes(b"")
     assert [f.name for f in picture_files([tmp_path, tmp_path / "notes.txt"])] == [
         "a.jpg",
         "b.PNG",
+        "c.png",
         "notes.txt",
     ]
     with pytest.raises(PictureError, match="absent: no such file or folder"):
         picture_files([tmp_path / "absent"])
-    with pytest.raises(PictureError, match=r"no pictures found; the names of pictures end in \.bmp"):
-        picture_files([tmp_path / "deep"])
+    with pytest.raises(PictureError, match=r"empty holds no pictures: files count whose names end in \.bmp"):
+        picture_files([tmp_path, tmp_path / "deep" / "empty"])
 
 
 def test_the_reader_is_pillows_own_where_nothing_is_special(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from lse_core.errors import ShapeError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lse_core.preprocess import Preprocess
 
-__all__ = ["Card", "attach", "card_of"]
+__all__ = ["Card", "attach", "card_of", "check_class_names"]
 
 _NAME = "lse_card"
 
@@ -39,6 +41,15 @@ def card_of(model: nn.Module) -> Card:
     return found if isinstance(found, Card) else Card()
 
 
+def check_class_names(model: nn.Module, names: Sequence[str] | None) -> None:
+    """Raise ShapeError where the model says that it has another number of classes than there are names."""
+    count = getattr(model, "num_classes", None)
+    if names is not None and isinstance(count, int) and 0 < count != len(names):
+        raise ShapeError(
+            f"the model has {count} classes and {len(names)} class names: give one name for each"
+        )
+
+
 def attach(model: nn.Module, **facts: Any) -> None:
     """Write facts onto the card of `model`; facts that are not named stay as they are.
 
@@ -47,9 +58,13 @@ def attach(model: nn.Module, **facts: Any) -> None:
     Args:
         model: any module.
         facts: attributes of `Card` and their new values.
+
+    Raises:
+        ShapeError: names of another number of classes than the model says that it has.
     """
     from torch import nn
 
+    check_class_names(model, facts.get("class_names"))
     inside = getattr(model, "base", None)
     target: Any = inside if hasattr(model, "canonicalizers") and isinstance(inside, nn.Module) else model
     setattr(target, _NAME, replace(card_of(model), **facts))

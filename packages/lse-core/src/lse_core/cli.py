@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +40,8 @@ class LSEGroup(click.Group):
         """Run the subcommand; with --debug print the traceback of what it raises."""
         try:
             super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(error) from error
         except (click.exceptions.Exit, click.Abort, click.UsageError):
             raise
         except Exception:
@@ -54,13 +59,14 @@ class LSEGroup(click.Group):
     ) -> Any:
         """Run the command line and exit.
 
-        Exit status: 0; 1 after an error; 2 after a usage error; 130 after an interrupt. With
+        Exit status: 0; 1 after an error; 2 after a usage error; 130 after an interrupt and 143 after SIGTERM,
+        which is an interrupt like Ctrl-C here, so that nothing half written is left behind. With
         `standalone_mode=False` exceptions reach the caller, as click has it.
         """
         prog_name = prog_name or "lse"
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminable():
             warnings.showwarning = _show_warning
             try:
                 status = super().main(args, prog_name, complete_var, False, **extra)
@@ -72,9 +78,9 @@ class LSEGroup(click.Group):
                 _fail(error.format_message() + where, 2)
             except click.ClickException as error:
                 _fail(error.format_message(), error.exit_code)
-            except click.Abort:
+            except click.Abort as error:
                 click.echo("interrupted", err=True)
-                sys.exit(130)
+                sys.exit(error.status if isinstance(error, _Interrupted) else 130)
             except (LSEError, OSError) as error:
                 _fail(str(error), 1)
             except Exception as error:
@@ -82,6 +88,36 @@ class LSEGroup(click.Group):
                 _fail(f"unexpected {text}; `lse --debug ...` shows where, please report it", 1)
         # click returns the code of an Exit, and `invoke` returns None
         sys.exit(status or 0)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+class _Interrupted(click.Abort):
+    """A command was interrupted; `status` says how the program is to end."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__()
+        self.status = 143 if isinstance(error, _Terminated) else 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises an interrupt while the block runs, unless somebody else takes care of it."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _missing_home(name: str) -> str:

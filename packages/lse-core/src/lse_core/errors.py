@@ -71,7 +71,7 @@ class OutputError(LSEError, OSError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
-    """Build the error for an unknown `name`: closest match first, then all `known` names.
+    """Build the error for an unknown `name`: closest match first, then what is `known`, the nearest of many.
 
     Args:
         kind: what was asked for, in the singular ("solver", "stage").
@@ -79,14 +79,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         known: the names that exist.
         hint: what else to do, appended as its own sentence.
     """
-    names = sorted(known)
+    names, name = sorted(known), str(name)[:80]
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]!r}?" if close else ""
-    # a ViT has dozens of stages: name the first ones, one line stays one line
-    shown = ", ".join(names[:24]) + (f", ... ({len(names)} in all)" if len(names) > 24 else "")
-    return UnknownNameError(
-        f"unknown {kind} {name!r}.{guess} Known: {shown or 'none'}.{' ' + hint if hint else ''}"
-    )
+    shown = f"Known: {', '.join(names) or 'none'}."
+    if len(names) > 24:  # a ViT has dozens of stages, timm a thousand models: one line stays one line
+        shown = f"Of {len(names)} known the nearest are: {', '.join(get_close_matches(name, names, 5, 0.0))}."
+    return UnknownNameError(f"unknown {kind} {name!r}.{guess} {shown}{' ' + hint if hint else ''}")
 
 
 def check_finite(x: Tensor, what: str) -> None:

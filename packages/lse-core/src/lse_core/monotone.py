@@ -192,7 +192,7 @@ class MonotoneMap(Batched):
         return not (wanted and torch.is_grad_enabled())
 
     def _search(self, u: Tensor) -> Tensor:
-        batch = max(self.batch, u.shape[0])
+        batch = self.batch if u.shape[0] == 1 else u.shape[0]
         x, y = (t.expand(batch, -1).contiguous() for t in (self.knots, self.values))
         u = u.expand(batch, -1).contiguous()
         i = torch.searchsorted(x, u, right=True).clamp(1, self.segments) - 1

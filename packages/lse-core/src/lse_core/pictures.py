@@ -95,22 +95,26 @@ def _eight_bits(path: str | Path, picture: Image.Image, kind: str | None) -> Ima
 
 
 def picture_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The pictures that `paths` name: files as they are, of each folder those directly in it, by name.
+    """The pictures that `paths` name: files as they are, of each folder those in it and below it, by name.
+
+    Files and folders whose names begin with a dot do not count.
 
     Raises:
-        PictureError: a path does not exist, or there is no picture at all.
+        PictureError: a path does not exist, or a folder holds no picture.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (f for f in path.iterdir() if not f.name.startswith("."))
-            files += sorted(f for f in inside if f.suffix.lower() in SUFFIXES)
+            inside = (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
+            seen = sorted(f for f in inside if not any(p.startswith(".") for p in f.relative_to(path).parts))
+            if not seen:
+                endings = ", ".join(sorted(SUFFIXES))
+                raise PictureError(f"{path} holds no pictures: files count whose names end in {endings}")
+            files += seen
         elif path.exists():
             files.append(path)
         else:
             raise PictureError(f"{path}: no such file or folder")
-    if not files:
-        raise PictureError(f"no pictures found; the names of pictures end in {', '.join(sorted(SUFFIXES))}")
     return files
 
 

@@ -53,16 +53,17 @@ def random_log_slopes(
         dtype: floating dtype of the result.
 
     Raises:
-        WarpError: ratio or strength out of range.
-        ShapeError: no segments.
+        WarpError: ratio or strength out of range, or no number.
+        ShapeError: no segments, or a number of warps or segments that is not whole.
         UnknownNameError: no such distribution.
     """
     if distribution not in DISTRIBUTIONS:
         raise unknown_name("distribution", distribution, DISTRIBUTIONS)
-    if not ratio > 1.0:
-        raise WarpError(f"ratio must be above 1, the slope of the identity; got {ratio}")
-    if batch < 0 or segments < 1:
-        raise ShapeError(f"random warps need at least one segment; got batch {batch}, segments {segments}")
+    if not isinstance(ratio, int | float) or not 1.0 < ratio < math.inf:
+        raise WarpError(f"ratio must be a finite number above 1, the identity's slope; got {ratio!r}")
+    for name, value, least in (("batch", batch, 0), ("segments", segments, 1)):
+        if not isinstance(value, int | torch.SymInt) or value < least:
+            raise ShapeError(f"{name} must be a whole number of at least {least}; got {value!r}")
     shape = (batch, 2, segments)
     if distribution == "authors":
         return authors_log_slopes(shape, strength, generator=generator, device=device, dtype=dtype)

@@ -67,9 +67,10 @@ def scale(
 
     Raises:
         ShapeError: rank, batch or size do not fit.
-        DTypeError: the warp is on another device, a label map is to be interpolated or averaged, or a
-            warp that is not separable is to be anti-aliased.
+        DTypeError: no tensor, no warp, a warp on another device, a label map is to be interpolated or
+            averaged, or a warp that is not separable is to be anti-aliased.
     """
+    _check_types(x, warp)
     return unscale(x, ~warp, layout, mode=mode, size=size, antialias=antialias)
 
 
@@ -86,6 +87,7 @@ def unscale(
 
     Arguments, result and errors as in `scale`.
     """
+    _check_types(x, warp)
     labels = not x.is_floating_point()
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
@@ -260,11 +262,18 @@ def _pick(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
     return x.permute(0, 2, 3, 1)[i_b, i_y, i_x].permute(0, 3, 1, 2)
 
 
+def _check_types(x: Tensor, warp: SeparableWarp | PointwiseWarp) -> None:
+    if not isinstance(x, Tensor):
+        raise DTypeError(
+            f"expected a torch tensor to warp; got {type(x).__name__}: torch.as_tensor makes one of an array"
+        )
+    if not isinstance(warp, (SeparableWarp, PointwiseWarp)):
+        raise DTypeError(f"expected a SeparableWarp or a GridWarp as the warp; got {type(warp).__name__}")
+
+
 def _fit(
     warp: SeparableWarp | PointwiseWarp, spatial: Tensor, out_h: int, out_w: int
 ) -> SeparableWarp | PointwiseWarp:
-    if not isinstance(warp, (SeparableWarp, PointwiseWarp)):
-        raise DTypeError(f"expected a SeparableWarp or a GridWarp; got {type(warp).__name__}")
     if warp.device != spatial.device:
         raise DTypeError(f"the warp is on {warp.device}, the input on {spatial.device}; move one with .to()")
     if out_h < 1 or out_w < 1:

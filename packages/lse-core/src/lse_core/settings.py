@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from lse_core.errors import LSEError, unknown_name
 
@@ -88,8 +91,11 @@ def takes(factory: Callable[..., Any], name: str) -> bool:
 def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
     """Call `factory`, usually a plugin's class, with keywords of which its signature knows every one.
 
+    Settings whose annotations are plain (numbers, texts, tuples of them, None) must be of that type.
+
     Raises:
         UnknownNameError: a keyword that the signature does not have, with the nearest one it has.
+        SettingsError: a setting of the wrong type; NaN and infinity are no numbers here.
     """
     parameters = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -99,4 +105,44 @@ def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
                 raise unknown_name(
                     f"setting of {getattr(factory, '__name__', factory)}", name, known[len(args) :]
                 )
+    plain = _plain_settings(factory)
+    values = {
+        name: value.item()
+        if isinstance(value, np.generic)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in settings.items()
+        if name in plain.model_fields
+    }
+    try:
+        plain.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(plain, error, f"setting of {getattr(factory, '__name__', factory)} ") from error
     return factory(*args, **settings)
+
+
+@lru_cache(maxsize=64)
+def _plain_settings(factory: Callable[..., Any]) -> type[BaseModel]:
+    """The settings of `factory` whose types can be checked, as a model that is strict about them."""
+    try:
+        made_by: Any = factory
+        told = get_type_hints(made_by.__init__ if isinstance(factory, type) else factory, include_extras=True)
+    except (AttributeError, NameError, TypeError):  # names that exist for type checkers alone
+        told = {}
+    fields: dict[str, Any] = {
+        name: (kind, None) for name, kind in told.items() if name != "return" and _is_plain(kind)
+    }
+    strict = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore", hide_input_in_errors=True)
+    model: type[BaseModel] = create_model("Plain", __config__=strict, **fields)
+    return model
+
+
+def _is_plain(kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        return _is_plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return all(part is type(None) or _is_plain(part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return all(part is Ellipsis or _is_plain(part) for part in get_args(kind))
+    return get_origin(kind) is Literal or kind in (int, float, bool, str)

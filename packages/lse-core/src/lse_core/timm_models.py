@@ -18,7 +18,7 @@ from lse_core.plugins import registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FETCHING", "check_keywords", "check_name", "make", "timm_keywords"]
+__all__ = ["FETCHING", "check_keywords", "check_name", "make", "reason_of", "timm_keywords"]
 
 FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 """Keywords of `timm.create_model` that read weights from a file or the network."""
@@ -50,8 +50,7 @@ def make(name: str, kwargs: Mapping[str, Any], *, pretrained: bool = False, trus
     try:
         model: nn.Module = _timm().create_model(name, pretrained=pretrained, **plain)
     except Exception as error:  # whatever a constructor or a download raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise LSEError(f"timm cannot make the model {name!r}: {reason}") from error
+        raise LSEError(f"timm cannot make the model {name!r}: {reason_of(error)}") from error
     return model
 
 
@@ -65,7 +64,16 @@ def check_name(name: str) -> None:
             "give a name that timm lists"
         )
     if not timm.is_model(name):
-        raise unknown_name("timm model", name, timm.list_models(f"{name[:4]}*") or timm.list_models())
+        hint = "timm.list_models() in Python lists them."
+        raise unknown_name("timm model", name, timm.list_models(), hint)
+
+
+def reason_of(error: Exception) -> str:
+    """What the constructor of a model raised, in one line; for an unknown keyword with the nearest one."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", reason)
+    close = get_close_matches(unknown[1], sorted(timm_keywords()), n=1, cutoff=0.6) if unknown else []
+    return f"{reason}; did you mean {close[0]!r}?" if close else reason
 
 
 @cache

@@ -65,6 +65,10 @@ def adapt(
         ShapeError: a stage that takes no spatial map.
         LSEError: already adapted, a stage named twice, or a setting out of range.
     """
+    if not isinstance(model, nn.Module):
+        raise LSEError(
+            f"adapt takes a torch module; got {type(model).__name__}: timm.create_model makes one of a name"
+        )
     if isinstance(model, AdaptedModel):
         raise LSEError(
             "the model is adapted already; call lse_dec.unadapt first, or name all sites in one call of adapt"

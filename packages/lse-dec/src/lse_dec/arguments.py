@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lse_core.errors import LSEError
+from lse_core.errors import DTypeError, LSEError
 
 __all__ = ["call_with", "first_parameter", "given_features"]
 
@@ -32,9 +32,10 @@ def given_features(
 
     Raises:
         LSEError: no features are given.
+        DTypeError: what is given is no tensor.
     """
     if args:
-        return args[0], None
+        return _tensor(what, args[0]), None
     name = entry
     if entry is None:
         tensors = [key for key, value in kwargs.items() if isinstance(value, Tensor)]
@@ -45,7 +46,15 @@ def given_features(
             f"{what} got no features: pass the tensor {by}; "
             f"got {', '.join(f'{key}=' for key in kwargs) or 'no arguments'}"
         )
-    return kwargs[name], name
+    return _tensor(what, kwargs[name]), name
+
+
+def _tensor(what: str, given: Any) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise DTypeError(
+            f"{what} takes a torch tensor; got {type(given).__name__}: torch.as_tensor makes one of an array"
+        )
+    return given
 
 
 def call_with(module: nn.Module, features: Tensor) -> Any:

@@ -104,7 +104,9 @@ def predict(
     if not isinstance(model, nn.Module) and not Path(model).is_dir():
         scorer = _of_file(Path(model), provider, tensorrt, given)
     elif provider != "cpu" or tensorrt is not None:
-        raise ExportError(f"{provider!r} runs exported files; export the model first, or leave it out")
+        raise ExportError(
+            f"the provider {provider!r} runs exported files: export the model first, or leave it out"
+        )
     else:
         loaded = model if isinstance(model, nn.Module) else load_model(Path(model), trust=trust)
         scorer = _of_model(loaded, given)

@@ -17,6 +17,7 @@ import onnx
 from lse_core.atomic import staging
 from lse_core.errors import LSEError, OutputError, unknown_name
 from lse_export.errors import ExportError
+from lse_export.gate import check
 from lse_export.gate.graph import open_model, sizes_of, type_name, weight_files
 from lse_export.metadata import facts_of
 
@@ -110,6 +111,12 @@ def write_triton(
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} cannot be a model's name: use letters, digits, '.', '-' and '_'")
     proto = open_model(path).proto
+    wrong = [problem for problem in check(path, "onnxruntime").problems if problem.severity == "error"]
+    if wrong and plan is None:
+        raise ExportError(
+            f"{path} would not run in Triton: {wrong[0].place}{wrong[0].what}; {wrong[0].fix} "
+            f"(lse export check {path} shows all)"
+        )
     graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     scores = outputs[0][2] if outputs else []

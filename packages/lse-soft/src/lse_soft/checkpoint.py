@@ -17,7 +17,7 @@ from torch import nn
 
 from lse_core.atomic import staging, usual_mode
 from lse_core.card import attach, card_of
-from lse_core.errors import LSEError
+from lse_core.errors import LSEError, OutputError
 from lse_core.preprocess import Preprocess
 from lse_core.settings import Settings, validated
 from lse_core.timm_models import make
@@ -109,7 +109,10 @@ def save(model: nn.Module, folder: str | Path, *, model_kwargs: Mapping[str, Any
         )
         folder = Path(folder)
         with staging(folder / NAME) as temporary:
-            save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+            try:
+                save_model(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+            except SafetensorError as error:  # of the system, in the writer's words
+                raise OutputError(f"cannot write {folder / WEIGHTS}: {error}") from error
             (temporary / NAME).write_text(json.dumps(facts.plain(), indent=2) + "\n", encoding="utf-8")
             for name in (WEIGHTS, NAME):
                 usual_mode(temporary / name)

@@ -9,6 +9,9 @@ import click
 
 from lse_core.plugins import PluginInfo, registry
 
+NARROW = 60
+"""Columns of a terminal below which there is no room for a table."""
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -39,6 +42,15 @@ def _print_table(found: tuple[PluginInfo, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if console.width < NARROW:  # a table of one letter a column tells nobody anything
+        for info in found:
+            click.echo(
+                f"{info.name} ({info.distribution} {info.version}): {info.status} {info.error}".rstrip()
+            )
+            for kind, names in info.provides.items():
+                click.echo(f"  {kind}: {', '.join(names)}")
+        return
     table = Table("plugin", "distribution", "version", "status", "provides", show_lines=True)
     styles = {"ok": "green", "failed": "bold red", "blocked": "yellow"}
     for info in found:
@@ -53,4 +65,4 @@ def _print_table(found: tuple[PluginInfo, ...]) -> None:
             Text(info.status, style=styles[info.status]),
             Text("\n".join(lines)),
         )
-    Console().print(table)
+    console.print(table)

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="How strong the warp is: 0 leaves the picture as it is.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random warp.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random warp."
+)
 @click.option(
     "--size",
     type=click.IntRange(16, 4096),
@@ -97,10 +99,6 @@ def warp(
     from lse_core.separable import SeparableWarp
 
     picture = _read(image, size)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     w = SeparableWarp.random(
         1,
         segments,
@@ -109,6 +107,10 @@ def warp(
         strength=strength,
         generator=torch.Generator().manual_seed(seed),
     )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     back = unscale(scale(picture, w), w)
     label = f"{distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
     paths = plot.save(

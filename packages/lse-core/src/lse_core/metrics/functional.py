@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lse_core.errors import ShapeError, unknown_name
+from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout
 from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale
@@ -74,6 +74,7 @@ def invariance_error(
 
     Raises:
         ShapeError: the two outputs do not fit each other.
+        DTypeError: outputs that are no floating numbers.
     """
     if outputs_scaled.shape == outputs.shape:
         return _reduce(outputs - outputs_scaled, 1, per_element, reduction)
@@ -91,6 +92,10 @@ def invariance_error(
 def _reduce(difference: Tensor, kept: int, per_element: bool, reduction: str) -> Tensor:
     if reduction not in REDUCTIONS:
         raise unknown_name("reduction", reduction, REDUCTIONS)
+    if not (difference.is_floating_point() or difference.is_complex()):
+        raise DTypeError(
+            f"outputs to compare must be floating numbers, such as probabilities; got {difference.dtype}"
+        )
     if difference.ndim <= kept or difference.numel() == 0:
         raise ShapeError(
             f"outputs of shape {tuple(difference.shape)} are empty, so there is nothing to compare"

@@ -96,6 +96,12 @@ class DEC(nn.Module):
                 f"dec: segments must be at least 2, steps 1, resolution 4; "
                 f"got {segments}, {steps}, {resolution}"
             )
+        if min(projection, *widths, 1) < 1:
+            raise LSEError(
+                f"dec: projection and widths must be at least 1; got {projection} and {list(widths)}"
+            )
+        if not (tol >= 0 and rtol >= 0):
+            raise LSEError(f"dec: tol and rtol must be at least 0; got {tol!r} and {rtol!r}")
         self.channels, self.segments, self.steps = channels, segments, steps
         self.ratio, self.tol, self.rtol, self.stop_early = ratio, tol, rtol, stop_early
         self.rule: UpdateRule = rule if rule is not None else Residual()

@@ -58,6 +58,8 @@ def _json(path: Path) -> Any:
         CheckpointError: unreadable or no JSON.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"{path} is no regular file")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import nn
 
 from lse_core.atomic import replacing, usual_mode
-from lse_core.card import card_of
+from lse_core.card import card_of, check_class_names
 from lse_core.errors import LSEError, OutputError
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_core.settings import validated
@@ -104,6 +105,8 @@ def save(
                 os.replace(path, folder / path.name)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    except SafetensorError as error:  # of the system, in the writer's words
+        raise OutputError(f"cannot write {folder}: {error}") from error
     return folder
 
 
@@ -116,6 +119,7 @@ def _check_facts(base: nn.Module, preprocess: Preprocess | None, names: Any, tra
         )
     if isinstance(names, str):
         raise LSEError(f"class_names must be a list of names; got the text {names!r}")
+    check_class_names(base, names)
     try:
         json.dumps(training)
     except (TypeError, ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from lse_core import timm_models
 from lse_core.card import attach, card_of
 from lse_core.errors import LSEError, UnknownNameError
 from lse_core.plugins import registry
-from lse_core.timm_models import FETCHING, check_keywords, check_name, timm_keywords
+from lse_core.timm_models import FETCHING, check_keywords, check_name, reason_of, timm_keywords
 from lse_dec.backbones.base import first_convolution
 from lse_dec.checkpoint.config import CheckpointError, Source
 
@@ -44,8 +44,7 @@ def make(source: Source, *, trust: bool = False, pretrained: bool = False) -> nn
     except LSEError as error:
         raise CheckpointError(str(error)) from error
     except Exception as error:  # whatever a constructor raises about its keywords
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"cannot make the model {source.name!r}: {reason}") from error
+        raise CheckpointError(f"cannot make the model {source.name!r}: {reason_of(error)}") from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
             f"{source.name} returned a {type(model).__name__}, and must return a torch module"

@@ -65,7 +65,7 @@ def predict(
       lse predict runs/mine photos/ --json
     """
     from lse_core.atomic import check_target
-    from lse_core.pictures import picture_files
+    from lse_core.pictures import PictureError, picture_files
     from lse_core.progress import Bars
     from lse_export.predict import predict as classify
 
@@ -75,7 +75,10 @@ def predict(
     with Bars() as bars:
         show = bars.add("classifying").update
         options |= {"mean": mean or None, "std": std or None}
-        found = classify(model, files, on_picture=show, **options)
+        try:
+            found = classify(model, files, on_picture=show, **options)
+        except PictureError as error:
+            raise PictureError(f"{error}; --skip-bad leaves such pictures out") from error
     if out is not None:
         _write(found, out, force)
     if as_json:
