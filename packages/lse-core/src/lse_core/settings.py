@@ -118,7 +118,7 @@ def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
     try:
         plain.model_validate(values)
     except ValidationError as error:
-        raise _one_line(plain, error, f"setting of {getattr(factory, '__name__', factory)} ") from error
+        raise one_line(plain, error, f"setting of {getattr(factory, '__name__', factory)} ") from error
     return factory(*args, **settings)
 
 
