@@ -8,10 +8,11 @@ its compiled files in it, and Python would import that folder as an empty namesp
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["announce", "replacement"]
+__all__ = ["announce", "announce_file", "moved_names", "replacement"]
 
 _MOVED: dict[str, str] = {}
 
@@ -27,6 +28,24 @@ def announce(moved: Mapping[str, str]) -> None:
     _MOVED.update(moved)
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
+
+
+def announce_file(path: Path) -> None:
+    """`announce` what a TOML file says, a table for each module: names in it and what replaced each."""
+    import tomllib
+
+    for module, names in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        announce({f"{module}.{name}": now for name, now in names.items()})
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a module that lost names, so that asking for one says what replaced it."""
+
+    def get(name: str) -> Any:
+        text = replacement(f"{module}.{name}")
+        raise AttributeError(text or f"module {module!r} has no attribute {name!r}")
+
+    return get
 
 
 def replacement(name: str) -> str | None:

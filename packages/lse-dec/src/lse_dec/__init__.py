@@ -34,9 +34,15 @@ __all__ = [
 
 
 _MOVED = {
+    "contraction.jacobian_penalty": "call torchdeq.loss.jac_reg(f(z), z, create_graph=True), which it called",
+    "contraction.lipschitz": "take torch.linalg.matrix_norm(torch.func.jacrev(f)(z), 2)",
+    "contraction.spectral_bound": "it served contraction by construction, which was removed",
     "data": "lse_train.data",
     "demo": "lse_train.demo",
+    "feeding": "lse_dec.sites",
+    "plot.SiteView": "lse_dec.observation.Observation",
     "recipes": "lse_train.recipes",
+    "settings": "lse_core.settings",
     "training": "lse_train",
 }
 

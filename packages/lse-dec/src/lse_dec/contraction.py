@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import ShapeError
+from lse_core.moved import moved_names
 
 __all__ = ["spectral_radius"]
 
@@ -49,3 +50,6 @@ def spectral_radius(
 def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
     length = v.norm(dim=1)
     return v / length.clamp_min(torch.finfo(v.dtype).tiny).unsqueeze(1), length
+
+
+__getattr__ = moved_names(__name__)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError, ShapeError
+from lse_core.moved import moved_names
 from lse_core.plot import draw_grid, to_array  # says what to install where matplotlib is absent
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
@@ -195,3 +196,6 @@ def _residuals(axes: Axes, view: Observation, i: int, tol: float | None) -> None
     axes.set_xlabel("step", fontsize=8)
     axes.set_title(f"residual, {CODES[Code(int(solution.codes[i]))]}", fontsize=9)
     axes.grid(alpha=0.3)
+
+
+__getattr__ = moved_names(__name__)

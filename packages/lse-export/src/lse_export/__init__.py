@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lse_core.lazy import lazy_names
+from lse_core.moved import announce_file
 
 if TYPE_CHECKING:
     from lse_export.bench import latency_ratio
@@ -49,4 +51,5 @@ __all__ = [
 ]
 
 
+announce_file(Path(__file__).with_name("moved.toml"))
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError, LSEWarning
+from lse_core.moved import moved_names
 from lse_core.pictures import PictureError, picture_files
 from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
@@ -124,3 +125,6 @@ def check_preprocess(model: nn.Module, file: Path) -> None:
                 f"{file} says that pictures are prepared with {name} {other}, the model says {value}: "
                 "the two do not belong together, or one was changed; export the model again"
             )
+
+
+__getattr__ = moved_names(__name__)

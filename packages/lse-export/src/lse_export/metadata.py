@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lse_core.card import card_of
 from lse_core.errors import LSEError
+from lse_core.moved import moved_names
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import validated
 from lse_export.errors import ExportError
@@ -239,3 +240,6 @@ def _settings(canonicalizer: nn.Module) -> dict[str, Any]:
 def _short(value: Tensor | float) -> float:
     # six digits: enough for people, and no difference in the last bit shows
     return float(f"{float(value):.6g}")
+
+
+__getattr__ = moved_names(__name__)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lse_core.errors import DTypeError, ShapeError
+from lse_core.moved import moved_names
 from lse_core.pictures import read_picture
 from lse_core.preprocess import Preprocess, preprocess_of
 from lse_core.settings import Settings, validated
@@ -180,3 +181,6 @@ def _weights(raw: RawPictures, axis: int) -> Tensor:
     start = preprocess.crop(between)[axis]
     # Pillow computes with weights of 22 binary digits; a sum between two levels then falls as there
     return (weights[start : start + size] * 2**22).round().div(2**22).float().contiguous()
+
+
+__getattr__ = moved_names(__name__)

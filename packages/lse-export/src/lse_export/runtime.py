@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError, unknown_name
+from lse_core.moved import moved_names
 from lse_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -187,3 +188,6 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
 def _plain(error: Exception) -> str:
     """What ONNX Runtime says, in one line, without the place in its source."""
     return re.sub(r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split()))[:240]
+
+
+__getattr__ = moved_names(__name__)

@@ -24,6 +24,7 @@ from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError
+from lse_core.moved import moved_names
 from lse_export.errors import ExportError, first_line
 from lse_export.unroll import Unrolled, recording
 
@@ -273,3 +274,6 @@ def _scope(node: onnx.NodeProto) -> str:
     path = str(["", *ast.literal_eval(noted)][-2:][0])
     # torch's own helpers, such as the query for the batch size, have scopes that are no module
     return "" if path.startswith("_") else path.removeprefix("model").removeprefix(".")
+
+
+__getattr__ = moved_names(__name__)
