@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test soak lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo: install ## adapt a small model to scaled digits and write a report to runs
 
 test: install ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+soak: install ## interrupt every long command ten times by each signal (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/interrupts.py $(ARGS)
 
 lint: install ## check style, types, and which package and file imports which
 	$(BIN)/ruff check .

@@ -27,13 +27,20 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-tru
 
 
 class RunInterruptedError(LSEError):
-    """A run was stopped on purpose; its state is written, and the same call continues it."""
+    """A run was stopped on purpose; its state is written, and the same call continues it.
+
+    Attributes:
+        status: exit status of a program that ends for this reason: 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    status = 130
 
 
 class Signals:
-    """Whether SIGINT or SIGTERM came."""
+    """Whether SIGINT or SIGTERM came, and which."""
 
     received = False
+    number = int(signal.SIGINT)
 
 
 @contextmanager
@@ -49,7 +56,7 @@ def signals_noted() -> Iterator[Signals]:
             signal.signal(*old.popitem())
 
     def note(number: int, frame: Any) -> None:
-        signals.received = True
+        signals.received, signals.number = True, number
         restore()
 
     if threading.current_thread() is threading.main_thread():

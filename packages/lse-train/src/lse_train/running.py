@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -99,7 +100,7 @@ def fit(
         OutputError: the folder cannot be written, or another process is writing to it.
         LSEError: see what it uses.
     """
-    folder = Path(out)
+    folder, new = Path(out), not Path(out).exists()
     fabric = launch(config)
     with ExitStack() as held:
         with fabric.rank_zero_first():
@@ -112,7 +113,12 @@ def fit(
         # dropout and its like draw from torch's global generators: they are given back as they were
         devices = [fabric.device] if fabric.device.type == "cuda" else []
         held.enter_context(torch.random.fork_rng(devices=devices))
-        run = _Run(config, folder, fabric, trust)
+        try:
+            run = _Run(config, folder, fabric, trust)
+        except BaseException:
+            if new and fabric.is_global_zero:  # nothing was trained: leave nothing behind
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         with signals_noted() as signals:
             run.train(signals, watch)
         return run.finish()
@@ -212,10 +218,12 @@ class _Run:
                 if saved or stopped:
                     self._save()
                 if stopped and not last:
-                    raise RunInterruptedError(
+                    stop = RunInterruptedError(
                         f"interrupted after step {self.step} of {self.steps}; the state is in {self.folder}: "
                         "the same command goes on from it"
                     )
+                    stop.status = 128 + signals.number
+                    raise stop
                 if watch is not None:
                     watch(self.step, self.steps, row)
 

@@ -19,7 +19,9 @@ QUICK = "This was a quick run of a few steps: its numbers mean nothing. Leave ou
 @click.command(epilog="Example: lse demo --out runs/demo --seed 1")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
               help="Folder of the report, the results, the model and the training runs.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all randomness."
+)
 @click.option("--device", default="cpu", show_default=True, help="Device to train on: cpu, cuda or auto.")
 @click.option("--quick", is_flag=True,
               help="Train a few steps, to see that everything works; the numbers mean nothing.")  # fmt: skip
@@ -56,7 +58,7 @@ def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: b
         results = run_demo(out, seed=seed, device=device, quick=quick, fresh=fresh)
     except RunInterruptedError as error:
         click.echo(str(error), err=True)
-        sys.exit(130)
+        sys.exit(error.status)
     if as_json:
         click.echo(json.dumps(results, indent=2))
         if quick:

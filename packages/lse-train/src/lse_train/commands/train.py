@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -69,7 +70,8 @@ def train(
         from lse_train import recipes
 
         given = {"set": options, "out": out, "fresh": not resume, "profile": profile, "seeds": seeds}
-        recipes.run_recipe(config, {**given, "reuse": reuse, "json": as_json, "trust": trust})
+        with _interruptible():
+            recipes.run_recipe(config, {**given, "reuse": reuse, "json": as_json, "trust": trust})
         return
     for name, value in (("--profile", profile), ("--seeds", seeds), ("--reuse", reuse or None)):
         if value is not None:
@@ -77,23 +79,18 @@ def train(
                 f"{name} is an option for recipes, but {config} is a single run; leave it out"
             )
     from lse_core.progress import Bars
-    from lse_train import RunConfig, RunInterruptedError, fit
+    from lse_train import RunConfig, fit
     from lse_train.commands.evaluate import print_metrics
 
     settings, place = RunConfig.read(config, options), out or Path("runs") / config.stem
     follower = bool(int(os.environ.get("RANK", "0")))  # of torchrun's processes the first one speaks
-    try:
-        with Bars(hidden=follower) as bars:
-            bar = bars.add("training", lines=True)
+    with _interruptible(), Bars(hidden=follower) as bars:
+        bar = bars.add("training", lines=True)
 
-            def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
-                bar.update(step, steps, f"training: {_losses(row)}")
+        def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
+            bar.update(step, steps, f"training: {_losses(row)}")
 
-            result = fit(settings, place, resume, watch=watch, trust=trust)
-    except RunInterruptedError as error:
-        if not follower:
-            click.echo(str(error), err=True)
-        sys.exit(130)
+        result = fit(settings, place, resume, watch=watch, trust=trust)
     if follower:
         return
     if as_json:
@@ -103,6 +100,19 @@ def train(
     print_metrics(result.metrics)
     click.echo(f"{result.steps} steps, {result.seconds:.0f} s")
     click.echo(f"next: lse export onnx {place} --out {place}.onnx")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A run that was interrupted ends the program with the signal's exit status and says how to go on."""
+    from lse_train import RunInterruptedError
+
+    try:
+        yield
+    except RunInterruptedError as error:
+        if not int(os.environ.get("RANK", "0")):
+            click.echo(str(error), err=True)
+        sys.exit(error.status)
 
 
 def _losses(row: Mapping[str, float]) -> str:
