@@ -45,8 +45,10 @@ def plot_map(m: MonotoneMap, *, title: str = "") -> Figure:
         x, y = (t[i].detach().double().cpu().numpy() for t in (m.knots, m.values))
         (line,) = above.plot(x, y, marker="o", markersize=3, label=f"map {i}")
         below.stairs(m.slopes[i].detach().double().cpu().numpy(), x, color=line.get_color(), baseline=None)
-    above.set(ylabel="l(u)", aspect="equal", title=title)
+    above.set(ylabel="l(u)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=title)
     below.set(xlabel="u", ylabel="slope")
+    above.set_box_aspect(1)
+    below.set_box_aspect(1 / 3)  # as wide as the one above
     below.axhline(1.0, color="0.8", linewidth=1)
     return figure
 

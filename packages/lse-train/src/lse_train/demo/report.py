@@ -49,13 +49,14 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str
     """The page, self-contained: `results` as in results.json, `figures` as data URIs by name."""
     methods = results["methods"]
     best = max(methods, key=lambda name: methods[name]["accuracy"])
+    shown = [round(100 * m["accuracy"], 1) for m in methods.values()]
     rows = [
         {
             "label": LABELS[name],
             "accuracy": f"{100 * m['accuracy']:.1f}",
             "inve": f"{m['invariance_error']:.3f}",
             "by_scale": [f"{100 * v:.1f}" for v in m["accuracy_by_scale"].values()],
-            "best": name == best,
+            "best": name == best and shown.count(max(shown)) == 1,
         }
         for name, m in methods.items()
     ]
