@@ -50,6 +50,5 @@ __all__ = [
     "write_triton",
 ]
 
-
 announce_file(Path(__file__).with_name("moved.toml"))
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

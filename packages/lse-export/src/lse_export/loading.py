@@ -19,6 +19,7 @@ from lse_export.metadata import facts_of
 from lse_export.preprocess import RawPictures, preprocessing_of
 
 __all__ = ["check_preprocess", "images_for", "load_model"]
+__getattr__ = moved_names(__name__)
 
 
 def load_model(path: Path, *, trust: bool = False) -> nn.Module:
@@ -125,6 +126,3 @@ def check_preprocess(model: nn.Module, file: Path) -> None:
                 f"{file} says that pictures are prepared with {name} {other}, the model says {value}: "
                 "the two do not belong together, or one was changed; export the model again"
             )
-
-
-__getattr__ = moved_names(__name__)

@@ -26,6 +26,7 @@ from lse_export.preprocess import RawPictures
 from lse_export.unroll import canonicalizers_of, residual_traces, steps_of
 
 __all__ = ["CARRIED", "FileFacts", "describe", "facts_of", "shown"]
+__getattr__ = moved_names(__name__)
 
 T = TypeVar("T")
 
@@ -240,6 +241,3 @@ def _settings(canonicalizer: nn.Module) -> dict[str, Any]:
 def _short(value: Tensor | float) -> float:
     # six digits: enough for people, and no difference in the last bit shows
     return float(f"{float(value):.6g}")
-
-
-__getattr__ = moved_names(__name__)

@@ -26,6 +26,7 @@ from lse_core.settings import Settings, validated
 from lse_export.errors import ExportError
 
 __all__ = ["Prepare", "RawPictures", "preprocessing_of", "raw_pictures_of"]
+__getattr__ = moved_names(__name__)
 
 LONGEST = 65536  # pixels a side
 MOST_WEIGHTS = 2**27  # numbers in a matrix that resizes one axis, 1 GiB while it is computed
@@ -181,6 +182,3 @@ def _weights(raw: RawPictures, axis: int) -> Tensor:
     start = preprocess.crop(between)[axis]
     # Pillow computes with weights of 22 binary digits; a sum between two levels then falls as there
     return (weights[start : start + size] * 2**22).round().div(2**22).float().contiguous()
-
-
-__getattr__ = moved_names(__name__)

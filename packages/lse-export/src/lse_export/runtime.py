@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lse_export.tensorrt.sidecar import Shapes
 
 __all__ = ["PROVIDERS", "TensorrtOptions", "open_session", "ran_on", "run"]
+__getattr__ = moved_names(__name__)
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -188,6 +189,3 @@ def run(session: onnxruntime.InferenceSession, image: Tensor) -> dict[str, Tenso
 def _plain(error: Exception) -> str:
     """What ONNX Runtime says, in one line, without the place in its source."""
     return re.sub(r"^.*\.cc:\d+ .*?\) ", "", " ".join(str(error).split()))[:240]
-
-
-__getattr__ = moved_names(__name__)

@@ -148,10 +148,9 @@ def export_onnx(
             "or pass allow_plain=True to export it as it is"
         )
     precision = check_precision(precision)
-    if half_io and precision != "float16":
-        raise LSEError(f"half_io gives outputs in float16, which {precision} files do not have; drop half_io")
-    if calibration is not None and precision != "int8":
-        raise LSEError(f"calibration is for precision int8; got {precision}: drop calibration")
+    for name, given, needed in (("half_io", half_io, "float16"), ("calibration", calibration, "int8")):
+        if given is not None and given is not False and precision != needed:
+            raise LSEError(f"{name} is for precision {needed}; got {precision}: leave {name} out")
     if precision == "int8":
         if calibration is None:
             raise LSEError("int8 needs calibration images to measure ranges on; give calibration")

@@ -29,6 +29,7 @@ from lse_export.errors import ExportError, first_line
 from lse_export.unroll import Unrolled, recording
 
 __all__ = ["FIXED", "Sizes", "clean", "simplify", "trace"]
+__getattr__ = moved_names(__name__)
 
 Sizes = dict[str, tuple[int, int | None]]
 """Least and largest (None: any) size by the name of the axis."""
@@ -274,6 +275,3 @@ def _scope(node: onnx.NodeProto) -> str:
     path = str(["", *ast.literal_eval(noted)][-2:][0])
     # torch's own helpers, such as the query for the batch size, have scopes that are no module
     return "" if path.startswith("_") else path.removeprefix("model").removeprefix(".")
-
-
-__getattr__ = moved_names(__name__)

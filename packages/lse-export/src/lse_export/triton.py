@@ -111,12 +111,9 @@ def write_triton(
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} cannot be a model's name: use letters, digits, '.', '-' and '_'")
     proto = open_model(path).proto
-    wrong = [problem for problem in check(path, "onnxruntime").problems if problem.severity == "error"]
-    if wrong and plan is None:
-        raise ExportError(
-            f"{path} would not run in Triton: {wrong[0].place}{wrong[0].what}; {wrong[0].fix} "
-            f"(lse export check {path} shows all)"
-        )
+    wrong = [p for p in check(path, "onnxruntime").problems if p.severity == "error" and plan is None]
+    if wrong:
+        raise ExportError(f"{path} would not run in Triton: {wrong[0]} (lse export check {path} shows all)")
     graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     scores = outputs[0][2] if outputs else []

@@ -1,16 +1,17 @@
-"""What commands of several packages share: groups that plugins add to, and NAME=VALUE settings."""
+"""What commands of several packages share: groups that plugins add to, NAME=VALUE settings, tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from lse_core.plugins import registry
 
-__all__ = ["PluginGroup", "read_settings"]
+__all__ = ["PluginGroup", "print_table", "read_settings", "working"]
 
 
 class PluginGroup(click.Group):
@@ -54,3 +55,25 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
             value = text
         found[name] = tuple(value) if isinstance(value, list) else value
     return found
+
+
+def print_table(
+    columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str | None = None, stderr: bool = False
+) -> None:
+    """Print texts as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=stderr).print(table)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on stderr that work goes on whose length nobody knows, while the block runs."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.commands.common import read_settings
+from lse_core.commands.common import print_table, read_settings
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
@@ -287,15 +287,8 @@ def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps({"model": name, "backbone": family, "stages": rows}, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Stages of {name} ({family})")
-    for column in rows[0]:
-        table.add_column(column, justify="right" if column == "channels" else "left")
-    for row in rows:
-        table.add_row(*(_cell(value, "varies" if key == "map" else "several") for key, value in row.items()))
-    Console().print(table)
+    cells = [[_cell(v, "varies" if key == "map" else "several") for key, v in row.items()] for row in rows]
+    print_table(rows[0], cells, title=f"Stages of {name} ({family})")
     click.echo(
         "map: rows x columns of the map that a warp would move. Choose stages with --site"
         + ("" if everything else "; --all shows every module that takes a map")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from lse_core.commands.common import print_table, working
 from lse_export.commands import common
 
 
@@ -51,12 +52,12 @@ def verify(
     from lse_export.metadata import facts_of
     from lse_export.verification import verify as compare
 
-    with common.working(f"loading {model}"):
+    with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
         fixed, own = facts_of(file).image_shape()
         inputs = images_for(adapted, size or own, images, file=file, skip=True)
-    with common.working(f"comparing {file}"):
+    with working(f"comparing {file}"):
         report = compare(
             file,
             adapted,
@@ -74,7 +75,7 @@ def verify(
             for row in report.rows
         ]  # fmt: skip
         head = ("output", "inputs", "batch", "max diff", "of range", "mean diff", "argmax", "verdict")
-        common.print_table(head, rows)
+        print_table(head, rows)
         click.echo(f"ran on {report.providers[0]}")
     click.echo(report.summary(), err=True)
     click.get_current_context().exit(0 if report.ok else 1)
@@ -107,7 +108,7 @@ def check(file: Path, targets: tuple[str, ...], parse: bool, as_json: bool) -> N
     from lse_export.gate import TARGETS
     from lse_export.gate import check as inspect
 
-    with common.working(f"checking {file}"):
+    with working(f"checking {file}"):
         reports = [inspect(file, target) for target in targets or TARGETS]
         if parse:
             from lse_export.tensorrt.network import parsed_reports

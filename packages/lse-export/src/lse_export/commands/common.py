@@ -1,9 +1,8 @@
-"""Options that several commands share, and progress on stderr."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -65,23 +64,3 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, tensorrt=options, **rest)
 
     return wrapped
-
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]], stderr: bool = False) -> None:
-    """Print texts as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    Console(stderr=stderr).print(table)
-
-
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show progress on stderr, so that scripts can read stdout."""
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield

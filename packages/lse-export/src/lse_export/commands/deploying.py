@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lse_core.commands.common import working
 from lse_export.commands import common
 
 
@@ -148,7 +149,7 @@ def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
     """
     from lse_export.triton import write_triton
 
-    with common.working(f"writing {repository}"):
+    with working(f"writing {repository}"):
         written = write_triton(file, repository, **options)
     if as_json:
         click.echo(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in vars(written).items()}))

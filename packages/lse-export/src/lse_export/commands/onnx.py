@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.commands.common import print_table, working
 from lse_export.commands import common
 
 if TYPE_CHECKING:
@@ -116,20 +117,20 @@ def onnx(
     from lse_export.to_onnx import export_onnx
 
     check_target(out, force)  # before the work, not after
-    with common.working(f"loading {model}"):
+    with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
         example = images_for(adapted, size, images, skip=True)
         ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
     facts: dict[str, str] = {}
     count = steps if isinstance(steps, int) else None
     if steps == "auto":
-        with common.working("measuring how few steps do"):
+        with working("measuring how few steps do"):
             choice = choose_steps(adapted, example, tolerance=tolerance)
         count, facts = choice.steps, {"lse.steps_choice": json.dumps(choice.as_dict())}
         _print_choice(choice)
     if fixed_batch is not None:
         example = example[[k % len(example) for k in range(fixed_batch)]]
-    with common.working(f"exporting to {out}"):
+    with working(f"exporting to {out}"):
         report = export_onnx(
             adapted,
             example,
@@ -189,5 +190,5 @@ def _print_choice(choice: StepChoice) -> None:
          "chosen" if row.steps == choice.steps else "")
         for row in choice.rows
     ]  # fmt: skip
-    common.print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
+    print_table(("steps", "residual", "deviation", "same answer", ""), rows, stderr=True)
     click.echo(choice.summary(), err=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.commands.common import print_table, working
 from lse_export.commands import common
 
 if TYPE_CHECKING:
@@ -153,13 +154,12 @@ def bench(
     from lse_export.bench import bench as measure
     from lse_export.loading import images_for, load_model
 
-    with common.working(f"loading {model}"):
+    with working(f"loading {model}"):
         adapted = load_model(model, trust=trust).to(device)
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
-        models = {"plain": adapted}
-        if hasattr(adapted, "without_sites"):
-            models = {"plain": _plain(adapted), "adapted": adapted}
-    with common.working("measuring"):
+        both = hasattr(adapted, "without_sites")
+        models = {"plain": _plain(adapted), "adapted": adapted} if both else {"plain": adapted}
+    with working("measuring"):
         rows = measure(models, example, ways=ways, **options)
     if as_json:
         click.echo(json.dumps([row.as_dict() for row in rows]))
@@ -170,7 +170,7 @@ def bench(
         numbers = (f"{row.milliseconds:.2f}", f"{low:.2f} to {high:.2f}", f"{row.throughput:.1f}",
                    f"{row.ratio:.2f}", f"{row.to_first_way:.2f}")  # fmt: skip
         shown.append((row.way, row.model, *(("not here", row.error, "", "", "") if row.error else numbers)))
-    common.print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
+    print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
 
 
 def _plain(adapted: nn.Module) -> nn.Module:

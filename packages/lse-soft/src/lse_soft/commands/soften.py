@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.commands.common import read_settings
+from lse_core.commands.common import print_table, read_settings
 from lse_core.timm_models import make
 
 if TYPE_CHECKING:
@@ -156,14 +156,17 @@ def _list(model: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"places": rows}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("place", "kind", "grid", "stride", "prefix")
-    for row in rows:
-        grid, stride = (" x ".join(map(str, row[key])) for key in ("grid", "stride"))
-        table.add_row(row["name"], row["kind"], grid, stride, str(row["prefix"]))
-    Console().print(table)
+    columns = ("place", "kind", "grid", "stride", "prefix")
+    cells = [
+        (
+            row["name"],
+            row["kind"],
+            *(" x ".join(map(str, row[k])) for k in ("grid", "stride")),
+            str(row["prefix"]),
+        )
+        for row in rows
+    ]
+    print_table(columns, cells)
     click.echo(
         "Choose places with --place, which may be repeated. Linear layers need a description, such as "
         "--place fc1=image:16x16."
@@ -175,17 +178,14 @@ def _show(certificates: dict[str, Certificate], as_json: bool) -> None:
         rows = [{key: _plain(value) for key, value in asdict(c).items()} for c in certificates.values()]
         click.echo(json.dumps({"places": rows}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("place", "kind", "b", "kappa", "vacuous beyond", "guaranteed")
+    cells = []
     for c in certificates.values():
         beyond = "" if c.vacuous_beyond is None else f"{c.vacuous_beyond:.3g}"
         if c.vacuous:
             beyond += " (within the group)"
         b = "" if c.b is None else f"{c.b:.4g}"
-        table.add_row(c.place, c.kind, b, f"{c.kappa:.4g}", beyond, "yes" if c.guaranteed else "no")
-    Console().print(table)
+        cells.append((c.place, c.kind, b, f"{c.kappa:.4g}", beyond, "yes" if c.guaranteed else "no"))
+    print_table(("place", "kind", "b", "kappa", "vacuous beyond", "guaranteed"), cells)
     for group, metric in {(c.group, c.metric) for c in certificates.values()}:
         click.echo(f"{group}: the relative error is at most kappa times the distance, measured in {metric}")
 
