@@ -27,14 +27,23 @@ FAULTS: list[Fault] = [
     ),
     fault("a folder that holds digits already", "data digits --out digits --count 2", "digits", "--force"),
     fault("a folder that holds something else", "data digits --out photos --count 2", "photos"),
-    fault("something else, even with force", "data digits --out photos --count 2 --force", "photos"),
-    fault(
-        "something else, even with force, for scenes", "data scenes --out photos --count 10 --force", "photos"
-    ),
-    fault(
-        "something else, even with force, for objects",
-        "data make-objects --out photos --train 1 --test 1 --force",
-        "photos",
+    *(
+        fault(
+            f"files of others in a folder that is forced, for {name}",
+            f"{args} --force",
+            "photos",
+            status=0,  # what was there stays as it was
+            changes=changes,
+        )
+        for name, args, changes in (
+            ("digits", "data digits --out photos --count 2", ("photos/digits.*",)),
+            ("scenes", "data scenes --out photos --count 10", ("photos/[0-9]", "photos/[0-9]/*")),
+            (
+                "objects",
+                "data make-objects --out photos --train 1 --test 1",
+                ("photos/*_dir*", "photos/classes.txt", "photos/objects.json"),
+            ),
+        )
     ),
     fault("a file in the place of a folder", "data digits --out run.yaml --count 2", "run.yaml"),
     fault("a folder of MNIST that is not there", "data digits --out new --count 2 --source gone", "gone"),

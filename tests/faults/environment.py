@@ -137,7 +137,7 @@ FAULTS: list[Fault] = [
         fault(f"a disk that is full, for {name}", f"{args} {leaf}", leaf, largest=FULL, changes=empty)
         for name, (args, leaf) in WRITERS.items()
         # a folder that is empty may be left; scenes and previews have no file that is too large
-        for empty in [(leaf,) if name in ("warp", "export triton") else ()]
+        for empty in [(leaf,) if name in ("warp", "export triton", "soften") else ()]
         if name not in ("predict", "demo", "train", "data scenes", "data preview")
     ),
     fault(

@@ -114,7 +114,8 @@ FAULTS: list[Fault] = [
         "a CSV file in the place of a folder",
         "predict model.onnx photos/cup --out photos",
         "photos",
-        "folder",
+        "directory",
+        status=2,
     ),
     fault(
         "a version that the repository holds",

@@ -98,7 +98,7 @@ FAULTS: list[Fault] = [
     fault(
         "a model keyword that reads files",
         "adapt resnet18 --model-set checkpoint_path=x.pth --out new",
-        "elsewhere",
+        "another file",
     ),
     fault(
         "a model keyword that does not exist",
@@ -177,7 +177,7 @@ FAULTS: list[Fault] = [
         "normal",
         "log_uniform",
     ),
-    fault("a split that does not exist", "data digits --out new --split tset", "tset", "test", status=2),
+    fault("a split that does not exist", "data digits --out new --split tset", "tset", "test"),
     fault("a scale upside down", "data digits --out new --scale 2 1 --count 2", "scale"),
     fault("a scale of zero", "data digits --out new --scale 0 1 --count 2", "scale"),
     fault("no images", "data digits --out new --count 0", "count"),
@@ -209,16 +209,14 @@ FAULTS: list[Fault] = [
     fault("a data set without its folder", "evaluate model --data image_folder", "root"),
     fault(
         "a data set's keyword that does not exist",
-        "evaluate model --data digits --set cuont=4",
+        "evaluate model --data digits --set count=4 --set cuont=4",
         "'cuont'",
         "'count'",
     ),
     fault("a profile that does not exist", "train recipe.yaml --profile tpu", "tpu"),
     fault("a profile for one run", "train run.yaml --profile cpu", "recipes", status=2),
     fault("seeds for one run", "train run.yaml --seeds 3", "recipes", status=2),
-    fault(
-        "a run's setting that does not exist", "train run.yaml --out new --set optim.rl=1", "optim.rl", "lr"
-    ),
+    fault("a run's setting that does not exist", "train run.yaml --out new --set optim.rl=1", "'rl'", "lr"),
     fault("a run's setting of the wrong type", "train run.yaml --out new --set steps=many", "steps", "many"),
     fault("a run's setting without a value", "train run.yaml --out new --set steps", "steps", "="),
     fault("a run's setting that is no YAML", "train run.yaml --out new --set steps=[", "steps"),

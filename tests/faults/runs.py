@@ -48,7 +48,7 @@ YAML: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("run.yaml",),
     ),
     "nesting of ten thousand": (write("run.yaml", "[" * 10_000), ("run.yaml",)),
-    "no model": (line("model: {name: resnet10t,", "modl: {name: resnet10t,"), ("modl", "model")),
+    "no model": (line("model: {name: resnet10t,", "modl: {name: resnet10t,"), ("model", "missing")),
     "no data": (write("run.yaml", "model: resnet10t\nsteps: 2\n"), ("data",)),
     "a model that does not exist": (line("resnet10t", "resnet10x"), ("resnet10x",)),
     "a data set that does not exist": (line("image_folder", "imagefolder"), ("imagefolder", "image_folder")),
@@ -79,7 +79,7 @@ YAML: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 }
 
 RECIPE: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
-    "no axes": (line("axes:", "axis:", "recipe.yaml"), ("axis", "axes")),
+    "no axes": (line("axes:", "axis:", "recipe.yaml"), ("axes", "missing")),
     "an axis without options": (line("model: {small: {}}", "model: {}", "recipe.yaml"), ("axes",)),
     "a report of an axis that is missing": (
         line("rows: rule", "rows: ruel", "recipe.yaml"),

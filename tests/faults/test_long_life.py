@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from click.testing import CliRunner
-from lse_train.lock import sole_writer
 
 import lse_dec
 import lse_export
@@ -22,6 +21,7 @@ from lse_core.cli import main
 from lse_core.errors import DataError
 from lse_export.runtime import open_session
 from lse_train.data import read_digits
+from lse_train.process import sole_writer
 
 LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]
 

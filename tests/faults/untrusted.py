@@ -24,7 +24,7 @@ def make(**kwargs):
     Path("executed").write_text("called")
 """
 IMPORTED = "which would be imported and called"
-ELSEWHERE = "would read weights from elsewhere"
+ELSEWHERE = "would read weights from another file"
 WORD = "must be a number to 100,000, a word or a list"
 
 

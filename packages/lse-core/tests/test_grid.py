@@ -297,7 +297,7 @@ OUT_OF_ORDER = NODES.clone()
 OUT_OF_ORDER[0, 1, 1, 0] = -0.1
 BAD = {
     "rank": (lambda: GridWarp(NODES[0]), ShapeError, "rows >= 2, cols >= 2, 2"),
-    "order": (lambda: GridWarp(OUT_OF_ORDER), WarpError, "grid row is no monotone map: values of map 1"),
+    "order": (lambda: GridWarp(OUT_OF_ORDER), WarpError, "grid row is not a monotone map: values of map 1"),
     "ends": (lambda: GridWarp(NODES * 0.9), WarpError, "must start at 0 and end at 1"),
     "log-slopes": (
         lambda: GridWarp.from_log_slopes(torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)),
@@ -307,7 +307,7 @@ BAD = {
     "ratio": (
         lambda: GridWarp.from_logits(torch.zeros(1, 3, 2), torch.zeros(1, 3, 2), 1.0),
         WarpError,
-        "exceed 1",
+        "must be above 1",
     ),
     "points": (lambda: GridWarp.identity()(torch.zeros(3)), ShapeError, "points must be"),
     "batch of points": (lambda: GridWarp.identity(2)(torch.zeros(3, 5, 2)), ShapeError, "do not fit 2 warps"),

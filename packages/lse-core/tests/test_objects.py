@@ -172,7 +172,11 @@ BAD = {
     "integers": (lambda: scale_objects(IMAGE.long(), MASKS, 2.0), DTypeError, "floating image"),
     "rank": (lambda: scale_objects(IMAGE[0], MASKS, 2.0), ShapeError, "batch, channels, height"),
     "device": (lambda: scale_objects(IMAGE, MASKS.to("meta"), 2.0), DTypeError, "masks are on meta"),
-    "order": (lambda: scale_objects(IMAGE, MASKS, 2.0, order=[0, 0]), ShapeError, "each of 2 objects once"),
+    "order": (
+        lambda: scale_objects(IMAGE, MASKS, 2.0, order=[0, 0]),
+        ShapeError,
+        "each of the 2 objects once",
+    ),
     "centres": (
         lambda: scale_objects(IMAGE, MASKS, 2.0, centres=torch.zeros(1, 2)),
         ShapeError,

@@ -98,7 +98,7 @@ def test_a_model_made_for_other_pictures_than_its_config() -> None:
 def test_text_and_back() -> None:
     assert Preprocess.from_json(GREY.to_json()) == GREY
     assert json.loads(GREY.to_json())["size"] == [4, 6]
-    with pytest.raises(LSEError, match=r"a\.onnx: the preprocessing is no JSON"):
+    with pytest.raises(LSEError, match=r"a\.onnx: the preprocessing is not valid JSON"):
         Preprocess.from_json("{", "a.onnx")
     with pytest.raises(UnknownNameError, match=r"a\.onnx: unknown setting 'maen'. Did you mean 'mean'\?"):
         Preprocess.from_json(json.dumps({**GREY.plain(), "maen": [0.1]}), "a.onnx")

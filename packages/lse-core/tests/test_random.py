@@ -108,7 +108,7 @@ def test_warps_pass_the_options_on() -> None:
         ({"ratio": 0.5}, WarpError, "ratio must be above 1"),
         ({"strength": 1.5}, WarpError, r"strength must lie within \[0, 1\]"),
         ({"strength": -1.0, "distribution": "authors"}, WarpError, "strength must be at least 0"),
-        ({"segments": 0}, ShapeError, "at least one segment"),
+        ({"segments": 0}, ShapeError, "segments must be a whole number of at least 1"),
     ],
 )
 def test_bad_settings_are_named(options: dict, error: type[LSEError], text: str) -> None:

@@ -280,11 +280,11 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty holds no config\.json"):
         lse_dec.load(tmp_path / "empty")
-    with pytest.raises(LSEError, match="save takes a model"):
+    with pytest.raises(LSEError, match="save takes a torch module"):
         lse_dec.save("resnet18", tmp_path)  # type: ignore[arg-type]
     spent = lse_dec.adapt(resnet())
     lse_dec.unadapt(spent)
-    with pytest.raises(LSEError, match="save takes a model"):
+    with pytest.raises(LSEError, match="save takes a torch module"):
         lse_dec.save(spent, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

@@ -159,7 +159,7 @@ def test_adapted_models(name: str, mode: str, tmp_path: Path) -> None:
         ({"inverse": "refind"}, "Did you mean 'refined'"),
         (
             {"warp": "separable", "inverse": "refined"},
-            "inverse is a setting of coupled grids only; leave inverse='refined' out",
+            "separable warps have one inverse only; leave inverse='refined' out",
         ),
         ({"warp": "gird"}, "Did you mean 'grid'"),
     ],

@@ -178,7 +178,7 @@ BROKEN = {
         lambda p: build(p, [node("GridSample", "x g", mode="nearest")], opset=20,
                         outputs={"y": (F32, list("abcde"))},
                         inputs={"x": (F32, [1, 3, 4, 8, 8]), "g": (F32, [1, 2, 4, 4, 3])}),
-        "tensorrt10", "volume", "my_GridSample", "no image",
+        "tensorrt10", "volume", "my_GridSample", "not an image",
     ),
     "GridSample amid half precision": Broken(
         lambda p: build(p, [node("Cast", "h", "x", to=F32), node("GridSample", "x g")],
@@ -198,7 +198,7 @@ BROKEN = {
     ),
     "loop": Broken(with_loop, "tensorrt10", "control-flow", "my_Loop", "unroll", "warning"),
     "short weights": Broken(
-        with_short_weights, "onnxruntime", "external-data", "weights.bin", "cut short"
+        with_short_weights, "onnxruntime", "external-data", "weights.bin", "truncated"
     ),
     # what TensorRT for RTX refuses, found by asking it
     "GridSample of two types": Broken(

@@ -121,9 +121,7 @@ def check_line(error: pytest.ExceptionInfo[LSEError], path: Path) -> None:
 )
 def test_damaged_names_of_classes(names: str, picture: Path, tmp_path: Path) -> None:
     path = saying(tmp_path / "m.onnx", preprocess=PREPARED, class_names=names)
-    words = (
-        "name 3 classes, but it returns 2 scores" if "c" in names else "lse.class_names are damaged; export"
-    )
+    words = "name 3 classes, but it gives 2 scores" if "c" in names else "lse.class_names are damaged; export"
     for use in (
         lambda: predict(path, [picture]),
         lambda: lse_export.write_triton(path, tmp_path / "models"),

@@ -288,7 +288,7 @@ IMAGE = torch.zeros(3, 4, 4)
     ("batch", "ask", "text"),
     [
         ({"inputs": []}, None, r"add dict\(type='EquivarianceHook'\) to custom_hooks"),
-        ({"inputs": [[IMAGE]]}, list, "does not know test-time augmentation"),
+        ({"inputs": [[IMAGE]]}, list, "does not support test-time augmentation"),
         ({"inputs": [IMAGE]}, lambda _: [{}], "needs predictions with seg_logits"),
     ],
 )

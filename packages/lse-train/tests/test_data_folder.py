@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(imagenet: Path, tmp_path: Path):
     with pytest.raises(DataError, match="another file of the same picture"):
         ImageFolder(imagenet)
     picture(imagenet / "n01440764" / "plain.png", 3)
-    with pytest.raises(DataError, match=r"plain\.png does not tell its factor"):
+    with pytest.raises(DataError, match=r"plain\.png does not contain its factor"):
         ImageFolder(imagenet)
     (imagenet / "n01443537" / "broken.jpg").write_bytes(b"not a picture")
     broken = ImageFolder(imagenet, scaled=False, resolution=16)

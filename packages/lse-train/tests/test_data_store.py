@@ -219,7 +219,7 @@ def test_damaged_cache_is_warned_about_and_made_anew(tmp_path: Path, data: Digit
         write_digits_file(generate_digits(DigitsConfig(2, resolution=24)), path)
     else:
         path.write_bytes(path.read_bytes()[: 500 if damage == "truncated" else 0])
-    with pytest.warns(RuntimeWarning, match="made anew") as caught:
+    with pytest.warns(RuntimeWarning, match="generated again") as caught:
         again = load_digits_dataset(CONFIG, tmp_path)
     assert_same(again, data)
     assert len(caught) == 1

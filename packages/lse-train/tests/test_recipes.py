@@ -177,7 +177,7 @@ def test_numbers_are_means_over_seeds_of_means_over_columns():
     assert found.deviation == pytest.approx(450**0.5)  # of 30 and 60
     assert numbers(recipe, report, results, "dec", "all", "accuracy") is None
     text = markdown(recipe, results[:1], 4)
-    assert "1 of 4 cells. Partial" in text
+    assert "1 of 4 runs are finished. Partial" in text
     assert "| Aug continued | 50.0 (1) |" in text
 
 
@@ -191,7 +191,7 @@ def test_the_page_asks_shows_tells_and_says_how_to_get_it_again():
     ]  # fmt: skip
     notes = {"command": "lse train mini.yaml", "machine": "a toaster", "versions": {"torch": "9"}}
     title, about, count, *_, sentences, command = page(recipe, results, 4, notes).strip().split("\n\n")
-    assert (title, about, count) == ("# Miniature", "Which one is better?", "4 of 4 cells.")
+    assert (title, about, count) == ("# Miniature", "Which one is better?", "4 of 4 runs are finished.")
     assert sentences.splitlines() == [
         'In the column "mean" of the first table, dec is best by accuracy in % (65.0 ± 7.1), and Aug '
         "continued is last (50.0 ± 0.0).",
@@ -222,7 +222,7 @@ def test_seeds_count_from_the_runs_own(tmp_path: Path):
 def read_recipe_of(settings: dict[str, Any]) -> Any:
     from lse_train.recipes import Recipe
 
-    return parse(Recipe, {**settings, "scales": {}})
+    return parse(Recipe, {key: value for key, value in settings.items() if key != "profiles"})
 
 
 def command(path: Path, out: Path, *more: str) -> list[str]:

@@ -278,7 +278,7 @@ class Odd:
             "there is no folder nowhere",
         ),
         ({"method": "equivariance", "adapt": None}, "the model has none with parameters"),
-        ({"optim": {"phases": [{"train": "canonicalizer"}]}, "adapt": None}, "nothing learns at step 0"),
+        ({"optim": {"phases": [{"train": "canonicalizer"}]}, "adapt": None}, "no part learns at step 0"),
         ({"device": "cuba"}, "device 'cuba' cannot be used here"),
     ],
 )

@@ -43,8 +43,11 @@ def card_of(model: nn.Module) -> Card:
 
 def check_class_names(model: nn.Module, names: Sequence[str] | None) -> None:
     """Raise ShapeError where the model says that it has another number of classes than there are names."""
-    count = getattr(model, "num_classes", None)
-    if names is not None and isinstance(count, int) and 0 < count != len(names):
+    from torch import nn
+
+    count, last = getattr(model, "num_classes", None), getattr(model, "get_classifier", lambda: None)()
+    # a head of another kind may make more of the model's scores
+    if names is not None and isinstance(last, nn.Linear) and last.out_features == count != len(names):
         raise ShapeError(
             f"the model has {count} classes and {len(names)} class names: give one name for each"
         )

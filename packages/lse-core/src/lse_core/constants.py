@@ -28,10 +28,9 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(make)
     def made(*args: int, **where: object) -> Tensor:
-        # under a mode that fakes tensors a new one is of another type, and a real one would be refused
-        if in_a_graph() or type(torch.empty(0)) is not Tensor:
-            return make(*args, **where)
-        return remembered(*args, **where)
+        # a mode that fakes tensors would refuse a real one; torch tells of it in private alone
+        faked = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        return make(*args, **where) if faked or in_a_graph() else remembered(*args, **where)
 
     return made
 

@@ -60,7 +60,7 @@ def random_log_slopes(
     if distribution not in DISTRIBUTIONS:
         raise unknown_name("distribution", distribution, DISTRIBUTIONS)
     if not isinstance(ratio, int | float) or not 1.0 < ratio < math.inf:
-        raise WarpError(f"ratio must be a finite number above 1, the identity's slope; got {ratio!r}")
+        raise WarpError(f"ratio must be above 1, the slope of the identity, and finite; got {ratio!r}")
     for name, value, least in (("batch", batch, 0), ("segments", segments, 1)):
         if not isinstance(value, int | torch.SymInt) or value < least:
             raise ShapeError(f"{name} must be a whole number of at least {least}; got {value!r}")

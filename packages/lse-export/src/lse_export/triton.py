@@ -111,9 +111,6 @@ def write_triton(
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise LSEError(f"{name!r} cannot be a model's name: use letters, digits, '.', '-' and '_'")
     proto = open_model(path).proto
-    wrong = [p for p in check(path, "onnxruntime").problems if p.severity == "error" and plan is None]
-    if wrong:
-        raise ExportError(f"{path} would not run in Triton: {wrong[0]} (lse export check {path} shows all)")
     graph, facts = proto.graph, facts_of(path, proto)
     inputs, outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
     scores = outputs[0][2] if outputs else []
@@ -148,6 +145,9 @@ def write_triton(
     text = "".join(_text({key: value}) + "\n" for key, value in config.items() if value != [])
     # external weights must keep their names
     weights = [(path.parent / name, name) for name in _weights(path, graph)]
+    wrong = [p for p in check(path, "onnxruntime").problems if p.severity == "error" and plan is None]
+    if wrong:
+        raise ExportError(f"{path} would not run in Triton: {wrong[0]} (lse export check {path} shows all)")
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
     _place(folder, version, text, files, labels)

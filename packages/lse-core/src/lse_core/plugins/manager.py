@@ -204,7 +204,9 @@ class Registry:
             return
         try:
             self._attach(plugin, candidate.entry_point.load())
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a module does when it is imported
             plugin.fail(one_line(error), is_strict(self._environ), error)
 
     def _attach(self, plugin: _Plugin, implementation: object) -> None:
@@ -236,7 +238,7 @@ class Registry:
                         plugin.objects[kind].update(_checked(kind, implementation.function()))
             except BaseException as error:
                 del plugin.objects[kind]
-                if not isinstance(error, (Exception, SystemExit)):
+                if isinstance(error, KeyboardInterrupt):
                     raise
                 plugin.fail(f"{hook}: {one_line(error)}", is_strict(self._environ), error)
                 plugin.objects[kind] = {}
