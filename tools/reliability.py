@@ -47,7 +47,7 @@ TAIL = """
 
 ## Run it
 
-    make test ARGS=tests/faults    # all of the above, interrupts once for each signal
+    make test ARGS=tests/faults    # all of the above; three commands are interrupted, once each
     make soak                      # every long command interrupted ten times by each signal
     python tools/reliability.py    # this page
 """

@@ -175,7 +175,7 @@ BAD = {
     "order": (
         lambda: scale_objects(IMAGE, MASKS, 2.0, order=[0, 0]),
         ShapeError,
-        "each of the 2 objects once",
+        "of the 2 objects once",
     ),
     "centres": (
         lambda: scale_objects(IMAGE, MASKS, 2.0, centres=torch.zeros(1, 2)),

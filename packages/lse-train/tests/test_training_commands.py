@@ -103,11 +103,11 @@ def test_a_folder_that_save_wrote_is_measured_on_data_that_is_named(place: Path)
         (["train", "run.yaml", "--set", "steps"], "settings are key=value; got 'steps'"),
         (
             ["train", "run.yaml", "--seeds", "3"],
-            "--seeds is an option for recipes, but run.yaml is a single run",
+            "--seeds is an option for recipes, but run.yaml",
         ),
         (
             ["train", "run.yaml", "--reuse", "."],
-            "--reuse is an option for recipes, but run.yaml is a single run",
+            "--reuse is an option for recipes, but run.yaml",
         ),
         (["train", "run.yaml", "--reuse", "gone"], "Directory 'gone' does not exist"),
         (["evaluate", "nowhere"], "there is no folder nowhere"),
