@@ -64,11 +64,11 @@ def pictures(draw: st.DrawFn) -> tuple[bytes, str, tuple[int, int], int]:
 def test_any_picture_is_read_upright_or_refused_in_one_line(
     picture: tuple[bytes, str, tuple[int, int], int], channels: int, tmp_path: Path
 ) -> None:
-    data, mode, (width, height), orientation = picture
+    data, _, (width, height), orientation = picture
     path = tmp_path / "picture"
     path.write_bytes(data)
-    if mode in ("I", "F") and Image.open(path).mode in ("I", "F"):  # numbers of no known range
-        with pytest.raises(LSEError, match="unknown range") as caught:
+    if Image.open(path).mode in ("I", "F", "LAB"):  # numbers of no known range, colours of no known profile
+        with pytest.raises(LSEError, match=r"unknown range|of kind LAB") as caught:
             read_picture(path, channels)
         assert "\n" not in str(caught.value)
         return

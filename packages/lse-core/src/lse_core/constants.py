@@ -28,11 +28,14 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(make)
     def made(*args: int, **where: object) -> Tensor:
-        # a mode that fakes tensors would refuse a real one; torch tells of it in private alone
-        faked = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
-        return make(*args, **where) if faked or in_a_graph() else remembered(*args, **where)
+        return make(*args, **where) if in_a_graph() or _faked() else remembered(*args, **where)
 
     return made
+
+
+def _faked() -> bool:
+    """Whether a mode fakes tensors, which would refuse a real one; torch tells of it in private alone."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def in_a_graph() -> bool:

@@ -73,7 +73,13 @@ def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
     except Exception as error:  # damaged files raise whatever the decoder stumbles over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{path} cannot be read as a picture: {reason[:200]}") from error
-    return _eight_bits(path, picture, kind).convert("L" if channels == 1 else "RGB")
+    eight = _eight_bits(path, picture, kind)
+    try:
+        return eight.convert("L" if channels == 1 else "RGB")
+    except ValueError as error:  # LAB, which needs a profile
+        raise PictureError(
+            f"{path} has colours of kind {eight.mode}, not read here: save it as RGB"
+        ) from error
 
 
 def _eight_bits(path: str | Path, picture: Image.Image, kind: str | None) -> Image.Image:
