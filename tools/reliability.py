@@ -43,6 +43,7 @@ TAIL = """
 - `SIGKILL` and a loss of power: a training run goes on from its last checkpoint, and a hidden folder whose
   name begins with a dot may be left beside an output.
 - Engines of TensorRT that are damaged on purpose: NVIDIA's library reads them, and says what it says.
+- Interrupts of training in mmsegmentation, whose loop is that of mmengine.
 - Windows and macOS.
 
 ## Run it

@@ -35,16 +35,14 @@ class Long:
     """A command that takes long enough to be interrupted.
 
     Attributes:
-        command: words after "lse", or a Python program where it begins with "python ".
+        command: words after "lse".
         results: what it writes, relative to the folder; equal bytes each time it is run to its end.
         whole: says of a result that exists whether it is whole; None where it must not exist before the end.
-        needs: module without which it is left out.
     """
 
     command: str
     results: tuple[str, ...]
     whole: Callable[[Path], bool] | None = None
-    needs: str = "lse_core"
 
 
 def is_json(path: Path) -> bool:
@@ -66,13 +64,6 @@ def is_onnx(path: Path) -> bool:
         return False
     return True
 
-
-SEG = """python
-from lse_seg.running import load_config, make_runner, set_data
-config = load_config("segformer_base", {"work_dir": "seg", "train_cfg.max_iters": 6})
-set_data(config, "objects")
-make_runner(config, "seg", resume=True).train()
-"""
 
 COMMANDS: dict[str, Long] = {
     "demo": Long("demo --quick --out demo", ("demo/results.json",), is_json),

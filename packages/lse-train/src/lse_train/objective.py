@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lse_dec.adaptation import AdaptedModel, observe, without_gradient
+from lse_dec.adaptation import AdaptedModel, without_gradient
 from lse_dec.backbones import IMAGE
-from lse_dec.equivariance import Entered, entering, equivariance_by_site
+from lse_dec.equivariance import equivariance_by_site
 from lse_dec.monitor import as_scalars
+from lse_dec.observation import Entered, Observation, observe
 from lse_train.batch import Batch
 from lse_train.config import Canonicalizer, ConfigError, Optim, Phase
 from lse_train.methods import Equivariance
@@ -93,7 +94,7 @@ class Objective(nn.Module):
         """Named losses, already weighted, and under "log/" what is only to be looked at."""
         batch, sites = task.batch, self._sites()
         seen: dict[str, Entered] = {}
-        answers: Mapping[str, Any] = {}
+        answers: Mapping[str, Observation] = {}
         losses: dict[str, Tensor] = {}
         canonical = CANONICALIZER in task.parts
         needs_model = BACKBONE in task.parts or (self.task_gradient and not self.label_free)
@@ -102,10 +103,9 @@ class Objective(nn.Module):
         else:
             resting = [] if BACKBONE in task.parts else self.members[BACKBONE]
             held = [] if self.task_gradient and canonical else self.members[CANONICALIZER]
-            watching = self._watching(task.watched)
-            with watching as (entered, answers), without_gradient([*resting, *held]):
+            with self._observed() as answers, without_gradient([*resting, *held]):
                 losses.update(self._task(batch))
-            seen.update(entered)
+            seen.update({name: answer.entered for name, answer in answers.items()})
         if canonical and self.motion:
             losses.update(self._equivariance(batch, seen))
         if task.watched:
@@ -121,16 +121,9 @@ class Objective(nn.Module):
     def _sites(self) -> Mapping[str, Any]:
         return self.model.sites if isinstance(self.model, AdaptedModel) else {}
 
-    @contextmanager
-    def _watching(self, answers: bool) -> Iterator[tuple[Mapping[str, Entered], Mapping[str, Any]]]:
-        """What enters each site at its first call in the block and, if asked for, what it last answers."""
-        if not isinstance(self.model, AdaptedModel):
-            yield {}, {}
-            return
-        record: AbstractContextManager[Mapping[str, Any]]
-        record = observe(self.model) if answers else nullcontext({})
-        with entering(self.model) as entered, record as answered:
-            yield entered, answered
+    def _observed(self) -> AbstractContextManager[Mapping[str, Observation]]:
+        """What each site's canonicalizer sees and answers at its first call in the block."""
+        return observe(self.model, first=True) if isinstance(self.model, AdaptedModel) else nullcontext({})
 
     def _task(self, batch: Batch) -> dict[str, Tensor]:
         if self.label_free:
@@ -158,9 +151,9 @@ class Objective(nn.Module):
         return {f"equivariance/{name}": s.weight * loss for name, loss in found.items()}
 
     @torch.no_grad()
-    def _told(self, answers: Mapping[str, Any], seen: Mapping[str, Entered]) -> dict[str, Tensor]:
+    def _told(self, answers: Mapping[str, Observation], seen: Mapping[str, Entered]) -> dict[str, Tensor]:
         """What canonicalizers did, to be looked at; they are run only where no pass of the model ran them."""
-        record = answers or {
+        record: Mapping[str, Any] = answers or {
             name: site.canonicalizer(seen[name].features, channels_last=seen[name].channels_last)
             for name, site in self._sites().items()
         }
