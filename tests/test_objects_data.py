@@ -207,7 +207,7 @@ def test_dataset_of_an_absent_or_unfinished_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lse data make-objects --out"):
         ScaledObjectsDataset(str(tmp_path))
     (tmp_path / "objects.json").write_text("{}")
-    with pytest.raises(DataError, match=r"objects\.json is damaged; write the data set anew"):
+    with pytest.raises(DataError, match=r"objects\.json is damaged; generate the data set again"):
         ScaledObjectsDataset(str(tmp_path))
     (tmp_path / "img_dir" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match=r"there are no \.png images in"):
@@ -276,7 +276,7 @@ def test_command_writes_folder_and_preview(tmp_path: Path) -> None:
     ("arguments", "status", "text"),
     [
         ([], 2, "name a folder with --out, or a picture with --preview"),
-        (["--preview", "x.jpg"], 1, "x.jpg is no PNG file"),
+        (["--preview", "x.jpg"], 1, "x.jpg is not the name of a PNG file"),
         (["--out", "x", "--test-factors", "a"], 1, "--test-factors takes numbers with commas between them"),
     ],
 )

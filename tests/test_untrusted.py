@@ -402,7 +402,7 @@ def test_a_pipe_for_weights_is_refused() -> None:
     folder = saved("evil")
     (folder / "model.safetensors").unlink()
     os.mkfifo(folder / "model.safetensors")
-    refused(["predict", "evil", "a.png"], "model.safetensors is not a file")
+    refused(["predict", "evil", "a.png"], "model.safetensors is no file")
 
 
 def test_adapt_leaves_runs_alone() -> None:
@@ -413,7 +413,7 @@ def test_adapt_leaves_runs_alone() -> None:
         path.write_text("{}")
         refused(args, f"run is the folder of a run (it contains {name}): choose another folder")
         path.unlink()
-    refused([*args[:-1], "--set", "segments=x"], "a setting of the canonicalizer 'dec' does not fit")
+    refused([*args[:-1], "--set", "segments=x"], "setting of DEC 'segments': input should be a valid integer")
     refused([*args[:-1], "--set", "segments=-3"], "segments must be at least 2")
     done = CliRunner().invoke(main, [*args, "--set", "rule=compose"], standalone_mode=True)
     assert done.exit_code == 2

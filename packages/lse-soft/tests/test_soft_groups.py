@@ -337,7 +337,7 @@ def test_settings_out_of_range_are_named(kind, settings, text):
 def test_what_a_group_does_not_act_on_is_said():
     with pytest.raises(LSEError, match="'so3' does not act on filters; it acts on: vectors"):
         SO3().filter((3, 3), (1, 1))
-    with pytest.raises(LSEError, match="'rotation' has no action on vector features"):
+    with pytest.raises(LSEError, match="'rotation' does not act on vector features"):
         Rotation().vectors((1, 0), (1, 0))
     with pytest.raises(LSEError, match="within one grid"):
         LocalScale().mixing((3, 3), (4, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ def check_class_names(model: nn.Module, names: Sequence[str] | None) -> None:
     """Raise ShapeError where the model says that it has another number of classes than there are names."""
     from torch import nn
 
-    count, last = getattr(model, "num_classes", None), getattr(model, "get_classifier", lambda: None)()
+    count, last = getattr(model, "num_classes", None), None
+    with suppress(AttributeError):  # a head that was put in the place of timm's
+        last = model.get_classifier()  # type: ignore[operator]
     # a head of another kind may make more of the model's scores
     if names is not None and isinstance(last, nn.Linear) and last.out_features == count != len(names):
         raise ShapeError(
