@@ -79,10 +79,13 @@ def train(
                 f"{name} is an option for recipes, but {config} is a single run; leave it out"
             )
     from lse_core.progress import Bars
-    from lse_train import RunConfig, fit
+    from lse_train.config import RunConfig
+
+    # what is wrong with it is told before torch and all the rest are imported
+    settings, place = RunConfig.read(config, options), out or Path("runs") / config.stem
+    from lse_train import fit
     from lse_train.commands.evaluate import print_metrics
 
-    settings, place = RunConfig.read(config, options), out or Path("runs") / config.stem
     follower = bool(int(os.environ.get("RANK", "0")))  # of torchrun's processes the first one speaks
     with _interruptible(), Bars(hidden=follower) as bars:
         bar = bars.add("training", lines=True)
