@@ -17,11 +17,11 @@ PAGE = ROOT / "docs" / "reliability.md"
 HEAD = """\
 # What happens when something goes wrong?
 
-Every command and every public function answers a fault with one line that says what is wrong, where, and
-what to do. The exit status is not 0, no file is changed or half written, and nothing that a file or a folder
-says is executed, imported or fetched unless `--trust` (in Python `trust=True`) is given. The tables in
-[tests/faults](../tests/faults) hold {count} faults: each is provoked in a copy of a small workshop, and the
-test compares every file before and after.
+It is answered with one line that says what is wrong and where. A command that fails ends with an exit status
+other than 0, changes no file and leaves no half one, and nothing that a file or a folder says is executed,
+imported or fetched unless `--trust` (in Python `trust=True`) is given. This was tried for {count} faults, the
+tables of [tests/faults](../tests/faults): each is provoked in a folder with one of everything, and the test
+compares every file there before and after.
 
 | table | faults | what is wrong |
 |---|---|---|

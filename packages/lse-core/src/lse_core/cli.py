@@ -109,8 +109,8 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> NoReturn:
         raise _Terminated
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    alone = threading.current_thread() is not threading.main_thread()  # where no signal can be caught
+    if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, stop)

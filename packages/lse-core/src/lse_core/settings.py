@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from lse_core.errors import LSEError, unknown_name
@@ -97,29 +96,25 @@ def build(factory: Callable[..., T], *args: Any, **settings: Any) -> T:
         UnknownNameError: a keyword that the signature does not have, with the nearest one it has.
         SettingsError: a setting of the wrong type; NaN and infinity are no numbers here.
     """
-    parameters = inspect.signature(factory).parameters
+    parameters, title = inspect.signature(factory).parameters, getattr(factory, "__name__", str(factory))
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
         for name in settings:
             if name not in known:
-                raise unknown_name(
-                    f"setting of {getattr(factory, '__name__', factory)}", name, known[len(args) :]
-                )
+                raise unknown_name(f"setting of {title}", name, known[len(args) :])
     plain = _plain_settings(factory)
-    values = {
-        name: value.item()
-        if isinstance(value, np.generic)
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for name, value in settings.items()
-        if name in plain.model_fields
-    }
     try:
-        plain.model_validate(values)
+        plain.model_validate({n: _as_plain(v) for n, v in settings.items() if n in plain.model_fields})
     except ValidationError as error:
-        raise one_line(plain, error, f"setting of {getattr(factory, '__name__', factory)} ") from error
+        raise one_line(plain, error, f"setting of {title} ") from error
     return factory(*args, **settings)
+
+
+def _as_plain(value: Any) -> Any:
+    """A list as the tuple that it stands for, and NumPy's scalars as numbers."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 @lru_cache(maxsize=64)

@@ -90,7 +90,7 @@ def write_triton(
         warmup: let Triton run a random batch before it reports the model ready.
 
     Raises:
-        ExportError: no ONNX file, a missing plan or one of another model, or a type Triton cannot name.
+        ExportError: no ONNX file or one that would not run, a foreign plan, a type unknown to Triton.
         OutputError: the repository has this version already, or cannot be written.
         LSEError: a setting out of range.
     """
@@ -145,8 +145,8 @@ def write_triton(
     text = "".join(_text({key: value}) + "\n" for key, value in config.items() if value != [])
     # external weights must keep their names
     weights = [(path.parent / name, name) for name in _weights(path, graph)]
-    wrong = [p for p in check(path, "onnxruntime").problems if p.severity == "error" and plan is None]
-    if wrong:
+    found = [] if plan else check(path, "onnxruntime").problems
+    if wrong := [problem for problem in found if problem.severity == "error"]:
         raise ExportError(f"{path} would not run in Triton: {wrong[0]} (lse export check {path} shows all)")
     files = [(Path(plan), "model.plan")] if plan else [(path, "model.onnx"), *weights]
     folder = repository / name
