@@ -387,3 +387,35 @@ def test_stopping_early_and_relative_tolerance() -> None:
     assert (early.warp.x.values - full.warp.x.values).abs().max() < 1e-3
     loose = trained(rule=Absolute(), steps=60, tol=0.0, rtol=0.1, stop_early=True)(x)
     assert loose.solution.steps < early.solution.steps
+
+
+@pytest.mark.parametrize("prior", [0.25, 1.0])
+def test_prior_asks_for_g_and_for_the_identity(prior: float) -> None:
+    """Against distances computed axis by axis, picture by picture; Eq. 5 has the rest of the weight."""
+    draw = torch.Generator().manual_seed(5)
+    g, moved, plain = (SeparableWarp.random(4, 4, 2.0, generator=draw, dtype=torch.float64) for _ in "gmp")
+    x = smooth(batch=4, channels=1, size=(8, 8)).double()
+    both = SeparableWarp.stack([plain[i] for i in range(4)] + [moved[i] for i in range(4)])
+    loss = canonicalizer_equivariance_loss(Answers(both), x, g, prior=prior)
+    u = torch.arange(1, 16, dtype=torch.float64) / 16
+
+    def apart(a: Any, b: Any) -> Tensor:
+        return sum((a(m)[i](u)[0] - b(m)[i](u)[0]).square().mean() for m in (0, 1) for i in range(4)) / 8
+
+    one = SeparableWarp.identity(4, dtype=torch.float64)
+    axes = [lambda k, w=w: (w.x, w.y)[k] for w in (g, moved, plain, one)]
+    size = apart(axes[0], axes[3])
+    own = apart(axes[1], axes[0]) + apart(axes[2], axes[3])
+    eq5 = canonicalizer_equivariance_loss(Answers(both), x, g)
+    torch.testing.assert_close(loss, torch.as_tensor((1 - prior) * eq5 + prior * own / size))
+
+
+def test_prior_is_nothing_for_the_right_answer_and_one_for_the_identity() -> None:
+    g = SeparableWarp.random(4, 4, 2.0, generator=torch.Generator().manual_seed(5))
+    one, x = SeparableWarp.identity(4), smooth(batch=4, channels=1, size=(8, 8))
+    right = SeparableWarp.stack([w[i] for w in (one, g) for i in range(4)])
+    assert canonicalizer_equivariance_loss(Answers(right), x, g, prior=1.0) < 1e-10
+    still = SeparableWarp.identity(8)
+    assert canonicalizer_equivariance_loss(Answers(still), x, g, prior=1.0).item() == pytest.approx(1.0)
+    with pytest.raises(LSEError, match=r"prior must lie within \[0, 1\]; got 1\.5"):
+        canonicalizer_equivariance_loss(Answers(still), x, g, prior=1.5)

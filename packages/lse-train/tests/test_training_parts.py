@@ -262,7 +262,8 @@ def test_a_part_that_rests_is_left_as_it_is_with_its_statistics() -> None:
 
 def test_equivariance_loss_is_eq_5_at_every_site_on_what_enters_it() -> None:
     model = adapted()
-    objective = Objective(model, Equivariance(), Canonicalizer(steps=(4, 4), segments=3, ratio=2.0), 11)
+    settings = Canonicalizer(steps=(4, 4), segments=3, ratio=2.0, prior=0.25)
+    objective = Objective(model, Equivariance(), settings, 11)
     assert objective.available == ("canonicalizer",)
     batch = batch_of()
     objective.set_modes(("canonicalizer",))
@@ -283,7 +284,7 @@ def test_equivariance_loss_is_eq_5_at_every_site_on_what_enters_it() -> None:
     torch.randint(4, 5, (), generator=source)
     g = batch.random_warp(source, 2.0, 3)
     for name, site in model.sites.items():
-        expected = canonicalizer_equivariance_loss(site.canonicalizer, seen[name], g, steps=4)
+        expected = canonicalizer_equivariance_loss(site.canonicalizer, seen[name], g, steps=4, prior=0.25)
         torch.testing.assert_close(losses[f"equivariance/{name}"], expected)
 
 

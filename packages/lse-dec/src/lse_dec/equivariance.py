@@ -33,6 +33,7 @@ def equivariance_loss(
     distribution: str = "log_uniform",
     steps: tuple[int, int] | None = (2, 6),
     centre: float = 0.0,
+    prior: float = 0.0,
     frame: str = "image",
     rows: Tensor | None = None,
     total: int | None = None,
@@ -65,6 +66,8 @@ def equivariance_loss(
             canonicalizers' own, and so do those that do not iterate.
         centre: weight of the mean answer's distance from the identity, see
             `lse_dec.losses.canonicalizer_equivariance_loss`; at least 0.
+        prior: share, within [0, 1], of the loss that takes a training picture as its own canonical form, see
+            there.
         frame: where warps are compared, "image" or "canonical", see there.
         rows: (B,) int64, the places of these images among all of the step's.
         total: how many images the step has; goes with `rows`.
@@ -117,6 +120,7 @@ def equivariance_loss(
             channels_last=channels_last,
             frame=frame,
             centre=centre,
+            prior=prior,
             **options,
         )
         if batch < len(drawn):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lse_core.errors import unknown_name
+from lse_core.errors import LSEError, unknown_name
 from lse_core.monotone import MonotoneMap, uniform_knots
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
@@ -43,6 +43,7 @@ def canonicalizer_equivariance_loss(
     channels_last: bool = False,
     frame: str = "image",
     centre: float = 0.0,
+    prior: float = 0.0,
     **options: Any,
 ) -> Tensor:
     """Eq. 5 as a loss: the squared distance of h(S(F; g)) from g h(F). It needs no labels.
@@ -55,7 +56,11 @@ def canonicalizer_equivariance_loss(
 
     Eq. 5 does not determine h alone: if h is equivariant, so is F -> h(F) c for any fixed warp c. Training
     may drift to a c that shrinks all objects, so that the network behind it sees them at a lower resolution.
-    `centre` prevents this by asking that the mean answer over the batch be the identity.
+    `centre` prevents this by asking that the mean answer over the batch be the identity. `prior` does it
+    picture by picture: it takes F, a picture of the training set, as its own canonical form, so h(F) shall be
+    the identity and h(S(F; g)) shall be g. (The canonicalization prior of Mondal et al., "Equivariant
+    Adaptation of Large Pretrained Models", NeurIPS 2023, for this group.) A network that has only seen
+    training pictures can then be used as it is.
 
     Args:
         canonicalizer: h, a `Canonicalizer`.
@@ -64,6 +69,7 @@ def canonicalizer_equivariance_loss(
         channels_last: where the channels are.
         frame: "image" or "canonical".
         centre: weight of the mean answer's squared distance from the identity, in the same units.
+        prior: share of the prior's loss, within [0, 1]: 0 is Eq. 5 alone, 1 the prior alone.
         options: passed to the canonicalizer, `steps` for example. It sees F and S(F; g) as one batch of
             2B, in this order.
 
@@ -73,7 +79,10 @@ def canonicalizer_equivariance_loss(
 
     Raises:
         UnknownNameError: no such frame.
+        LSEError: `prior` out of its range.
     """
+    if not 0.0 <= prior <= 1.0:
+        raise LSEError(f"prior must lie within [0, 1]; got {prior!r}")
     if frame not in FRAMES:
         raise unknown_name("frame", frame, FRAMES)
     layout = "nhwc" if channels_last else "nchw"
@@ -91,6 +100,8 @@ def canonicalizer_equivariance_loss(
     else:
         apart, size = _weighed(plain, moved, g), _weighed(identity, identity, g)
     error = apart.mean()
+    if prior > 0.0:
+        error = torch.lerp(error, (warp_distance(moved, g) + warp_distance(plain, identity)).mean(), prior)
     if centre > 0.0:
         error = error + centre * off_centre(warp)
     return error / size.mean().clamp_min(1e-12)

@@ -118,6 +118,8 @@ class Canonicalizer(Settings):
             training, modules at latent stages need it (docs/results/tableA3.md).
         centre: weight, within Eq. 5, of the mean answer's distance from the identity, over a process's part
             of the batch; what a canonical form looks like is otherwise left to chance.
+        prior: share, within [0, 1], of the loss that takes every training picture as its own canonical form,
+            in place of Eq. 5 (see `lse_dec.losses.canonicalizer_equivariance_loss`).
     """
 
     weight: AtLeast0 = 1.0
@@ -127,6 +129,7 @@ class Canonicalizer(Settings):
     steps: tuple[Count, Count] | None = (2, 6)
     task_gradient: Flag = False
     centre: AtLeast0 = 0.0
+    prior: Share = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Canonicalizer:

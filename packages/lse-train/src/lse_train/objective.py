@@ -145,6 +145,7 @@ class Objective(nn.Module):
             distribution=s.distribution,
             steps=s.steps,
             centre=s.centre,
+            prior=s.prior,
             rows=batch.rows,
             total=batch.total,
         )
