@@ -21,10 +21,10 @@ import lse_export
 from lse_core.atomic import staging
 from lse_core.plugins import registry
 from lse_core.progress import Bars
+from lse_data import DigitsDataset, build_digits
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.checkpoint import load, save
 from lse_train import ConfigError, RunConfig, evaluate
-from lse_train.data import DigitsDataset, build_digits
 from lse_train.demo import figures
 from lse_train.demo.report import render_report
 from lse_train.recipes.execution import device_of
@@ -249,9 +249,9 @@ def _settings(config: RunConfig, start: RunConfig) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    names = ("lse-core", "lse-dec", "lse-train", "lse-export", "torch", "timm", "onnx", "scikit-learn")
+    ours = ("lse-core", "lse-data", "lse-dec", "lse-train", "lse-export")
     found = {"python": platform.python_version()}
-    for name in (*names, "onnxruntime", "onnxruntime-gpu"):
+    for name in (*ours, "torch", "timm", "onnx", "scikit-learn", "onnxruntime", "onnxruntime-gpu"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
