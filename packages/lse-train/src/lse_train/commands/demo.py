@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lse_core.commands.common import check_device
 from lse_core.process import keep_memory, spin_briefly
 
 __all__ = ["demo"]
@@ -39,8 +40,6 @@ def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: b
     """
     spin_briefly()
     keep_memory()
-    import torch
-
     from lse_core.errors import LSEError
     from lse_train import RunInterruptedError
 
@@ -50,10 +49,8 @@ def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: b
         raise LSEError(
             f"lse demo needs {error.name}, which is not installed: pip install 'lse-train[demo]'"
         ) from error
-    try:
-        torch.empty(0, device="cpu" if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
+    if device != "auto":
+        check_device(device)
     try:
         results = run_demo(out, seed=seed, device=device, quick=quick, fresh=fresh)
     except RunInterruptedError as error:
