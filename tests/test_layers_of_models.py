@@ -1,4 +1,4 @@
-"""`lse_core.measuring.layers` on models of several families, with the stages that lse-dec knows."""
+"""`lse_measure.layers` on models of several families, with the stages that lse-dec knows."""
 
 import json
 
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from lse_core.cli import main
-from lse_core.measuring.layers import measure_layers, stage_shares
+from lse_measure.layers import measure_layers, stage_shares
 
 SMALL_SWIN = {"img_size": 56, "embed_dim": 12, "depths": (1, 2), "num_heads": (1, 2), "window_size": 7}
 MODELS = {

@@ -15,7 +15,16 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lse-core", "lse-data", "lse-dec", "lse-train", "lse-export", "lse-seg", "lse-soft")
+PACKAGES = (
+    "lse-core",
+    "lse-data",
+    "lse-measure",
+    "lse-dec",
+    "lse-train",
+    "lse-export",
+    "lse-seg",
+    "lse-soft",
+)
 NETWORK = re.compile(r"failed to fetch|error sending request|dns error|could not connect", re.IGNORECASE)
 
 IMPORT_CORE = """

@@ -20,6 +20,7 @@ import grimp
 PACKAGES = (
     "lse_core",
     "lse_data",
+    "lse_measure",
     "lse_dec",
     "lse_train",
     "lse_seg",

@@ -7,6 +7,7 @@ pixel. Names load when first used, so `lse --help` need not wait for torch.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lse_core.lazy import lazy_names
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from lse_core.errors import LSEError
     from lse_core.grid import GridWarp
     from lse_core.layouts import NCHW, NHWC, Layout, Tokens
-    from lse_core.measuring.measurement import Measurement
-    from lse_core.measuring.running import measure
     from lse_core.metrics import EquivarianceError, InvarianceError, equivariance_error, invariance_error
     from lse_core.monotone import MonotoneMap
     from lse_core.pictures import read_picture
@@ -33,8 +32,6 @@ _HOMES = {
     "errors": ["LSEError"],
     "grid": ["GridWarp"],
     "layouts": ["NCHW", "NHWC", "Layout", "Tokens"],
-    "measuring.measurement": ["Measurement"],
-    "measuring.running": ["measure"],
     "metrics": ["EquivarianceError", "InvarianceError", "equivariance_error", "invariance_error"],
     "monotone": ["MonotoneMap"],
     "pictures": ["read_picture"],
@@ -53,7 +50,6 @@ __all__ = [
     "InvarianceError",
     "LSEError",
     "Layout",
-    "Measurement",
     "MonotoneMap",
     "Preprocess",
     "SeparableWarp",
@@ -63,7 +59,6 @@ __all__ = [
     "equivariance_error",
     "hookimpl",
     "invariance_error",
-    "measure",
     "preprocess_of",
     "read_picture",
     "registry",
@@ -74,4 +69,4 @@ __all__ = [
 
 _MOVED = {"commands.group": "lse_core.commands.common"}
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED, Path(__file__).with_name("names.toml"))

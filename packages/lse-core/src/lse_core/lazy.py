@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lse_core.errors import LSEError
@@ -14,7 +16,10 @@ __all__ = ["import_object", "lazy_names"]
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, Sequence[str]], moved: Mapping[str, str] | None = None
+    package: str,
+    homes: Mapping[str, Sequence[str]],
+    moved: Mapping[str, str] | None = None,
+    elsewhere: Path | None = None,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make `__getattr__` and `__dir__` for a package.
 
@@ -24,6 +29,8 @@ def lazy_names(
             it holds: importing it would hide the function.
         moved: submodules and names that the package had in an earlier version, with what replaced each:
             its full new name, or a sentence fragment on what to do instead (see `lse_core.moved`).
+        elsewhere: a TOML file of names that the package offers and other packages hold, which may be
+            absent: lists of names by package. Asking for one of an absent package is an LSEError.
 
     Returns:
         Both functions, to be assigned in the package's `__init__`. An unknown name is an AttributeError;
@@ -33,6 +40,8 @@ def lazy_names(
     announce({f"{package}.{name}": now for name, now in (moved or {}).items()})
 
     def get(name: str) -> Any:
+        if elsewhere is not None and (holder := _holder(elsewhere, name)):
+            return _from_other(package, holder, name)
         if name not in home_of:
             text = replacement(f"{package}.{name}")
             raise AttributeError(text or f"module {package!r} has no attribute {name!r}")
@@ -44,6 +53,22 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *home_of})
 
     return get, names
+
+
+def _holder(file: Path, name: str) -> str | None:
+    import tomllib
+
+    offered = tomllib.loads(file.read_text(encoding="utf-8"))
+    return next((package for package, names in offered.items() if name in names), None)
+
+
+def _from_other(package: str, holder: str, name: str) -> Any:
+    if importlib.util.find_spec(holder) is None:
+        install = f"pip install {holder.replace('_', '-')}"
+        raise LSEError(
+            f"{package}.{name} is part of {holder.replace('_', '-')}, which is not installed: {install}"
+        )
+    return getattr(import_module(holder), name)
 
 
 def import_object(path: str, what: str) -> Any:

@@ -8,13 +8,10 @@ from typing import Any
 
 import click
 
-<<<<<<< HEAD
-from lse_core.errors import LSEError
-=======
 from lse_core.commands.common import check_device
->>>>>>> layers
+from lse_core.errors import LSEError
 from lse_core.process import keep_memory, spin_briefly
-from lse_train.commands.common import check_device, interruptible
+from lse_train.commands.common import interruptible
 
 __all__ = ["demo"]
 
@@ -44,26 +41,14 @@ def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: b
     """
     spin_briefly()
     keep_memory()
-<<<<<<< HEAD
-=======
-    from lse_core.errors import LSEError
-    from lse_train import RunInterruptedError
-
->>>>>>> layers
     try:
         from lse_train.demo.run import run_demo
     except ModuleNotFoundError as error:
         raise LSEError(
             f"lse demo needs {error.name}, which is not installed: pip install 'lse-train[demo]'"
         ) from error
-<<<<<<< HEAD
     check_device("cpu" if device == "auto" else device)
     with interruptible():
-=======
-    if device != "auto":
-        check_device(device)
-    try:
->>>>>>> layers
         results = run_demo(out, seed=seed, device=device, quick=quick, fresh=fresh)
     if as_json:
         click.echo(json.dumps(results, indent=2))

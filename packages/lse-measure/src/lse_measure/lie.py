@@ -32,9 +32,9 @@ from torch.autograd import forward_ad
 
 from lse_core.layouts import Layout, as_layout
 from lse_core.log_slopes import uniform_basis
-from lse_core.measuring.places import Place, visiting
 from lse_core.random import random_log_slopes
 from lse_core.resample import pixel_centres
+from lse_measure.places import Place, visiting
 
 __all__ = ["ScalingField", "lie_derivative", "trace"]
 
@@ -133,7 +133,7 @@ def trace(
 
     Args:
         model: gives one tensor for the images.
-        modules: what `model` runs; visited as `lse_core.measuring.places` says.
+        modules: what `model` runs; visited as `lse_measure.places` says.
         images: (B, C, H, W), B at least 2, normalised.
         field: of batch B.
         note: told of every place, in the order in which they are met.

@@ -14,8 +14,8 @@ from lse_core.commands.common import check_device, read_class_names, read_settin
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
-    from lse_core.measuring.measurement import Measurement
-    from lse_core.measuring.subjects import Subject
+    from lse_measure.measurement import Measurement
+    from lse_measure.subjects import Subject
 
 __all__ = ["measure"]
 
@@ -32,7 +32,7 @@ class Levels(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
         """Read the text."""
-        from lse_core.measuring.sweeps import steps
+        from lse_measure.sweeps import steps
 
         try:
             if ":" in value:
@@ -227,8 +227,8 @@ def measure(
       lse measure resnet18 photos/ --weights resnet18.safetensors --change rotation --angles 0:330:12
     """
     from lse_core.atomic import check_target
-    from lse_core.measuring.sweeps import Plan, steps
     from lse_core.settings import validated
+    from lse_measure.sweeps import Plan, steps
 
     check_device(device)
     values = {"factors": factors, "ratios": ratios, "angles": angles, "warps": warps, "seed": seed}
@@ -260,8 +260,8 @@ def _split(
     trust: bool,
 ) -> tuple[list[tuple[str, Any]], list[str]]:
     """Models, which come first, and pictures; the first argument that is no model begins the pictures."""
-    from lse_core.measuring.subjects import is_name, loaded, named
     from lse_core.pictures import SUFFIXES
+    from lse_measure.subjects import is_name, loaded, named
 
     models: list[tuple[str, Any]] = []
     left = list(weights)
@@ -299,7 +299,7 @@ def _no_model(first: str) -> str:
 
 
 def _subjects(modules: Sequence[tuple[str, Any]], **options: Any) -> list[Subject]:
-    from lse_core.measuring.subjects import subject
+    from lse_measure.subjects import subject
 
     names: list[str] = []
     for name, _ in modules:
@@ -311,8 +311,8 @@ def _subjects(modules: Sequence[tuple[str, Any]], **options: Any) -> list[Subjec
 def _measured(
     subjects: Sequence[Subject], pictures: Sequence[str], plan: Any, out: Path, **options: Any
 ) -> list[Measurement]:
-    from lse_core.measuring.running import measure_subjects
     from lse_core.progress import Bars
+    from lse_measure.running import measure_subjects
 
     try:
         with Bars() as bars:
@@ -326,8 +326,8 @@ def _measured(
 def _written(measured: Sequence[Measurement], out: Path, csv_file: Path | None, as_json: bool) -> None:
     from lse_core import __version__
     from lse_core.atomic import replacing
-    from lse_core.measuring.measurement import Results
-    from lse_core.measuring.tables import left_out, print_tables, write_csv
+    from lse_measure.measurement import Results
+    from lse_measure.tables import left_out, print_tables, write_csv
 
     text = Results(lse_core=__version__, measurements=tuple(measured)).to_json()
     with replacing(out / "results.json", overwrite=True) as partial:
@@ -350,7 +350,7 @@ def _written(measured: Sequence[Measurement], out: Path, csv_file: Path | None, 
 
 def _check_folder(out: Path) -> None:
     """Refuse a folder whose results.json another command wrote."""
-    from lse_core.measuring.measurement import read_results
+    from lse_measure.measurement import read_results
 
     if (out / "results.json").exists():
         try:

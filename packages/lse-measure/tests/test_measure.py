@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from lse_core import LSEError, Measurement, Preprocess, SeparableWarp, measure
 from lse_core.cli import main
-from lse_core.measuring.compositing import cut_out
-from lse_core.measuring.measurement import Results, read_results, results_schema
-from lse_core.measuring.running import measure_subjects
-from lse_core.measuring.statistics import calibration_error, estimate
-from lse_core.measuring.subjects import subject
-from lse_core.measuring.sweeps import Plan, _rotated, rotation_views, warp_views
 from lse_core.random import random_log_slopes
 from lse_core.resample import scale
+from lse_data.compositing import cut_out
+from lse_measure.measurement import Results, read_results, results_schema
+from lse_measure.running import measure_subjects
+from lse_measure.statistics import calibration_error, estimate
+from lse_measure.subjects import subject
+from lse_measure.sweeps import Plan, _rotated, rotation_views, warp_views
 
 pytest.importorskip("cv2")
 

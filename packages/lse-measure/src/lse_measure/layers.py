@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lse_core.backbones import find_backbone
 from lse_core.errors import LSEError, NotFiniteError, ShapeError
-from lse_core.measuring.lie import ScalingField, trace
-from lse_core.measuring.measurement import Layer, Layers
-from lse_core.measuring.places import Place, visiting
+from lse_measure.lie import ScalingField, trace
+from lse_measure.measurement import Layer, Layers
+from lse_measure.places import Place, visiting
 
 __all__ = ["advise", "measure_layers", "stage_shares"]
 
@@ -50,7 +50,7 @@ def measure_layers(
 ) -> Layers:
     """Measure the Lie derivative of every layer under random fields of local scaling (Gruver et al. 2022).
 
-    `lse_core.measuring.lie` says what the Lie derivative L f and a layer's own share of it are. With E the
+    `lse_measure.lie` says what the Lie derivative L f and a layer's own share of it are. With E the
     mean over pictures and random fields, F what a layer gives, and |.| the L2 norm over all elements,
 
         own            = sqrt(E |L f|² / E |F|²),  the layer alone, on an input that moves as it should,

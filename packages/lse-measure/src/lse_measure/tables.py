@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lse_core.atomic import replacing
-from lse_core.measuring.measurement import Counts, Estimate, Level, Measurement, Sweep
+from lse_measure.measurement import Counts, Estimate, Level, Measurement, Sweep
 
 __all__ = ["left_out", "print_tables", "write_csv"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lse_core.measuring.measurement import Site
+from lse_measure.measurement import Site
 
 __all__ = ["site_means", "watching"]
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from lse_core import SeparableWarp, scale, unscale
 from lse_core.errors import LSEError, NotFiniteError, ShapeError
 from lse_core.layouts import NCHW, NHWC, Tokens
-from lse_core.measuring import layers as measuring_layers
-from lse_core.measuring.layers import measure_layers, stage_shares
-from lse_core.measuring.lie import ScalingField, lie_derivative, trace
-from lse_core.measuring.places import visiting
+from lse_measure import layers as measuring_layers
+from lse_measure.layers import measure_layers, stage_shares
+from lse_measure.lie import ScalingField, lie_derivative, trace
+from lse_measure.places import visiting
 
 STEP = 1e-7  # a bilinear warp has kinks at pixels, so the error of a central difference is linear in it
 

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import DataError, unknown_name
-from lse_core.measuring.answers import classified, segmented
-from lse_core.measuring.films import films_of
-from lse_core.measuring.labels import read_label_map, read_labels
-from lse_core.measuring.masks import Marks, find_marks
-from lse_core.measuring.measurement import CHANGES, Change, Counts, Measurement
-from lse_core.measuring.rows import Rows
-from lse_core.measuring.scenes import Item, Scene, digest_of, items_of, open_scene
-from lse_core.measuring.sites import site_means, watching
-from lse_core.measuring.statistics import sweep_of
-from lse_core.measuring.subjects import Subject, loaded, named, subject
-from lse_core.measuring.sweeps import Plan, views_of
 from lse_core.modes import evaluating
 from lse_core.pictures import PictureError
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
+from lse_data.masks import Marks, find_marks
+from lse_measure.answers import classified, segmented
+from lse_measure.films import films_of
+from lse_measure.labels import read_label_map, read_labels
+from lse_measure.measurement import CHANGES, Change, Counts, Measurement
+from lse_measure.rows import Rows
+from lse_measure.scenes import Item, Scene, digest_of, items_of, open_scene
+from lse_measure.sites import site_means, watching
+from lse_measure.statistics import sweep_of
+from lse_measure.subjects import Subject, loaded, named, subject
+from lse_measure.sweeps import Plan, views_of
 
 __all__ = ["measure", "measure_subjects"]
 
@@ -60,8 +60,8 @@ def measure(
         pictures: files and folders of pictures.
         changes: of "objects", "warps" and "rotation" those to measure; None takes "objects", where pictures
             have masks or boxes, and "warps".
-        masks: where objects are found, see `lse_core.measuring.masks.find_marks`.
-        labels: "folders" or a CSV file, see `lse_core.measuring.labels.read_labels`; None measures
+        masks: where objects are found, see `lse_data.masks.find_marks`.
+        labels: "folders" or a CSV file, see `lse_measure.labels.read_labels`; None measures
             consistency with the first answer alone.
         label_maps: for segmentors, a folder with a PNG of class numbers (255 for none) for each picture.
         preprocess: how pictures are prepared; None takes what the model says.
@@ -74,7 +74,7 @@ def measure(
         rows: folder in which every picture's answers are kept at once; the same call goes on where an
             interrupted one stopped, with the same result.
         on_picture: called with (pictures done, pictures in all).
-        plan: fields of `lse_core.measuring.sweeps.Plan`: `factors`, `ratios`, `warps`, `segments`, `angles`,
+        plan: fields of `lse_measure.sweeps.Plan`: `factors`, `ratios`, `warps`, `segments`, `angles`,
             `orbit`, `seed`.
 
     Raises:

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from lse_core.measuring.measurement import Change
 from lse_core.monotone import MonotoneMap
 from lse_core.preprocess import Preprocess
 from lse_core.random import random_log_slopes
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
 from lse_core.settings import Settings
+from lse_measure.measurement import Change
 
 if TYPE_CHECKING:
-    from lse_core.measuring.compositing import Cutout
-    from lse_core.measuring.scenes import Scene
+    from lse_data.compositing import Cutout
+    from lse_measure.scenes import Scene
 
 __all__ = ["Plan", "Views", "object_views", "rotation_views", "steps", "views_of", "warp_views"]
 
@@ -218,7 +218,7 @@ def object_views(cutout: Cutout, preprocess: Preprocess, plan: Plan, number: int
     """One object resized, the rest as it is.
 
     Args:
-        cutout: `lse_core.measuring.compositing.Cutout`.
+        cutout: `lse_data.compositing.Cutout`.
         preprocess: how the model's pictures are prepared.
         plan: what is asked for.
         number: of the object.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lse_core.measuring.sweeps import Views
 from lse_core.metrics import equivariance_error, invariance_error
+from lse_measure.sweeps import Views
 
 __all__ = ["classified", "segmented"]
 

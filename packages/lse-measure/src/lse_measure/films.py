@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lse_core.measuring.masks import Marks
-from lse_core.measuring.measurement import Film, Sweep
-from lse_core.measuring.scenes import Item, open_scene
-from lse_core.measuring.sweeps import Plan, Views, views_of
 from lse_core.preprocess import Preprocess
+from lse_data.masks import Marks
+from lse_measure.measurement import Film, Sweep
+from lse_measure.scenes import Item, open_scene
+from lse_measure.sweeps import Plan, Views, views_of
 
 __all__ = ["films_of"]
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lse_core.errors import DataError, LSEError
-from lse_core.measuring.masks import Mark, Marks
 from lse_core.pictures import picture_files, read_picture
+from lse_data.masks import Mark, Marks
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from lse_core.measuring.compositing import Cutout
+    from lse_data.compositing import Cutout
 
 __all__ = ["Item", "Scene", "items_of", "open_scene"]
 
@@ -119,7 +119,7 @@ def _left_out(scene: Scene, kind: str, problem: str) -> None:
 def _cut(scene: Scene, mark: Mark) -> Any:
     import cv2
 
-    from lse_core.measuring.compositing import cut_out, mask_in_box
+    from lse_data.compositing import cut_out, mask_in_box
 
     if mark.size is not None and mark.size != scene.picture.size:
         raise DataError(

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from lse_core.errors import LSEError
-from lse_core.measuring.measurement import Case, Change, Estimate, Level, Orbit, Sweep
-from lse_core.measuring.sweeps import REFERENCES, UNITS, Plan
+from lse_measure.measurement import Case, Change, Estimate, Level, Orbit, Sweep
+from lse_measure.sweeps import REFERENCES, UNITS, Plan
 
 __all__ = ["calibration_error", "estimate", "sweep_of"]
 
@@ -27,7 +27,7 @@ def sweep_of(change: Change, rows: Sequence[Mapping[str, Any]], plan: Plan) -> S
 
     Args:
         change: the family of change.
-        rows: one for each case, at least one; what `lse_core.measuring.answers` returns, with the picture's
+        rows: one for each case, at least one; what `lse_measure.answers` returns, with the picture's
             name and label.
         plan: what was asked for.
     """

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lse_core.errors import DataError
-from lse_core.measuring.labels import read_labels
 from lse_core.objects import scale_objects
+from lse_measure.labels import read_labels
 
 pytest.importorskip("cv2")
 
-from lse_core.measuring.compositing import MARGIN, cut_out, mask_in_box
-from lse_core.measuring.masks import find_marks, read_mask
-from lse_core.measuring.scenes import items_of, open_scene
+from lse_data.compositing import MARGIN, cut_out, mask_in_box
+from lse_data.masks import find_marks, read_mask
+from lse_measure.scenes import items_of, open_scene
 
 VOC = """<annotation><size><width>{w}</width><height>{h}</height></size><object><name>disc</name><bndbox>
 <xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"""
