@@ -61,8 +61,8 @@ class Levels(click.ParamType):
     default="beside",
     show_default=True,
     metavar="WHERE",
-    help="Where objects are: beside (NAME.mask.png or NAME.xml beside NAME.jpg), a folder of such "
-    "files, a JSON file of COCO's format, or none.",
+    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder "
+    "of such files, a JSON file of COCO's format, or none.",
 )
 @click.option(
     "--labels",
