@@ -203,13 +203,16 @@ class Layer(_Part):
     """How much one layer contributes to the change of the model's answer (`--layers`)."""
 
     name: str
-    """Its path in the model."""
+    """Path of a module in the model; "" is the model itself. It stands for the module's own operations, apart
+    from those of modules inside it."""
     stage: str
-    """The stage that it belongs to, for the bar chart."""
+    """The last site before it, as `lse adapt --list` prints them; for the bar chart."""
     lie_derivative: float
-    """Norm of the Lie derivative of everything up to this layer."""
+    """Size of the Lie derivative of everything up to this layer, relative to that of the layer's output."""
     own: float
-    """The layer's own share, apart from what enters it."""
+    """The same of the layer alone, apart from what enters it."""
+    share: Share
+    """The layer's part in the change of the model's probabilities; the parts of all layers sum to 1."""
 
 
 class Layers(_Part):
