@@ -40,7 +40,8 @@ def append(house, file, code):
     ("package", "other"),
     [
         ("lse-core", "lse_dec"),
-        ("lse-data", "lse_dec"),
+        ("lse-data", "lse_measure"),
+        ("lse-measure", "lse_dec"),
         ("lse-dec", "lse_data"),
         ("lse-train", "lse_export"),
         ("lse-seg", "lse_data"),

@@ -50,6 +50,12 @@ assert lse_soft.bound(model)["0"].kappa <= 0.5
 """
 ASK_FOR_EXTRA = """
 try:
+    lse_core.measure
+except lse_core.LSEError as error:
+    assert "lse_core.measure is part of lse-measure, which is not installed" in str(error)
+else:
+    raise AssertionError("lse-measure is there")
+try:
     lse_core.EquivarianceError
 except lse_core.LSEError as error:
     assert "pip install 'lse-core[metrics]'" in str(error), error
@@ -154,6 +160,7 @@ def test_core_then_dec_then_seg(environment: Environment) -> None:
     assert done.returncode == 0, done.stderr
     environment.lacks("demo", "lse-train")
     environment.lacks("export", "lse-export")
+    environment.lacks("measure", "lse-measure")
 
     environment.install("lse-dec")
     assert environment.distributions() == {"lse-core", "lse-dec"}
@@ -178,8 +185,13 @@ def test_data_then_train_that_brings_dec(environment: Environment) -> None:
     done = environment.run("lse", "data", "make-objects", "--out", "objects", "--train", "1", "--test", "1")
     assert done.returncode == 0, done.stderr
 
+    environment.install("lse-measure")
+    assert environment.distributions() == {"lse-core", "lse-data", "lse-measure"}
+    done = environment.run("python", "-c", "import lse_core; assert callable(lse_core.measure)")
+    assert done.returncode == 0, done.stderr
+
     environment.install("lse-train")
-    assert environment.distributions() == {"lse-core", "lse-data", "lse-dec", "lse-train"}
+    assert environment.distributions() == {"lse-core", "lse-data", "lse-measure", "lse-dec", "lse-train"}
     done = environment.run("python", "-c", "import lse_train; lse_train.fit, lse_train.RunConfig")
     assert done.returncode == 0, done.stderr
     done = environment.run("lse", "demo", "--quick")

@@ -12,9 +12,9 @@ import torch
 from pydantic import ConfigDict, Field
 
 from lse_core.atomic import replacing
-from lse_core.errors import OutputError
+from lse_core.errors import LSEError, OutputError
 from lse_core.settings import Settings, validated
-from lse_train.config import REMOVED, ConfigError
+from lse_train.config import REMOVED, ConfigError, RunConfig
 from lse_train.log import CSV, EVENTS
 from lse_train.reading import differences
 
@@ -71,7 +71,7 @@ def claim(folder: Path, settings: dict[str, Any], *, fresh: bool) -> None:
     for left in folder.glob(f".{STATE}.*"):  # of a run that was killed while it wrote its state
         shutil.rmtree(left, ignore_errors=True)
     if path.exists():
-        found = differences(_meaning(read_json(path)), _meaning(settings))
+        found = differences(_meaning(_completed(read_json(path))), _meaning(settings))
         if found and any((folder / name).exists() for name in (STATE, RESULT, MODEL)):
             raise ConfigError(
                 f"{folder} holds a run of other settings: {', '.join(found)} differ; "
@@ -91,6 +91,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError(f"{path} is damaged: it is nested too deeply; start over with --fresh") from error
     return found
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in a folder, with the defaults of those that the version that wrote them did not have."""
+    try:
+        return RunConfig.parse(settings).plain()
+    except LSEError:
+        return settings
 
 
 def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
