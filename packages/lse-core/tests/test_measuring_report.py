@@ -168,7 +168,9 @@ def test_models_stand_beside_each_other_with_intervals_sites_and_layers(tmp_path
         assert shown in page.text
     bars = page.pictures["Share of each stage in percent"]
     assert {"60%", "40%"} <= set(ElementTree.fromstring(bars).itertext())
-    assert "Advice" not in opened(tmp_path, measurement()).text
+    without = opened(tmp_path, measurement(layers=layers.model_copy(update={"command": None}), sweeps=()))
+    assert f"--site {EVIL}" in without.text
+    assert "Advice" not in opened(tmp_path, measurement(sweeps=())).text
 
 
 def test_segmentors_and_missing_numbers(tmp_path):
