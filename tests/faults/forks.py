@@ -7,21 +7,12 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from faults.interrupts import Long
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(
-    [
-        "lse_core.cli",
-        "lse_train.recipes",
-        "lse_train.data",
-        "lse_export.quantize",
-        "torch.onnx",
-        "lse_seg.running",
-    ]
-)
 
 
 def run(program: tuple[str, ...], words: list[str], folder: str, output: str) -> None:
@@ -44,8 +35,9 @@ class Fork:
     """A command in a fork, with what `disturb` asks of a Popen."""
 
     def __init__(self, long: Long, folder: Path, *more: str) -> None:
-        self.output = folder.parent / "output.txt"
-        self.output.write_text("")
+        number, output = tempfile.mkstemp(dir=folder.parent, suffix=".txt")
+        os.close(number)
+        self.output = Path(output)
         words = [] if long.by_signal else [*shlex.split(long.command), *more]
         self.process = SPAWN.Process(target=run, args=(long.program, words, str(folder), str(self.output)))
         self.process.start()
