@@ -50,7 +50,7 @@ def careless() -> None:
 
     class Careless:
         def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     Careless()
     for _ in range(1000):
@@ -307,7 +307,7 @@ def test_help_of_a_command_shows_an_example(name: str) -> None:
 
 def test_an_interrupt_that_python_drops_comes_again(plugin: None) -> None:
     result = lse("faulty", "careless")
-    assert result.exit_code == 130
+    assert result.exit_code == 143
     assert (result.stdout, result.stderr) == ("", "interrupted\n")
 
 
