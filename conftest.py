@@ -10,6 +10,7 @@ multiprocessing.set_forkserver_preload(
     [
         "lse_core.cli",
         "lse_core.metrics",
+        "lse_data.digits",
         "lse_dec",
         "lse_dec.canonicalizers",
         "lse_dec.backbones",
