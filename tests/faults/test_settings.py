@@ -164,7 +164,7 @@ CLASSES = sorted(set(all_settings()), key=lambda cls: cls.__qualname__)
 RANGES = [found for cls in CLASSES for found in ranges(cls)]
 
 
-def test_there_are_many() -> None:
+def test_settings_of_all_packages_are_found() -> None:
     names = {cls.__name__ for cls in CLASSES}
     assert {
         "RunConfig",
@@ -179,7 +179,7 @@ def test_there_are_many() -> None:
 
 
 @pytest.mark.parametrize("of", RANGES, ids=str)
-def test_within_the_bounds_of_a_setting(of: Range) -> None:
+def test_what_lies_within_the_bounds_of_a_setting_is_taken(of: Range) -> None:
     field = of.cls.model_fields[of.field]
     kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # type: ignore[index]
     alone: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
@@ -193,7 +193,7 @@ def test_within_the_bounds_of_a_setting(of: Range) -> None:
 
 
 @pytest.mark.parametrize("of", RANGES, ids=str)
-def test_beyond_the_bounds_of_a_setting(of: Range) -> None:
+def test_what_lies_beyond_the_bounds_of_a_setting_is_refused_in_one_line(of: Range) -> None:
     @few
     @given(number=of.numbers(inside=False))
     def check(number: Any) -> None:
@@ -252,7 +252,9 @@ def ends(kind: Any) -> Iterator[tuple[Any, Any]]:
     BOUNDED,
     ids=lambda part: part.name if isinstance(part, click.Parameter) else "-".join(part),
 )
-def test_options_of_commands(words: tuple[str, ...], option: click.Parameter) -> None:
+def test_options_of_commands_are_taken_at_their_bounds_and_refused_beyond(
+    words: tuple[str, ...], option: click.Parameter
+) -> None:
     for within, beyond in ends(option.type):
         assert option.type.convert(str(within), option, None) == within
         done = CliRunner().invoke(main, [*words, f"{option.opts[0]}={beyond}"], standalone_mode=True)
@@ -263,7 +265,7 @@ def test_options_of_commands(words: tuple[str, ...], option: click.Parameter) ->
         assert option.opts[0] in done.stderr
 
 
-def test_options_are_those_of_all_packages() -> None:
+def test_options_of_all_packages_are_found() -> None:
     assert len(BOUNDED) > 20
     assert {words[0] for words, _ in BOUNDED} >= {
         "warp",

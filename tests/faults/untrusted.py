@@ -274,6 +274,54 @@ FAULTS: list[Fault] = [
         would="ask its reader to load a library",
     ),
     fault(
+        "an mmsegmentation folder whose config is a program",
+        "export onnx segmentor --out new.onnx --size 32 32",
+        "config.py",
+        "would be executed",
+        "--trust",
+        prepare=both(
+            write("segmentor/config.py", "import os\nos.system('touch executed')\n"),
+            write("segmentor/iter_1.pth", command()),
+            write("segmentor/last_checkpoint", "segmentor/iter_1.pth"),
+        ),
+        would="run any program",
+    ),
+    fault(
+        "an mmsegmentation folder whose checkpoint lies elsewhere",
+        "export onnx segmentor --out new.onnx --size 32 32",
+        "no such checkpoint",
+        prepare=both(
+            write("segmentor/config.py", "model = None\n"),
+            write("outside.pth", command()),
+            write("segmentor/last_checkpoint", "../outside.pth"),
+        ),
+        would="unpickle a file of any folder",
+    ),
+    *(
+        fault(
+            f"a data set whose {what} are a pickle",
+            "data preview --from digits --out p.png",
+            "digits",
+            prepare=write(f"digits/digits.{suffix}", command()),
+            would="run a shell command",
+        )
+        for what, suffix in (("images", "safetensors"), ("settings", "json"))
+    ),
+    fault(
+        "a data set whose images are a pipe",
+        "data preview --from digits --out p.png",
+        "digits",
+        prepare=pipe("digits/digits.safetensors"),
+        would="wait for ever",
+    ),
+    fault(
+        "a picture in a data folder that is a link to what is no picture",
+        "predict model.onnx photos/cup",
+        "a.png",
+        prepare=linked("photos/cup/a.png", "/etc/passwd"),
+        would="put a stranger's file into the answer",
+    ),
+    fault(
         "a CSV file that is a link to another",
         "predict model.onnx photos/cup --out out.csv",
         "out.csv",
