@@ -27,9 +27,9 @@ demo: install ## adapt a small model to scaled digits and write a report to runs
 	$(BIN)/lse demo --out runs/demo $(ARGS)
 
 test: install ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-soak: install ## interrupt every long command ten times by each signal (half an hour)
+soak: install ## interrupt every long command ten times by each signal (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/interrupts.py $(ARGS)
 
 lint: install ## check style, types, and which package and file imports which

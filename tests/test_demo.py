@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 
 import lse_dec
+import lse_train.demo.run
 from lse_core.card import card_of
+from lse_core.cli import main
 from lse_train import ConfigError
 from lse_train.demo.run import read_demo, run_demo
 from lse_train.recipes import open_results
@@ -24,13 +28,34 @@ LSE = Path(sys.executable).with_name("lse")
 METHODS = ("aug", "aug_continued", "dec")
 
 
+def demo(*args):
+    return CliRunner().invoke(main, ["demo", "--quick", *map(str, args)], standalone_mode=True)
+
+
+def refused(out):
+    """Another demo in the same folder is refused in one line, whatever it is to do there."""
+    for more in (["--seed", 3], ["--seed", 4], ["--seed", 3, "--fresh"]):
+        done = demo("--out", out, *more)
+        assert done.exit_code == 1
+        assert done.stderr == (
+            f"error: another process is writing to {out}: wait until it has ended, or choose another --out\n"
+        )
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("demo") / "run"
-    done = subprocess.run(
-        [LSE, "demo", "--quick", "--seed", "3", "--out", out], capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
+    real = lse_train.demo.run._exported
+
+    def exported(*args):
+        refused(out)  # all is trained, and the report is being written
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(lse_train.demo.run, "_exported", exported)
+        done = demo("--seed", 3, "--out", out)
+    assert done.exit_code == 0, done.stderr
     return out, done
 
 
@@ -138,6 +163,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(run, tmp_path
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    refused(out)
+    assert start.exists()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -145,8 +172,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(run, tmp_path
     assert not {p.name for p in out.iterdir()} & {"dec", "model.onnx", "report.html", "results.json"}
     trained = start.stat().st_mtime_ns
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    done = demo("--seed", 3, "--out", out)
+    assert done.exit_code == 0, done.stderr
     assert start.stat().st_mtime_ns == trained  # the start was not trained again
     whole, again = (json.loads((place / "results.json").read_text()) for place in (run[0], out))
     for key in ("methods", "training", "movement"):
@@ -191,32 +218,33 @@ def test_another_demo_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
-    done = subprocess.run([LSE, "demo", "--out", tmp_path / "x"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    done = demo("--out", tmp_path / "x")
+    assert done.exit_code == 1
     assert "cannot write" in done.stderr
 
 
 def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "x").write_text("kept")
-    done = subprocess.run([LSE, "demo", "--out", tmp_path / "x"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    done = demo("--out", tmp_path / "x")
+    assert done.exit_code == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot write" in done.stderr
     assert (tmp_path / "x").read_text() == "kept"
 
 
 @pytest.mark.parametrize("missing", ["lse_export", "jinja2"])
-def test_a_missing_package_is_named_before_anything_is_trained(missing, tmp_path):
-    code = f"import sys; sys.modules[{missing!r}] = None; from lse_core.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "demo", "--quick", "--out", tmp_path / "x"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
+def test_a_missing_package_is_named_before_anything_is_trained(missing, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("lse_train.demo.", missing))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = demo("--out", tmp_path / "x")
+    assert done.exit_code == 1
     assert f"lse demo needs {missing}, which is not installed: pip install 'lse-train[demo]'" in done.stderr
     assert not (tmp_path / "x").exists()
 
 
 def test_an_unknown_device():
-    done = subprocess.run([LSE, "demo", "--device", "abacus"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
+    done = demo("--device", "abacus")
+    assert done.exit_code == 1
     assert "abacus" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

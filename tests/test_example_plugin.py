@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,11 +165,41 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**clean, "PYTHONPATH": str(target)}
 
 
-def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str, str]) -> None:
-    lse = Path(sys.executable).parent / "lse"
-    done = subprocess.run([lse, "plugins", "--json"], capture_output=True, text=True, env=environment)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("used")
+
+
+@pytest.fixture(scope="module")
+def said(environment: dict[str, str], place: Path) -> dict[str, Any]:
+    """What commands print as JSON, after all that USE asserts: in one process, which takes long to start."""
+    (place / "run.yaml").write_text(RUN)
+    lines = {
+        "plugins": "plugins --json",
+        "train": "train run.yaml --out run --json",
+        "evaluate": "evaluate run --json",
+        "onnx": "export onnx run --out model.onnx --json",
+        "verify": "export verify model.onnx run --json",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", USE + COMMANDS, place / "used.onnx", place / "saved"],
+        input="\n".join(lines.values()),
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env={**environment, "LSE_CACHE": str(place / "cache")},
+    )
     assert done.returncode == 0, done.stderr
-    found = {plugin["name"]: plugin for plugin in json.loads(done.stdout)["plugins"]}
+    found, rest = {}, done.stdout.strip()
+    for name in lines:
+        found[name], end = json.JSONDecoder().raw_decode(rest)
+        rest = rest[end:].lstrip()
+    assert rest == ""
+    return found
+
+
+def test_installed_plugin_is_listed_with_what_it_provides(said: dict[str, Any]) -> None:
+    found = {plugin["name"]: plugin for plugin in said["plugins"]["plugins"]}
     assert found["example"] == {
         "name": "example",
         "distribution": "lse-example",
@@ -184,35 +215,8 @@ def test_installed_plugin_is_listed_with_what_it_provides(environment: dict[str,
     }
 
 
-def test_its_solver_and_backbone_adapt_train_and_export(environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", USE, tmp_path / "model.onnx", tmp_path / "saved"],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(RUN)
-    # one process for all three, because starting takes longer than the work
-    lines = [
-        "train run.yaml --out run --json",
-        "evaluate run --json",
-        "export onnx run --out model.onnx --json",
-        "export verify model.onnx run --json",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**environment, "LSE_CACHE": str(tmp_path / "cache")},
-    )
-    assert done.returncode == 0, done.stderr
-    trained, measured, exported, verified = map(json.loads, done.stdout.splitlines())
+def test_its_names_work_in_train_evaluate_and_export(said: dict[str, Any], place: Path) -> None:
+    trained, measured, exported, verified = (said[name] for name in ("train", "evaluate", "onnx", "verify"))
     assert trained["steps"] == 3
     assert measured == trained["metrics"]
     # not the identity any more, so the canonicalizer was reached
@@ -220,7 +224,7 @@ def test_its_names_work_in_train_evaluate_and_export(environment: dict[str, str]
     assert list(measured["far"]["sites"]) == ["image", "mixers.1"]
     assert "heavyball" in exported["metadata"]["lse.solver"].lower()
     assert verified["ok"]
-    settings = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    settings = json.loads((place / "run" / "model" / "config.json").read_text())
     assert settings["adapt"]["plugins"] == {
         "canonicalizer:weigh": "lse-example",
         "solver:heavyball": "lse-example",

@@ -36,25 +36,25 @@ def append(house, file, code):
         out.write(code)
 
 
-@pytest.mark.parametrize(
-    ("package", "other"),
-    [
-        ("lse-core", "lse_dec"),
-        ("lse-data", "lse_measure"),
-        ("lse-measure", "lse_dec"),
-        ("lse-dec", "lse_data"),
-        ("lse-train", "lse_export"),
-        ("lse-seg", "lse_data"),
-        ("lse-export", "lse_dec"),
-        ("lse-soft", "lse_dec"),
-    ],
-)
-def test_an_import_against_the_arrows_breaks_its_contract(house, package, other):
-    name = package.replace("-", "_")
-    append(house, f"{package}/src/{name}/extra.py", f"def f():\n    import {other}\n    return {other}\n")
+def test_imports_against_the_arrows_break_their_contracts(house):
+    against = {
+        "lse-core": "lse_dec",
+        "lse-data": "lse_measure",
+        "lse-measure": "lse_dec",
+        "lse-dec": "lse_data",
+        "lse-train": "lse_export",
+        "lse-seg": "lse_data",
+        "lse-export": "lse_dec",
+        "lse-soft": "lse_dec",
+    }
+    for package, other in against.items():
+        name = package.replace("-", "_")
+        code = f"def f():\n    import {other}\n    return {other}\n"
+        append(house, f"{package}/src/{name}/extra.py", code)
     status, told = run(house, [BIN / "lint-imports", "--no-cache", "--no-logo"])
     assert status == 1
-    assert f"{name}.extra -> {other}" in told
+    for package, other in against.items():
+        assert f"{package.replace('-', '_')}.extra -> {other}" in told
 
 
 def test_a_cycle_of_imports_in_functions_and_for_types_is_found(house):

@@ -36,7 +36,7 @@ data:
   val: {{}}
   mean: 0.3
   std: 0.4
-adapt: {{sites: [image], segments: 4, projection: 4, widths: [8], resolution: 8}}
+adapt: {{sites: [image], steps: 2, segments: 4, projection: 4, widths: [8], resolution: 8}}
 canonicalizer: {{task_gradient: true}}
 steps: 12
 batch_size: 8

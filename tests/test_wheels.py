@@ -78,18 +78,12 @@ class Environment:
     this environment rather than installed: torch alone is 20,000 files.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, built: Path) -> None:
         self.place, self.venv = place, place / "venv"
-        for package in PACKAGES:
-            source = str(ROOT / "packages" / package)
-            done = uv(
-                "build", "--wheel", "--no-build-isolation", "-p", sys.executable, "-o", str(place), source
-            )
-            assert done.returncode == 0, done.stderr
         assert uv("venv", "-p", sys.executable, str(self.venv)).returncode == 0
         self.site = next(self.venv.glob("lib/python*/site-packages"))
         # whoever asks for one of ours gets the wheel just built, never a namesake from the registry
-        wheels = {package: next(place.glob(f"{package.replace('-', '_')}-*.whl")) for package in PACKAGES}
+        wheels = {package: next(built.glob(f"{package.replace('-', '_')}-*.whl")) for package in PACKAGES}
         lines = [f"{package} @ {wheel.as_uri()}" for package, wheel in wheels.items()]
         (place / "overrides.txt").write_text("\n".join(lines))
         pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
@@ -148,9 +142,20 @@ class Environment:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels of all packages, built from this tree."""
+    place = tmp_path_factory.mktemp("built")
+    for package in PACKAGES:
+        source = str(ROOT / "packages" / package)
+        done = uv("build", "--wheel", "--no-build-isolation", "-p", sys.executable, "-o", str(place), source)
+        assert done.returncode == 0, done.stderr
+    return place
+
+
 @pytest.fixture
-def environment(tmp_path: Path) -> Environment:
-    return Environment(tmp_path)
+def environment(tmp_path: Path, built: Path) -> Environment:
+    return Environment(tmp_path, built)
 
 
 def test_core_then_dec_then_seg(environment: Environment) -> None:

@@ -31,7 +31,13 @@ INTERRUPTS = """
 
 Each of these commands is interrupted by SIGINT and by SIGTERM at a random moment, and ends with exit status
 130 or 143. No half file is left that looks whole. The same command, given again, ends as if it had never been
-interrupted: the results are the same, byte by byte, but for times.
+interrupted: the results are the same, byte by byte, but for times. (Where a folder of data is not finished,
+the command asks for `--force`.)
+
+Training in mmsegmentation runs in mmengine's loop, which a signal ends as it ends any Python program: a shell
+calls that status 130 or 143 too. `lse_seg.running.make_runner` makes mmengine's checkpoints whole files, of
+which it keeps two, and puts the states of all random number generators into them. With `resume=True` training
+ends with the same weights.
 """
 TAIL = """
 ## Not covered
@@ -42,13 +48,13 @@ TAIL = """
 - Folders that may not be written to are tried only where the tests do not run as root.
 - `SIGKILL` and a loss of power: a training run goes on from its last checkpoint, and a hidden folder whose
   name begins with a dot may be left beside an output.
-- Engines of TensorRT that are damaged on purpose: NVIDIA's library reads them, and says what it says.
-- Interrupts of training in mmsegmentation, whose loop is that of mmengine.
+- Engines of TensorRT that are damaged and whose sidecar was forged to fit: NVIDIA's library reads them, which
+  takes a GPU, and says what it says.
 - Windows and macOS.
 
 ## Run it
 
-    make test ARGS=tests/faults    # all of the above; three commands are interrupted, once each
+    make test ARGS=tests/faults    # all of the above; every long command is interrupted once
     make soak                      # every long command interrupted ten times by each signal
     python tools/reliability.py    # this page
 """
@@ -88,9 +94,10 @@ def page() -> str:
     lines += ["", "## From strangers", ""]
     lines += ["What each would do to somebody whose program trusted it; here it is refused.", ""]
     lines += ["| what it is | read by | what it would do |", "|---|---|---|", *strangers()]
-    lines += [*INTERRUPTS.splitlines(), "", *(f"- `lse {long.command}`" for long in COMMANDS.values())]
+    lines += [*INTERRUPTS.splitlines(), "", *(f"- `{long.title}`" for long in COMMANDS.values())]
     for title, file in (
         ("At the borders", "test_borders.py"),
+        ("The bounds of all settings and options", "test_settings.py"),
         ("Many at once, and for long", "test_long_life.py"),
     ):
         lines += ["", f"## {title}", "", *(f"- {test}" for test in tests_of(file))]

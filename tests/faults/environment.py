@@ -122,6 +122,7 @@ FAULTS: list[Fault] = [
         "LSE_PLUGINS=-stranger",
         prepare=stranger(HOOK + "solvers(): return {'anderson': object}"),
         env=SITE,
+        would="answer in the place of what is known by that name",
     ),
     fault(
         "a plugin that is blocked",

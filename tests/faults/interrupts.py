@@ -18,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.workshop import build
 
 SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
-LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]
+LSE = (sys.executable, "-c", "from lse_core.cli import main; main()")
+SEGMENT = Path(__file__).with_name("segment.py")
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,24 @@ class Long:
     """A command that takes long enough to be interrupted.
 
     Attributes:
-        command: words after "lse".
+        command: words after "lse", or after another program.
         results: what it writes, relative to the folder; equal bytes each time it is run to its end.
         whole: says of a result that exists whether it is whole; None where it must not exist before the end.
+        program: what the command is given to.
+        by_signal: the process ends by the signal itself, as Python programs do that have no words for it; a
+            shell calls that 130 or 143 too.
     """
 
     command: str
     results: tuple[str, ...]
     whole: Callable[[Path], bool] | None = None
+    program: tuple[str, ...] = LSE
+    by_signal: bool = False
+
+    @property
+    def title(self) -> str:
+        """The command as a person gives it."""
+        return f"lse {self.command}" if self.program == LSE else self.command
 
 
 def is_json(path: Path) -> bool:
@@ -78,6 +91,12 @@ COMMANDS: dict[str, Long] = {
     "digits": Long("data digits --out new --count 3000 --resolution 64", ("new/digits.safetensors",), None),
     "scenes": Long("data scenes --out new --count 60", ("new",), None),
     "objects": Long("data make-objects --out new --train 60 --test 10 --size 64", ("new",), None),
+    "mmseg": Long(
+        "python tests/faults/segment.py",
+        ("seg/weights.safetensors",),
+        program=(sys.executable, str(SEGMENT)),
+        by_signal=True,
+    ),
 }  # fmt: skip
 
 
@@ -101,9 +120,9 @@ def digest(folder: Path, results: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def start(command: str, folder: Path) -> subprocess.Popen[str]:
+def start(long: Long, folder: Path, *more: str) -> subprocess.Popen[str]:
     """The command as a process of its own."""
-    args = [*LSE, *shlex.split(command)]
+    args = [*long.program, *([] if long.by_signal else shlex.split(long.command)), *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "LSE_CACHE": str(folder / ".cache")}
     return subprocess.Popen(
         args,
@@ -113,6 +132,8 @@ def start(command: str, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # a job in the background ignores interrupts, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -125,18 +146,37 @@ def copy_of(workshop: Path) -> Iterator[Path]:
         yield folder
 
 
-def undisturbed(long: Long, workshop: Path) -> tuple[float, dict[str, str]]:
+Starter = Callable[..., Any]
+"""`start`, or what starts a command in another way: an object with what `disturb` asks of a Popen."""
+
+
+def undisturbed(long: Long, workshop: Path, start: Starter = start) -> tuple[float, dict[str, str]]:
     """How many seconds the command takes, and what it writes, when nobody interrupts it."""
     with copy_of(workshop) as folder:
         begun = time.monotonic()
-        process = start(long.command, folder)
+        process = start(long, folder)
         said, _ = process.communicate()
         assert process.returncode == 0, said
         return time.monotonic() - begun, digest(folder, long.results)
 
 
-def disturb(long: Long, workshop: Path, name: str, after: float, expected: dict[str, str]) -> str:
-    """Interrupt the command `after` seconds, then give it again; "interrupted" or "ended first".
+def disturb(
+    long: Long,
+    workshop: Path,
+    name: str,
+    wait: Callable[[Any, Path], Any],
+    expected: dict[str, str],
+    start: Starter = start,
+) -> str:
+    """Interrupt the command, then give it again; "interrupted" or "ended first".
+
+    Args:
+        long: the command.
+        workshop: copied for it.
+        name: of the signal.
+        wait: returns when it is time to interrupt; it is given the process and the folder.
+        expected: what the command writes when nobody interrupts it.
+        start: starts the command.
 
     Raises:
         AssertionError: another exit status, a traceback, a half file that looks whole, or another end.
@@ -144,14 +184,14 @@ def disturb(long: Long, workshop: Path, name: str, after: float, expected: dict[
     number, status = SIGNALS[name]
     with copy_of(workshop) as folder:
         before = {p.name for p in folder.iterdir()}
-        process = start(long.command, folder)
-        time.sleep(after)
+        process = start(long, folder)
+        wait(process, folder)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate()
         # before Python has taken the signal over, the system ends the process
         assert process.returncode in (status, 0, -number), f"exit status {process.returncode}: {said[-800:]}"
         outcome = "ended first" if process.returncode == 0 else "interrupted"
-        assert process.returncode == -number or "Traceback" not in said, said[-1500:]
+        assert long.by_signal or process.returncode == -number or "Traceback" not in said, said[-1500:]
         for result in long.results:
             if process.returncode and (folder / result).is_file() and long.whole is not None:
                 assert long.whole(folder / result), f"{result} is there and not whole"
@@ -159,10 +199,10 @@ def disturb(long: Long, workshop: Path, name: str, after: float, expected: dict[
             left = {p.name for p in folder.iterdir()} - before
             hidden = {n for n in left if n.startswith(".") and n != ".cache"}
             assert not hidden, f"left behind: {sorted(hidden)}"
-        again = start(long.command, folder)
+        again = start(long, folder)
         said, _ = again.communicate()
         if again.returncode and "--force" in said:  # a folder of data that is not empty asks first
-            again = start(f"{long.command} --force", folder)
+            again = start(long, folder, "--force")
             said, _ = again.communicate()
         assert again.returncode == 0, f"the second time: {said[-800:]}"
         assert digest(folder, long.results) == expected, "another result than without the interrupt"
@@ -176,27 +216,62 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(COMMANDS))
+    parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     given = parser.parse_args()
     draw = random.Random(given.seed)
-    failed = 0
-    workshop = Path(tempfile.mkdtemp()) / "workshop"
-    build(workshop)
-    for command in given.only:
-        seconds, expected = undisturbed(COMMANDS[command], workshop)
-        for name in SIGNALS:
-            outcomes = {"interrupted": 0, "ended first": 0, "failed": 0}
-            for _ in range(given.rounds):
-                after = draw.uniform(0.0, 1.1 * seconds)
+    counts = {(command, name): Counter[str]() for command in given.only for name in SIGNALS}
+    usual: dict[str, tuple[float, dict[str, str]]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        workshop = Path(place) / "workshop"
+        build(workshop)
+        for number in range(given.rounds):
+            for command, name in counts:
+                long = COMMANDS[command]
+                if command not in usual:
+                    usual[command] = undisturbed(long, workshop)
+                seconds, expected = usual[command]
+                share = draw.uniform(0.0, 1.1)
+                moment = share * seconds
+                wait = pause(moment) if number % 2 else once_begun(moment / 2, moment)
                 try:
-                    outcomes[disturb(COMMANDS[command], workshop, name, after, expected)] += 1
+                    outcome = disturb(long, workshop, name, wait, expected)
+                    counts[command, name][outcome] += 1
+                    counts[command, name]["resumed equal"] += outcome == "interrupted"
                 except AssertionError as error:
-                    outcomes["failed"] += 1
-                    print(f"{command}, {name} after {after:.2f} s: {str(error)[:300]}", flush=True)
-            failed += outcomes["failed"]
-            told = ", ".join(f"{count} {what}" for what, count in outcomes.items())
-            print(f"{command:8} {name:8} {given.rounds} times within {seconds:.1f} s: {told}", flush=True)
-    sys.exit(min(failed, 1))
+                    counts[command, name]["failed"] += 1
+                    print(f"{command}, {name} at {share:.2f}: {str(error)[-800:]}", flush=True)
+            print(f"after {number + 1} of {given.rounds} rounds:", flush=True)
+            for (command, name), found in counts.items():
+                print(f"  {command:8} {name:8} {told(found)}", flush=True)
+    total = sum(counts.values(), Counter[str]())
+    print(f"{len(given.only)} commands in all: {told(total)}", flush=True)
+    sys.exit(min(total["failed"], 1))
+
+
+def pause(seconds: float) -> Callable[[Any, Path], None]:
+    """Waits so long, whatever the command does."""
+    return lambda process, folder: time.sleep(seconds)
+
+
+def once_begun(seconds: float, most: float) -> Callable[[Any, Path], None]:
+    """Waits until the command has written something, and then so long; at `most` so long until it has.
+
+    Before that a command imports, which takes longer than many commands themselves.
+    """
+
+    def wait(process: Any, folder: Path) -> None:
+        before, end = set(folder.rglob("*")), time.monotonic() + most
+        while process.poll() is None and time.monotonic() < end and set(folder.rglob("*")) == before:
+            time.sleep(0.01)
+        time.sleep(0.0 if time.monotonic() >= end else seconds)
+
+    return wait
+
+
+def told(counts: Counter[str]) -> str:
+    """Counts as a line says them."""
+    kinds = ("interrupted", "resumed equal", "ended first", "failed")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
 
 
 if __name__ == "__main__":

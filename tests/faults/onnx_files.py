@@ -1,4 +1,4 @@
-"""ONNX files and engines that are damaged, foreign, hostile or in the way."""
+"""ONNX files that are damaged, foreign, hostile or in the way."""
 
 from __future__ import annotations
 

@@ -6,11 +6,22 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from faults import data_sets, environment, folders, onnx_files, options, pictures, runs, tensors, untrusted
+from faults import (
+    data_sets,
+    engines,
+    environment,
+    folders,
+    onnx_files,
+    options,
+    pictures,
+    runs,
+    tensors,
+    untrusted,
+)
 from faults.fault import Fault, judge
 
 ROOT = Path(__file__).parents[2]
-TABLES = (options, pictures, folders, onnx_files, runs, data_sets, tensors, environment, untrusted)
+TABLES = (options, pictures, folders, onnx_files, engines, runs, data_sets, tensors, environment, untrusted)
 FAULTS = {
     f"{table.__name__.rpartition('.')[2]}: {case.name}": case for table in TABLES for case in table.FAULTS
 }

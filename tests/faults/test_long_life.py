@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from click.testing import CliRunner
+from faults.forks import Fork
+from faults.interrupts import Long
 
 import lse_dec
 import lse_export
@@ -22,8 +22,6 @@ from lse_core.errors import DataError
 from lse_data import read_digits
 from lse_export.runtime import open_session
 from lse_train.process import sole_writer
-
-LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]
 
 GROWTH = 512 * 1024
 """Bytes that Python's own memory may grow by over 2,000 calls; and 32 MB in all of the process's."""
@@ -95,10 +93,8 @@ def test_threads_that_observe_see_what_they_asked(place: Path) -> None:
 
 
 def test_two_exports_to_one_file_leave_one_whole_file(place: Path) -> None:
-    command = [*LSE, "export", "onnx", "model", "--out", "one.onnx", "--force"]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"
-    ]
+    command = Long("export onnx model --out one.onnx --force", ("one.onnx",))
+    both = [Fork(command, place) for _ in "ab"]
     for process in both:
         said, _ = process.communicate()
         assert process.returncode == 0, said

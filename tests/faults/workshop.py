@@ -22,6 +22,7 @@ from lse_core.cli import main
 from lse_core.preprocess import Preprocess
 
 SMALL = {"num_classes": 2, "channels": (4, 4, 4, 4), "stem_width": 4}
+ADAPT = {"steps": 2, "segments": 3, "projection": 4, "widths": [4], "resolution": 8}
 RUN = """\
 model: {name: resnet10t, kwargs: {num_classes: 2, channels: [4, 4, 4, 4], stem_width: 4}}
 data:
@@ -29,7 +30,7 @@ data:
   options: {resolution: 32}
   train: {root: photos}
   val: {root: photos}
-adapt: {sites: [image], segments: 3, projection: 4, widths: [4], resolution: 8}
+adapt: {sites: [image], steps: 2, segments: 3, projection: 4, widths: [4], resolution: 8}
 steps: 2
 batch_size: 2
 device: cpu
@@ -76,7 +77,7 @@ def build(place: Path) -> None:
         prepare = Preprocess(channels=3, size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
         told = {"preprocess": prepare, "class_names": ("bowl", "cup"), "model_kwargs": SMALL}
         lse_dec.save(small, place / "plain", **told)
-        adapted = lse_dec.adapt(small, "image", segments=3, projection=4, widths=[4], resolution=8).eval()
+        adapted = lse_dec.adapt(small, "image", **ADAPT).eval()
         lse_dec.save(adapted, place / "model", **told)
         lse_export.export_onnx(lse_dec.load(place / "model"), torch.rand(2, 3, 32, 32), place / "model.onnx")
         run("data", "digits", "--out", "digits", "--count", "4", "--resolution", "32")

@@ -82,6 +82,8 @@ def test_targets_refused_before_the_work(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(OutputError, match="is a folder; name a file in it"):
             check_target(tmp_path, overwrite)
+    with pytest.raises(OutputError, match=r"cannot write .*new: .*old is not a directory"):
+        check_target(tmp_path / "old" / "deep" / "new", overwrite=False)
     check_target(tmp_path / "old", overwrite=True)
     check_target(tmp_path / "new", overwrite=False)
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -40,6 +42,20 @@ def bug() -> None:
 def stop() -> None:
     """Be interrupted."""
     raise KeyboardInterrupt
+
+
+@faulty.command()
+def careless() -> None:
+    """Be interrupted in a finalizer: Python ignores whatever comes up there."""
+
+    class Careless:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    Careless()
+    for _ in range(1000):
+        time.sleep(0.01)
+    click.echo("not interrupted")
 
 
 @faulty.command()
@@ -287,6 +303,12 @@ def test_doctor_runs_the_checks_of_plugins() -> None:
 def test_help_of_a_command_shows_an_example(name: str) -> None:
     result = lse(name, "--help")
     assert f"Example:\n    lse {name}\n" in result.stdout
+
+
+def test_an_interrupt_that_python_drops_comes_again(plugin: None) -> None:
+    result = lse("faulty", "careless")
+    assert result.exit_code == 143
+    assert (result.stdout, result.stderr) == ("", "interrupted\n")
 
 
 def test_the_root_command_needs_neither_torch_nor_numpy() -> None:

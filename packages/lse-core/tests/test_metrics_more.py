@@ -1,9 +1,8 @@
 """Accuracy by scale bracket, and metrics over two processes."""
 
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
+import runpy
 from pathlib import Path
 
 import pytest
@@ -82,7 +81,7 @@ def test_metrics_that_went_say_what_to_do_instead() -> None:
 # two processes ----------------------------------------------------------------------------------
 
 WORKER = """
-import json, sys
+import json, os
 import torch
 import torch.distributed as dist
 from lse_core import EquivarianceError, InvarianceError, SeparableWarp
@@ -102,33 +101,31 @@ def numbers(parts):
     return out + [float(accuracy.compute().mean), float(accuracy.compute().std)]
 
 torch.set_num_threads(1)
-rank = int(sys.argv[1])
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 alone = numbers([slice(0, 7)])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 # unequal shares, so that a mean of the processes' means is wrong; the first process has more batches
 shares = [[slice(0, 2), slice(2, 5)], [slice(5, 7)]]
-print("RESULT " + json.dumps([alone, numbers(shares[rank])]))
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump([alone, numbers(shares[rank])], file)
 """
 
 
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-
-    def start(rank: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    (tmp_path / "worker.py").write_text(WORKER)
+    context = multiprocessing.get_context("forkserver")  # torch is imported there: see conftest.py
+    running = [
+        context.Process(
+            target=runpy.run_path,
+            args=(str(tmp_path / "worker.py"), {"rank": rank, "folder": str(tmp_path)}),
         )
-
-    running = [start(0), start(1)]
+        for rank in range(2)
+    ]
     for process in running:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        line = next(x for x in out.splitlines() if x.startswith("RESULT "))
-        alone, together = json.loads(line.removeprefix("RESULT "))
+        process.start()
+    for rank, process in enumerate(running):
+        process.join(120)
+        assert process.exitcode == 0
+        alone, together = json.loads((tmp_path / f"{rank}.json").read_text())
         assert together == pytest.approx(alone, rel=1e-6)
         assert all(x > 0 for x in alone)

@@ -1,7 +1,7 @@
 """Eq. 5 for a whole model in one call: what it measures, whom it trains, and what it leaves alone."""
 
-import subprocess
-import sys
+import multiprocessing
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +197,10 @@ def test_more_bad_requests() -> None:
 
 
 WORKER = """
-import sys
 import timm, torch
 import torch.distributed as dist
 import lse_dec
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 model = torch.load(f"{folder}/model.pt", weights_only=False)
@@ -226,14 +224,20 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     model, x = adapted("tokens"), images("tokens")
     torch.save(model, tmp_path / "model.pt")
     torch.save(x, tmp_path / "images.pt")
-    command = [sys.executable, "-c", WORKER]
+    (tmp_path / "worker.py").write_text(WORKER)
+    context = multiprocessing.get_context("forkserver")  # torch is imported there: see conftest.py
     workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        context.Process(
+            target=runpy.run_path,
+            args=(str(tmp_path / "worker.py"), {"rank": rank, "folder": str(tmp_path)}),
+        )
         for rank in range(2)
     ]
     for worker in workers:
-        _, error = worker.communicate(timeout=240)
-        assert worker.returncode == 0, error
+        worker.start()
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
     with model.canonicalizers_held():
         loss = model(x).square().mean()
     (loss + lse_dec.equivariance_loss(model, x, generator=source())).backward()

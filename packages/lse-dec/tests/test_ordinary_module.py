@@ -1,9 +1,9 @@
 """An adapted model is an ordinary module: compiled, distributed, checkpointed, traced by autograd."""
 
 import copy
+import multiprocessing
 import pickle
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,10 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 WORKER = """
-import sys
 import timm, torch
 import torch.distributed as dist
 import lse_dec
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 model = lse_dec.adapt(timm.create_model("vit_tiny_patch16_224", **torch.load(f"{folder}/settings.pt")),
@@ -79,16 +77,19 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     torch.save(x, tmp_path / "images.pt")
     (tmp_path / "worker.py").write_text(WORKER)
+    context = multiprocessing.get_context("forkserver")  # torch is imported there: see conftest.py
     workers = [
-        subprocess.Popen(
-            [sys.executable, str(tmp_path / "worker.py"), str(rank), str(tmp_path)],
-            stderr=subprocess.PIPE,
-            text=True,
+        context.Process(
+            target=runpy.run_path,
+            args=(str(tmp_path / "worker.py"), {"rank": rank, "folder": str(tmp_path)}),
         )
         for rank in range(2)
     ]
-    errors = [worker.communicate(timeout=240)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], errors
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
     model(x).square().mean().backward()
     for rank in range(2):
         theirs = torch.load(tmp_path / f"gradients{rank}.pt")

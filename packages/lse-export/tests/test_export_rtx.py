@@ -23,6 +23,7 @@ from torch import nn
 
 import lse_export
 from lse_core import Preprocess, attach
+from lse_core.cli import main
 from lse_core.errors import LSEError, UnknownNameError
 from lse_export.commands import export
 from lse_export.gate import check
@@ -338,13 +339,15 @@ def test_ctrl_c_while_a_file_is_read(source: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(source: Path, tmp_path: Path) -> None:
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
-    running = command(source, "--out", tmp_path / "e.plan", preexec_fn=little_room)
-    _, text = running.communicate(timeout=120)
-    assert text == f"error: cannot write {tmp_path / 'e.plan'}: File too large\n"
-    assert running.returncode == 1
+    command = ["export", "tensorrt", str(source), "--out", str(tmp_path / "e.plan"), "--flavour", "rtx"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        done = CliRunner().invoke(main, command, standalone_mode=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.stderr == f"error: cannot write {tmp_path / 'e.plan'}: File too large\n"
+    assert done.exit_code == 1
     assert names(tmp_path) == ["m.onnx"]
 
 

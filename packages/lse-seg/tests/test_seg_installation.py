@@ -22,7 +22,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-def test_plugin_load_leaves_mmsegmentation_alone() -> None:
+def test_plugin_load_leaves_mmsegmentation_alone_and_it_imports_after_lse_seg() -> None:
     done = python(
         "import sys\n"
         "from lse_core.plugins import registry\n"
@@ -30,14 +30,11 @@ def test_plugin_load_leaves_mmsegmentation_alone() -> None:
         "from lse_core.commands.doctor import diagnose\n"
         "assert diagnose().checks['mmcv']\n"
         "print(*sorted({'mmseg', 'mmengine', 'mmcv', 'mmcv._ext', 'lse_seg'} & sys.modules.keys()))\n"
+        "import lse_seg, mmseg.models\n"
+        "from mmcv.utils.ext_loader import check_ops_exist\n"
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "\n"
-
-
-def test_mmsegmentation_imports_after_lse_seg() -> None:
-    done = python("import lse_seg, mmseg.models\nfrom mmcv.utils.ext_loader import check_ops_exist\n")
-    assert done.returncode == 0, done.stderr
 
 
 @lite

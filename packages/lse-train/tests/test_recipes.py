@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import runpy
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -225,11 +222,6 @@ def read_recipe_of(settings: dict[str, Any]) -> Any:
     return parse(Recipe, {key: value for key, value in settings.items() if key != "profiles"})
 
 
-def command(path: Path, out: Path, *more: str) -> list[str]:
-    code = "import sys; from lse_core.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", code, "train", str(path), "--profile", "cpu", "--out", str(out), *more]
-
-
 def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)  # starts are named relative to the results
@@ -237,17 +229,17 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
     whole = run_recipe(path, {"profile": "cpu", "out": "whole"})
     assert (whole["cells"], whole["of"]) == (2, 2)
 
-    process = subprocess.Popen(
-        command(path, Path("killed")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    work = {"profile": "cpu", "out": "killed"}
+    process = multiprocessing.get_context("forkserver").Process(target=run_recipe, args=(path, work))
+    process.start()
     state = tmp_path / "killed" / "cells" / "dec" / "resnet" / "seed0" / "state.pt"
     deadline = time.monotonic() + 600
     while not state.exists():  # in the middle of the last run
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (state.parent / "result.json").exists()
     kept = (tmp_path / "killed" / "table.md").read_text()
     assert kept.startswith("# Miniature\n")

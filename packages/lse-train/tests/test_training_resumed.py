@@ -23,16 +23,8 @@ from lse_train.running import fit as fit_here
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    """Processes that need not import torch again, each a clean copy of one that did."""
-    context = multiprocessing.get_context("forkserver")
-    needed = [
-        "lse_train.running",
-        "lse_data.digits",
-        "lse_dec.canonicalizers",
-        "lse_dec.backbones",
-    ]
-    context.set_forkserver_preload([*needed, "lightning_fabric", "torch.utils.tensorboard"])
-    return context
+    """Processes that need not import torch again, each a clean copy of one that did: see conftest.py."""
+    return multiprocessing.get_context("forkserver")
 
 
 def contents(folder: Path) -> tuple[bytes, bytes, Any]:

@@ -39,7 +39,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise an OutputError if `path` is a folder, or exists and `overwrite` is false.
+    """Raise an OutputError if `path` is a folder, exists and `overwrite` is false, or lies below a file.
 
     Called before the work begins, so that nobody waits for a file that cannot be written.
 
@@ -52,6 +52,9 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise OutputError(
             f"{path} exists already; choose another name or allow overwriting (a command's --force)"
         )
+    above = next((parent for parent in path.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise OutputError(f"cannot write {path}: {above} is not a directory")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -104,20 +105,39 @@ class _Interrupted(click.Abort):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises an interrupt while the block runs, unless somebody else takes care of it."""
+    """SIGTERM raises an interrupt while the block runs, unless somebody else takes care of it.
+
+    Python drops an exception that comes up in a finalizer or a callback of the garbage collector. An
+    interrupt that hits one comes again a moment later, so that it is not lost.
+    """
 
     def stop(number: int, frame: Any) -> NoReturn:
         raise _Terminated
+
+    def dropped(what: Any) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            hook(what)
+            return
+        number = signal.SIGTERM if issubclass(what.exc_type, _Terminated) else signal.SIGINT
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        waiting.append(again)
+        again.start()
 
     alone = threading.current_thread() is not threading.main_thread()  # where no signal can be caught
     if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
+    waiting: list[threading.Timer] = []
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
+        for again in waiting:  # the command is done
+            again.cancel()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = hook
 
 
 def _missing_home(name: str) -> str:

@@ -10,6 +10,7 @@ from mmengine import Config
 from mmengine.runner import Runner
 
 from lse_core.errors import LSEError, unknown_name
+from lse_seg.resuming import RandomStateHook, latest_checkpoint, write_whole
 
 __all__ = ["config_names", "load_config", "make_runner", "set_data"]
 
@@ -79,12 +80,23 @@ def set_data(config: Config, root: str | Path) -> None:
 def make_runner(config: Config, work_dir: str | Path, *, resume: bool = False) -> Runner:
     """mmengine's Runner for `config`, its files under `work_dir`.
 
+    A checkpoint appears whole or not at all, and holds the states of all random number generators. So a
+    training that was interrupted in any way, and is resumed, ends with the weights of one that was not (on a
+    GPU up to the order of its sums). SIGINT and SIGTERM end the process as they end any Python program,
+    with the shell's status 130 or 143; what was learnt since the last checkpoint is learnt again.
+
     Args:
         config: see `load_config`.
         work_dir: checkpoints and logs go there; `resume` goes on from the last checkpoint in it.
-        resume: go on where training stopped, optimiser and schedule included.
+        resume: go on where training stopped, optimiser and schedule included; begin where there is no
+            checkpoint yet.
     """
     config.work_dir = str(work_dir)
     config.resume = resume
+    if resume and config.get("load_from") is None:
+        found = latest_checkpoint(work_dir)
+        config.load_from = None if found is None else str(found)
     runner: Runner = Runner.from_cfg(config)
+    runner.register_hook(RandomStateHook())
+    write_whole(runner)
     return runner

@@ -28,6 +28,7 @@ from lse_dec.checkpoint import load, save
 from lse_train import ConfigError, RunConfig
 from lse_train.demo import figures
 from lse_train.demo.report import render_report
+from lse_train.process import sole_writer
 from lse_train.recipes.execution import device_of, measured
 from lse_train.recipes.plan import RESULT
 from lse_train.recipes.report import read_results
@@ -86,16 +87,18 @@ def run_demo(
     Raises:
         RunInterruptedError: SIGINT or SIGTERM came while a model was trained; its state is written.
         ConfigError: the folder holds the results of another recipe.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process is writing to it.
     """
     recipe = read_demo(seed=seed, device=device, quick=quick)
+    with sole_writer(out):  # to the end: another demo would replace the runs that this one measures
+        return _run(recipe, out, seed=seed, quick=quick, fresh=fresh)
+
+
+def _run(recipe: Recipe, out: Path, *, seed: int, quick: bool, fresh: bool) -> dict[str, Any]:
+    """See `run_demo`."""
     started = time.perf_counter()
-    plan = complete(
-        recipe,
-        out,
-        command=f"lse demo --seed {seed}{' --quick' if quick else ''}",
-        fresh=fresh or _replaces(out, recipe),
-    )
+    command = f"lse demo --seed {seed}{' --quick' if quick else ''}"
+    plan = complete(recipe, out, command=command, fresh=fresh or _replaces(out, recipe), held=True)
     elapsed = time.perf_counter() - started
     (start, begun), cells = next(iter(plan.starts.items())), {c.place["method"]: c for c in plan.cells}
     folders = {"aug": out / "starts" / start, **{name: out / "cells" / c.name for name, c in cells.items()}}

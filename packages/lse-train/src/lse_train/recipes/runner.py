@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def complete(
     fresh: bool = False,
     reuse: Sequence[Path] = (),
     trust: bool = False,
+    held: bool = False,
 ) -> Plan:
     """Run what is missing of `recipe` in the folder `out`, and keep its page up to date.
 
@@ -86,6 +88,7 @@ def complete(
         fresh: remove earlier results first.
         reuse: folders of other results, whose runs of the same settings are copied.
         trust: import and call functions and classes that the recipe names as "module:name".
+        held: the caller is the `sole_writer` of `out` already.
 
     Returns:
         The plan, of which every run is done.
@@ -96,7 +99,7 @@ def complete(
     plan = make_plan(recipe, out, trust=trust)
     offered = [_offered(source) for source in reuse]
     waves = plan.waves(out, recipe.measures)
-    with sole_writer(out):
+    with nullcontext() if held else sole_writer(out):
         notes = claim(out, recipe, command, fresh=fresh)
         check_links(out, [work.folder for works in waves for work in works])
         for source, theirs in zip(reuse, offered, strict=True):
