@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess, preprocess_of
     from lse_core.resample import scale, unscale
     from lse_core.separable import SeparableWarp
+    from lse_core.triangular import TriangularWarp
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOMES = {
     "preprocess": ["Preprocess", "preprocess_of"],
     "resample": ["scale", "unscale"],
     "separable": ["SeparableWarp"],
+    "triangular": ["TriangularWarp"],
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Preprocess",
     "SeparableWarp",
     "Tokens",
+    "TriangularWarp",
     "attach",
     "card_of",
     "equivariance_error",
