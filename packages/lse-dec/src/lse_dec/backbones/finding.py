@@ -35,9 +35,8 @@ def backbone_of(model: nn.Module) -> Backbone:
         if backbone.matches(model):
             return backbone
     raise LSEError(
-        f"no installed backbone plugin supports "
-        f"{type(model).__module__}.{type(model).__qualname__}: register one through "
-        f"the hook lse_backbones. Known are {', '.join(sorted(names))}"
+        f"no installed backbone plugin supports {type(model).__module__}.{type(model).__qualname__}: "
+        f"register one through the hook lse_backbones. Known are {', '.join(sorted(names))}"
     )
 
 

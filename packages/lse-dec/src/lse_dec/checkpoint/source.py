@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -111,14 +111,10 @@ def find(path: str, what: str) -> Any:
     Raises:
         CheckpointError: there is no such module or name.
     """
-    module, _, name = path.partition(":")
     try:
-        found = import_module(module)
-    except ImportError as error:
-        raise CheckpointError(f"{what} {path!r}: cannot import {module!r} ({error})") from error
-    if not name or not hasattr(found, name):
-        raise CheckpointError(f"{what} {path!r}: {module!r} has no {name!r}")
-    return getattr(found, name)
+        return resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"cannot import the {what} {path!r}: {error}") from error
 
 
 def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Source:
