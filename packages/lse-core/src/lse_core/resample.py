@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lse_core.columns import sample_columns
@@ -145,13 +146,19 @@ def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int])
 
 def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tensor:
     """Sample at coordinates (B, m_h, m_w, 2) within [0, 1]."""
-    h, w = x.shape[1:3] if channels_last else x.shape[2:]
-    s_x, s_y = at[..., 0] * (w - 1), at[..., 1] * (h - 1)
-    if at.requires_grad:
-        s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
+    first = x.permute(0, 3, 1, 2) if channels_last else x
+    graded = torch.is_grad_enabled() and (x.requires_grad or at.requires_grad)
+    if not (
+        nearest or graded or torch.compiler.is_compiling()
+    ):  # the shortest way, without an eye on gradients
+        out = F.grid_sample(
+            first.to(at.dtype), 2.0 * at - 1.0, mode="bilinear", padding_mode="border", align_corners=True
+        ).to(x.dtype)
+        return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
+    h, w = first.shape[2:]
+    s_x, s_y = on_pixels(at[..., 0] * (w - 1), w), on_pixels(at[..., 1] * (h - 1), h)
     if nearest:
         return _pick(x, s_x, s_y, channels_last)
-    first = x.permute(0, 3, 1, 2) if channels_last else x
     out = sample_grid(first, torch.stack([s_x, s_y], dim=-1))
     return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
 
