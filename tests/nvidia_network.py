@@ -181,8 +181,10 @@ def gather(layer: Any, inputs: list) -> Tensor:
     axis, same = layer.axis, layer.num_elementwise_dims
     if layer.mode.name == "ELEMENT":
         return x.gather(axis, torch.where(index < 0, index + x.shape[axis], index))
-    assert layer.mode.name == "DEFAULT", layer.mode
     assert same == 0, "gathering batch by batch"
+    if layer.mode.name == "ND":
+        return x[tuple(index.unbind(-1))]
+    assert layer.mode.name == "DEFAULT", layer.mode
     index = torch.where(index < 0, index + x.shape[axis], index)
     found = x.index_select(axis, index.flatten())
     return found.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])

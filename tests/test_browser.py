@@ -31,7 +31,13 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
 )  # fmt: skip
-SITES = {"naive": "blocks.0", "anderson": "image", "broyden": "image"}
+# solver, site and more settings; at the image triangular warps are taps (GatherElements), at a block products
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    ("naive", "blocks.0", {}),
+    ("anderson", "image", {}),
+    ("broyden", "image", {"warp": "triangular"}),
+    ("naive", "blocks.0", {"warp": "triangular", "order": "yx"}),
+]
 TYPES = {".html": "text/html", ".json": "application/json", ".mjs": "text/javascript",
          ".wasm": "application/wasm", "": "application/octet-stream"}  # fmt: skip
 TOLERANCE = 1e-3
@@ -101,9 +107,9 @@ def vit() -> nn.Module:
     return model.eval()
 
 
-def moving_vit(solver: str, site: str) -> nn.Module:
+def moving_vit(solver: str, site: str, **more: Any) -> nn.Module:
     """The same with a site whose update asks for more than the identity."""
-    model = adapt(vit(), [site], solver=solver, steps=3, resolution=8, segments=4).eval()
+    model = adapt(vit(), [site], solver=solver, steps=3, resolution=8, segments=4, **more).eval()
     for canonicalizer in model.canonicalizers.values():
         nn.init.normal_(canonicalizer.update.head.weight, std=1.0)  # adapt starts it at zero: the identity
     return model
@@ -113,17 +119,17 @@ def test_the_browser_gives_the_models_logits(tmp_path: Path) -> None:
     coarse = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     images = 2.0 * nn.functional.interpolate(coarse, (64, 64), mode="bicubic", align_corners=True)
     jobs, expected = [], []
-    for solver, site in SITES.items():
-        plain, model = vit(), moving_vit(solver, site)
+    for i, (solver, site, more) in enumerate(CASES):
+        plain, model, name = vit(), moving_vit(solver, site, **more), f"{i}.onnx"
         with torch.no_grad():
             moved = (model(images) - plain(images)).abs().amax()
         assert moved > 50 * TOLERANCE  # warps that stay at the identity would prove little
-        lse_export.export_onnx(model, images[:2], tmp_path / f"{solver}.onnx")
-        assert lse_export.check(tmp_path / f"{solver}.onnx", target="web").ok
+        lse_export.export_onnx(model, images[:2], tmp_path / name)
+        assert lse_export.check(tmp_path / name, target="web").ok
         for batch in (1, 3):  # neither is the size it was exported at
             images[:batch].numpy().tofile(tmp_path / f"{batch}.bin")
             shape = [batch, 3, 64, 64]
-            jobs.append({"model": f"{solver}.onnx", "input": f"{batch}.bin", "shape": shape})
+            jobs.append({"model": name, "input": f"{batch}.bin", "shape": shape})
             with torch.no_grad():
                 expected.append(model(images[:batch]))
     report = in_browser(jobs, tmp_path)

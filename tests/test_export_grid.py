@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import onnx
 import pytest
 import timm
 import torch
@@ -145,3 +146,52 @@ def test_half_precision_in_logits_of_a_few_units(tmp_path: Path, nvidia: ModuleT
     if nvidia is not None:
         with torch.no_grad():
             nvidia.check_reading(path, images, adapted(images), tolerance=5e-3)
+
+
+# solvers x precisions, with the rest spread over them; one in equivariant mode, which exports the inverse too
+TRIANGULAR: list[tuple[str, str, str, str, dict[str, Any]]] = [
+    ("resnet18", "naive", "xy", "float32", {"mode": "equivariant"}),
+    ("vit_tiny", "anderson", "yx", "float32", {}),
+    ("swin_tiny", "broyden", "xy", "float32", {"start": "variation"}),
+    ("vit_tiny", "naive", "yx", "float16", {"sites": "image"}),
+    ("swin_tiny", "anderson", "xy", "float16", {}),
+    ("vit_tiny", "broyden", "xy", "float16", {"sites": "image"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "solver", "order", "precision", "more"), TRIANGULAR)
+def test_triangular_warps(
+    name: str,
+    solver: str,
+    order: str,
+    precision: str,
+    more: dict[str, Any],
+    tmp_path: Path,
+    nvidia: ModuleType | None,
+) -> None:
+    model, size = small(name)
+    options: dict[str, Any] = {
+        "warp": "triangular",
+        "order": order,
+        "solver": solver,
+        "rule": "absolute",
+        **more,
+    }
+    adapted = adapt(model, steps=3, resolution=8, segments=4, **options).eval()
+    stir(adapted)
+    path, images = tmp_path / "model.onnx", pictures(7, size)
+    if precision == "float32":
+        round_trip(adapted, images, path, nvidia, build=solver == "anderson")
+    else:
+        check_that_it_moves_and_contracts(adapted, images)
+        lse_export.export_onnx(adapted, images[:2], path, precision=precision)
+        assert lse_export.verify(path, adapted, images, batch_sizes=(2,), edges=False).relative <= 5e-3
+        for target in ("tensorrt10", "tensorrt11", "tensorrt-rtx"):
+            assert lse_export.check(path, target).problems == []
+        if nvidia is not None:
+            with torch.no_grad():
+                nvidia.check_reading(path, images, adapted(images), tolerance=5e-3)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "GatherElements" in operators  # the image, of three channels, by taps; features by products
+    assert "GridSample" not in operators

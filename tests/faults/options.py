@@ -88,11 +88,11 @@ FAULTS: list[Fault] = [
     ),
     fault(
         "grids for what knows none",
-        "adapt plain --canonicalizer canon --set warp=grid --out new",
+        "adapt plain --canonicalizer canon --warp grid --out new",
         "canon",
         "warp",
     ),
-    fault("a warp family that does not exist", "adapt plain --set warp=seperable --out new", "separable"),
+    fault("a warp family that does not exist", "adapt plain --warp seperable --out new", "separable"),
     fault("no place to write to", "adapt plain", "--out", status=2),
     fault("an adapted model to adapt", "adapt model --out new", "adapted"),
     fault(

@@ -232,7 +232,7 @@ def test_plugins_as_json_and_as_table_agree(plugin: None) -> None:
     report = json.loads(lse("plugins", "--json").stdout)
     by_name = {entry["name"]: entry for entry in report["plugins"]}
     assert by_name["core"]["distribution"] == "lse-core"
-    assert by_name["core"]["provides"]["warp"] == ["grid", "separable"]
+    assert by_name["core"]["provides"]["warp"] == ["grid", "separable", "triangular"]
     assert by_name["faulty"]["provides"] == {"command": ["faulty", "twice"]}
     table = lse("plugins").stdout
     for entry in by_name.values():

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from lse_core import GridWarp, LSEError, MonotoneMap, SeparableWarp, plot, scale
+from lse_core import GridWarp, LSEError, MonotoneMap, SeparableWarp, TriangularWarp, plot, scale
 from lse_core.commands.warp import warp as command
 from lse_core.errors import OutputError, ShapeError
 
@@ -23,6 +23,7 @@ def picture() -> torch.Tensor:
 
 
 WARP = SeparableWarp.random(2, 4, 4.0, generator=torch.Generator().manual_seed(0))
+TRIANGULAR = TriangularWarp.random(2, 4, 4.0, order="yx", generator=torch.Generator().manual_seed(0))
 
 
 def test_a_map_is_drawn_with_its_knots_and_slopes() -> None:
@@ -34,8 +35,10 @@ def test_a_map_is_drawn_with_its_knots_and_slopes() -> None:
     assert len(below.patches) == 3
 
 
-@pytest.mark.parametrize("warp", [WARP, GridWarp.random(1, 4, 0.3)], ids=["separable", "grid"])
-def test_the_grid_lies_where_the_picture_went(warp: SeparableWarp | GridWarp, picture: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    "warp", [WARP, TRIANGULAR, GridWarp.random(1, 4, 0.3)], ids=["separable", "triangular", "grid"]
+)
+def test_the_grid_lies_where_the_picture_went(warp: plot.Warp, picture: torch.Tensor) -> None:
     figure = plot.plot_warp(picture, warp, title="warp")
     left, right = figure.axes
     lines = [np.asarray(path.vertices) for path in right.collections[0].get_paths()]
@@ -59,12 +62,19 @@ def test_the_round_trip_shows_the_error(picture: torch.Tensor) -> None:
     assert float(error.max()) > 0
 
 
-def test_the_animation_goes_to_the_warp_and_back(tmp_path: Path, picture: torch.Tensor) -> None:
+@pytest.mark.parametrize("warp", [WARP, TRIANGULAR], ids=["separable", "triangular"])
+def test_the_animation_goes_to_the_warp_and_back(
+    warp: SeparableWarp | TriangularWarp, tmp_path: Path, picture: torch.Tensor
+) -> None:
     path = tmp_path / "path.gif"
-    plot.animate(picture, WARP, path, frames=5)
+    plot.animate(picture, warp, path, frames=5)
     with Image.open(path) as gif:
         assert gif.n_frames == 8
         assert gif.size == (64, 48)
+        gif.seek(4)  # the far end: the scaled picture under half-white lines
+        there = torch.from_numpy(np.array(gif.convert("RGB"))).permute(2, 0, 1) / 255
+        off = (there - scale(picture[None], warp[0])[0]).abs().amax(0)
+        assert float(off.quantile(0.3)) < 0.1  # half of the pixels are lines, and a GIF has 256 colours
     with pytest.raises(ShapeError, match="at least 2 frames"):
         plot.animate(picture, WARP, path, frames=1)
     with pytest.raises(OutputError, match="cannot write"):
@@ -99,6 +109,24 @@ def test_lse_warp_writes_what_it_says(tmp_path: Path, picture: torch.Tensor) -> 
     x = torch.from_numpy(plot.to_array(picture)).permute(2, 0, 1)[None].float() / 255
     back = scale(scale(x, w), ~w)
     assert numbers["round_trip_rms"] == pytest.approx(float((back - x).square().mean().sqrt()), rel=1e-3)
+
+
+def test_lse_warp_draws_triangular_warps(tmp_path: Path, picture: torch.Tensor) -> None:
+    source = tmp_path / "in.png"
+    Image.fromarray(plot.to_array(picture)).save(source)
+    args = [str(source), "--out", str(tmp_path), "--frames", "2"]
+    chosen = ["--warp", "triangular", "--order", "yx", "--seed", "3", "--json"]
+    result = CliRunner().invoke(command, [*args, *chosen], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(result.stdout)
+    w = TriangularWarp.random(1, 4, 4.0, order="yx", generator=torch.Generator().manual_seed(3))
+    assert numbers["warp"] == "triangular"
+    assert numbers["slopes"] == pytest.approx([float(w.slope_bounds.min()), float(w.slope_bounds.max())])
+    away = (w.lattice(48, 64) - TriangularWarp.identity().lattice(48, 64))[0] * torch.tensor([63, 47])
+    assert numbers["largest_displacement_px"] == pytest.approx(float(away.norm(dim=-1).max()), rel=1e-4)
+    refused = CliRunner().invoke(command, [*args, "--order", "yx"])
+    assert refused.exit_code == 2
+    assert "add --warp triangular" in refused.output
 
 
 @pytest.mark.parametrize("case", ["missing", "no picture", "distribution", "unwritable"])

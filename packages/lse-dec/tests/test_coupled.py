@@ -49,7 +49,9 @@ def test_gradient_reaches_every_parameter(rule: Any, gradient: str) -> None:
     for name, p in dec.named_parameters():
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name
-        assert p.grad.abs().max() > 0, name
+        # proposals are centred, so that a constant in all of them is felt by rounding alone, or not at all
+        if not (isinstance(rule, Residual) and name == "update.head.bias"):
+            assert p.grad.abs().max() > 0, name
 
 
 def test_the_solve_is_the_drivers() -> None:

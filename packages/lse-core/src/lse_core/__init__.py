@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess, preprocess_of
     from lse_core.resample import scale, unscale
     from lse_core.separable import SeparableWarp
+    from lse_core.triangular import TriangularWarp
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOMES = {
     "preprocess": ["Preprocess", "preprocess_of"],
     "resample": ["scale", "unscale"],
     "separable": ["SeparableWarp"],
+    "triangular": ["TriangularWarp"],
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Preprocess",
     "SeparableWarp",
     "Tokens",
+    "TriangularWarp",
     "attach",
     "card_of",
     "equivariance_error",

@@ -19,6 +19,7 @@ from lse_core.monotone import MonotoneMap
 from lse_core.pointwise import PointwiseWarp
 from lse_core.resample import scale, unscale
 from lse_core.separable import SeparableWarp
+from lse_core.triangular import TriangularWarp
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -119,7 +120,12 @@ def plot_round_trip(image: Tensor, warp: Warp, *, title: str = "") -> Figure:
 
 
 def animate(
-    image: Tensor, warp: SeparableWarp, path: str | Path, *, frames: int = 24, seconds: float = 3.0
+    image: Tensor,
+    warp: SeparableWarp | TriangularWarp,
+    path: str | Path,
+    *,
+    frames: int = 24,
+    seconds: float = 3.0,
 ) -> None:
     """Write a GIF of the picture along the shortest path from the identity to the warp and back.
 
@@ -138,10 +144,8 @@ def animate(
         raise ShapeError(f"an animation needs at least 2 frames; got {frames}")
     # slow at both ends: the eye follows an eased motion better
     shares = 0.5 - 0.5 * torch.cos(torch.linspace(0.0, torch.pi, frames))
-    path_warps = SeparableWarp.stack([warp[0].geodesic(float(t)) for t in shares])
-    pictures = [
-        _framed(p, path_warps[i]) for i, p in enumerate(scale(image.expand(frames, -1, -1, -1), path_warps))
-    ]
+    way = [warp[0].geodesic(float(t)) for t in shares]
+    pictures = [_framed(scale(image, w)[0], w) for w in way]
     loop = pictures + pictures[-2:0:-1]
     try:
         loop[0].save(
@@ -155,17 +159,17 @@ def animate(
         raise OutputError(f"cannot write {path}: {error}") from error
 
 
-def _framed(picture: Tensor, warp: SeparableWarp) -> Image.Image:
+def _framed(picture: Tensor, warp: Warp) -> Image.Image:
     """A picture with the warp's grid drawn on it."""
     array = to_array(picture).copy()
     h, w = array.shape[:2]
-    for axis, m, n in ((1, warp.x, w), (0, warp.y, h)):
-        lines = (
-            (m(torch.linspace(0, 1, 17, dtype=warp.dtype, device=warp.device))[0] * (n - 1)).round().long()
-        )
-        index = [slice(None), slice(None)]
-        index[axis] = lines.clamp(0, n - 1).tolist()  # type: ignore[call-overload]
-        array[tuple(index)] = (0.5 * array[tuple(index)] + 127).astype(np.uint8)
+    drawn = np.zeros((h, w), dtype=bool)
+    lines = torch.linspace(0, 1, 17, dtype=warp.dtype, device=warp.device)
+    dense = torch.linspace(0, 1, 4 * max(h, w), dtype=warp.dtype, device=warp.device)
+    for points in (torch.cartesian_prod(lines, dense), torch.cartesian_prod(dense, lines)):
+        at = (warp(points)[0] * torch.tensor([w - 1, h - 1]).to(points)).round().long().cpu()
+        drawn[at[:, 1].clamp(0, h - 1), at[:, 0].clamp(0, w - 1)] = True
+    array[drawn] = (0.5 * array[drawn] + 127).astype(np.uint8)
     return Image.fromarray(array)
 
 

@@ -1,4 +1,4 @@
-"""What lse-core itself provides as a plugin: two families of warps and three commands."""
+"""What lse-core itself provides as a plugin: three families of warps and three commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 @hookimpl
 def lse_warps() -> dict[str, type]:
-    """Give the warps of the exact group, and the paper's coupled grids."""
+    """Give the warps of the exact groups, and the paper's coupled grids."""
     from lse_core.grid import GridWarp
     from lse_core.separable import SeparableWarp
+    from lse_core.triangular import TriangularWarp
 
-    return {"grid": GridWarp, "separable": SeparableWarp}
+    return {"grid": GridWarp, "separable": SeparableWarp, "triangular": TriangularWarp}
 
 
 @hookimpl

@@ -86,10 +86,10 @@ class ComposedWarp(PointwiseWarp):
 
     def __invert__(self) -> ComposedWarp:
         """The inverses in reverse order, as good as theirs are."""
-        return ComposedWarp(~self.inner, ~self.outer)
+        return type(self)(~self.inner, ~self.outer)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> ComposedWarp:
-        return ComposedWarp(self.outer._map(f), self.inner._map(f))
+        return type(self)(self.outer._map(f), self.inner._map(f))
 
     @property
     def tensor(self) -> Tensor:
@@ -97,4 +97,4 @@ class ComposedWarp(PointwiseWarp):
         return self.outer.tensor
 
     def __repr__(self) -> str:
-        return f"ComposedWarp({self.outer!r} after {self.inner!r})"
+        return f"{type(self).__name__}({self.outer!r} after {self.inner!r})"

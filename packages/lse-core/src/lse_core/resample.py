@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lse_core.columns import sample_columns
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
 from lse_core.log_slopes import constant_knots
@@ -27,6 +29,7 @@ from lse_core.sampling import (
     sample_separable,
 )
 from lse_core.separable import SeparableWarp
+from lse_core.triangular import Triangular
 
 __all__ = ["averaging_weights", "axis_weights", "pixel_centres", "scale", "unscale", "warp_by_weights"]
 
@@ -53,8 +56,8 @@ def scale(
         x: (B, C, H, W), (B, H, W, C) or tokens, as `layout` says; or label maps (B, H, W) of an
             integer dtype. Floating values of any range; float16 and bfloat16 keep their dtype while
             coordinates stay in the warp's.
-        warp: batch B (or one warp for all). A `GridWarp` goes through `~warp`, the paper's inverse;
-            for the true one use `unscale(x, warp.inverse())`.
+        warp: batch B (or one warp for all), of any family. A `GridWarp` goes through `~warp`, the paper's
+            inverse; for the true one use `unscale(x, warp.inverse())`.
         layout: "nchw", "nhwc", or a `Layout` such as `Tokens(grid, prefix)`.
         mode: "bilinear", "nearest", or "auto": nearest for integer dtypes, else bilinear. Both
             sample at the very same coordinates.
@@ -107,8 +110,11 @@ def unscale(
     warp = _fit(warp, spatial, out_h, out_w)
     if isinstance(warp, PointwiseWarp):
         if antialias:
-            raise DTypeError("antialias=True needs a SeparableWarp; for a GridWarp pass warp.separable()")
-        out = _coupled(spatial, warp.lattice(out_h, out_w), lay.channels_last, nearest)
+            raise DTypeError("antialias=True needs a SeparableWarp: pass the nearest one, warp.separable()")
+        if isinstance(warp, Triangular) and not nearest and _columns_pay(spatial, lay.channels_last):
+            out = _columns(spatial, warp, (out_h, out_w), lay.channels_last)
+        else:
+            out = _coupled(spatial, warp.lattice(out_h, out_w), lay.channels_last, nearest)
         return out[:, 0] if bare else lay.pack(out, rest)
     s_x, s_y = _positions(warp, (out_h, out_w), (h, w))
     if nearest:
@@ -140,13 +146,49 @@ def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int])
 
 def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tensor:
     """Sample at coordinates (B, m_h, m_w, 2) within [0, 1]."""
-    h, w = x.shape[1:3] if channels_last else x.shape[2:]
+    first = x.permute(0, 3, 1, 2) if channels_last else x
+    graded = torch.is_grad_enabled() and (x.requires_grad or at.requires_grad)
+    if not (
+        nearest or graded or torch.compiler.is_compiling()
+    ):  # the shortest way, without an eye on gradients
+        out = F.grid_sample(
+            first.to(at.dtype), 2.0 * at - 1.0, mode="bilinear", padding_mode="border", align_corners=True
+        ).to(x.dtype)
+        return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
+    h, w = first.shape[2:]
     s_x, s_y = on_pixels(at[..., 0] * (w - 1), w), on_pixels(at[..., 1] * (h - 1), h)
     if nearest:
         return _pick(x, s_x, s_y, channels_last)
-    first = x.permute(0, 3, 1, 2) if channels_last else x
     out = sample_grid(first, torch.stack([s_x, s_y], dim=-1))
     return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
+
+
+def _columns_pay(x: Tensor, channels_last: bool) -> bool:
+    """Whether to sample column by column, in operations of every runtime, and not by grid_sample."""
+    if torch.compiler.is_exporting():
+        return True
+    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    if x.device.type != "cpu":  # deterministic there, which grid_sample's backward is not
+        return c >= FEW_CHANNELS and h * w <= MANY_PIXELS_CUDA
+    return channels_last and c >= FEW_CHANNELS and h * w <= MANY_PIXELS
+
+
+def _columns(x: Tensor, warp: Triangular, size: tuple[int, int], channels_last: bool) -> Tensor:
+    """Bilinear sampling at a triangular warp's positions: two passes of products, or of products and taps."""
+    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    s, t = warp.positions(*size)
+    xy = warp.order == "xy"
+    first, second = (w, h) if xy else (h, w)
+    s, t = s * (first - 1), t * (second - 1)
+    if s.requires_grad or t.requires_grad:
+        s, t = on_pixels(s, first), on_pixels(t, second)
+    # axes in the order first, second, channels; all permutations but one are their own inverses
+    there = (0, 2, 1, 3) if channels_last else (0, 3, 2, 1)
+    if not xy:
+        there = (0, 1, 2, 3) if channels_last else (0, 2, 3, 1)
+    back = (0, 3, 1, 2) if there == (0, 2, 3, 1) else there
+    taps = torch.compiler.is_exporting() and c < FEW_CHANNELS
+    return sample_columns(x.permute(there), s, t, taps=taps).permute(back).contiguous()
 
 
 def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:

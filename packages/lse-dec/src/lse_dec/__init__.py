@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lse_dec.adaptation import AdaptedModel, adapt, unadapt
     from lse_dec.checkpoint import load, save
     from lse_dec.equivariance import equivariance_loss
-    from lse_dec.observation import entering, observe
+    from lse_dec.observation import observe
 
 __version__ = "0.1.0"
 
@@ -18,13 +18,12 @@ _HOMES = {
     "adaptation": ["AdaptedModel", "adapt", "unadapt"],
     "checkpoint": ["load", "save"],
     "equivariance": ["equivariance_loss"],
-    "observation": ["entering", "observe"],
+    "observation": ["observe"],
 }
 
 __all__ = [
     "AdaptedModel",
     "adapt",
-    "entering",
     "equivariance_loss",
     "load",
     "observe",
@@ -39,6 +38,8 @@ _MOVED = {
     "contraction.spectral_bound": "it served contraction by construction, which was removed",
     "data": "lse_data",
     "demo": "lse_train.demo",
+    "entering": "take the record of lse_dec.observe(model, first=True)",
+    "equivariance.entering": "take the record of lse_dec.observe(model, first=True)",
     "feeding": "lse_dec.sites",
     "plot.SiteView": "lse_dec.observation.Observation",
     "recipes": "lse_train.recipes",

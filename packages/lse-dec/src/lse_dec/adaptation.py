@@ -47,8 +47,8 @@ def adapt(
         sites: stage names as `lse adapt --list MODEL` prints them, "image" being the input; None
             means the image and the first latent stage.
         canonicalizer: name of a canonicalizer plugin, or a callable (channels, **settings) -> module.
-        warp: warp family, a name or an object: "separable", "grid" for the paper's coupled grids, or a
-            plugin's. Of the canonicalizers built in, only "dec" takes others than "separable".
+        warp: warp family, a name or an object: "separable", "triangular" (with `order` "xy" or "yx"), "grid"
+            for the paper's coupled grids, or a plugin's. "dec" alone takes others than "separable".
         rule: update rule, a name ("residual", "compose", "absolute") or an object.
         solver: fixed-point solver, a name ("naive", "anderson", "anderson-i", "broyden") or an object.
         steps: evaluations of the update, at least 1.

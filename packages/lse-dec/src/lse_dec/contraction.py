@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lse_core.errors import ShapeError
 from lse_core.moved import moved_names
+from lse_dec.gradients import Update
 
 __all__ = ["spectral_radius"]
-
-Update = Callable[[Tensor], Tensor]
 
 
 def spectral_radius(

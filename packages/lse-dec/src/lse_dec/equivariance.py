@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lse_core.errors import LSEError, ShapeError, unknown_name
 from lse_core.modes import evaluating
+from lse_core.moved import moved_names
 from lse_core.random import random_log_slopes
 from lse_core.separable import SeparableWarp
 from lse_core.settings import takes
@@ -17,9 +18,9 @@ from lse_dec.adapted import AdaptedModel
 from lse_dec.arguments import call_with
 from lse_dec.backbones import IMAGE
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
-from lse_dec.observation import Entered, Observation, entering, observe
+from lse_dec.observation import Entered, Observation, observe
 
-__all__ = ["Entered", "entering", "equivariance_by_site", "equivariance_loss"]
+__all__ = ["Entered", "equivariance_by_site", "equivariance_loss"]
 
 
 def equivariance_loss(
@@ -177,3 +178,6 @@ def _entered(
 
 def _size(g: SeparableWarp) -> Tensor:
     return warp_distance(g, SeparableWarp.identity(g.batch, device=g.device, dtype=g.dtype)).mean()
+
+
+__getattr__ = moved_names(__name__)

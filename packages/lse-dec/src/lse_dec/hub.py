@@ -69,21 +69,16 @@ class HubModel(
             LSEError: the repository cannot be had, or holds no model that LSE wrote.
             CheckpointError: as `lse_dec.load`.
         """
-        folder = Path(pretrained_model_name_or_path)
+        name, folder = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             try:
                 files = ["config.json", "model.safetensors"]
-                found = snapshot_download(
-                    str(pretrained_model_name_or_path), **download, allow_patterns=files
-                )
+                folder = Path(snapshot_download(name, **download, allow_patterns=files))
             except (OSError, ValueError) as error:  # what huggingface_hub raises, offline and online
                 first = " ".join(str(error).split())[:200]
                 raise LSEError(
-                    f"{str(pretrained_model_name_or_path)!r} is not a "
-                    f"folder on this machine, and the Hub does not return "
-                    f"it: {first}"
+                    f"{name!r} is not a folder on this machine, and the Hub does not return it: {first}"
                 ) from error
-            folder = Path(found)
         # through the hook, because the loader makes adapted models, and so needs this module
         loaded: Self | None = registry().get("loader", "lse-dec")(folder, model=model, trust=trust)
         if loaded is None:

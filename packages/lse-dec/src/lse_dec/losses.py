@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import LSEError, unknown_name
-from lse_core.monotone import MonotoneMap, uniform_knots
+from lse_core.monotone import uniform_knots
 from lse_core.resample import scale
 from lse_core.separable import SeparableWarp
-from lse_dec.canonicalizers.base import Warp
+from lse_dec.canonicalizers.base import Warp, places
 
 __all__ = ["FRAMES", "canonicalizer_equivariance_loss", "off_centre", "warp_distance"]
 
@@ -23,16 +23,9 @@ def warp_distance(a: Warp, b: Warp, points: int = 17) -> Tensor:
 
     Separable warps are compared axis by axis, others on the lattice of these points.
     """
-    dtype, device = a.dtype, a.device
-    u = uniform_knots(points - 1, device=device, dtype=dtype)[1:-1]
-    if not (isinstance(a, SeparableWarp) and isinstance(b, SeparableWarp)):
-        lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
-        return (a(lattice) - b(lattice)).square().mean((1, 2))
-
-    def axis(m: MonotoneMap, n: MonotoneMap) -> Tensor:
-        return (m(u) - n(u)).square().mean(-1)
-
-    return 0.5 * (axis(a.x, b.x) + axis(a.y, b.y))
+    u = uniform_knots(points - 1, device=a.device, dtype=a.dtype)[1:-1]
+    by_axis = isinstance(a, SeparableWarp) and isinstance(b, SeparableWarp)
+    return (places(a, u, by_axis) - places(b, u, by_axis)).square().mean((1, 2))
 
 
 def canonicalizer_equivariance_loss(
@@ -110,11 +103,8 @@ def canonicalizer_equivariance_loss(
 def off_centre(warp: Warp, points: int = 17) -> Tensor:
     """Squared distance of a batch's mean warp from the identity, scalar; points as in `warp_distance`."""
     u = uniform_knots(points - 1, device=warp.device, dtype=warp.dtype)[1:-1]
-    if not isinstance(warp, SeparableWarp):
-        lattice = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)
-        return (warp(lattice).mean(0) - lattice).square().mean()
-    x, y = ((axis(u).mean(0) - u).square().mean() for axis in (warp.x, warp.y))
-    return 0.5 * (x + y)
+    even = places(SeparableWarp.identity(device=u.device, dtype=u.dtype), u, isinstance(warp, SeparableWarp))
+    return (places(warp, u).mean(0) - even).square().mean()
 
 
 def _weighed(plain: Warp, moved: Warp, g: Warp, cells: int = 16) -> Tensor:

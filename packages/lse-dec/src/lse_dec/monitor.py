@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
-from lse_dec.canonicalizers.base import Canonicalization, Warp
+from lse_dec.canonicalizers.base import Canonicalization, Warp, places
 from lse_dec.observation import Observation
 from lse_dec.solvers import Code
 
@@ -55,10 +54,8 @@ def displacement(found: Answer, points: int = 33) -> Tensor:
     """
     warp = found.warp
     u = torch.linspace(0.0, 1.0, points, device=warp.device, dtype=warp.dtype)
-    if isinstance(warp, PointwiseWarp):
-        even = torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1)
-        return (warp.lattice(points, points) - even).abs().flatten(1, 2).transpose(1, 2)
-    return torch.stack([warp.x(u) - u, warp.y(u) - u], dim=1).abs()
+    even = places(SeparableWarp.identity(device=u.device, dtype=u.dtype), u, isinstance(warp, SeparableWarp))
+    return (places(warp, u) - even).abs()
 
 
 def displacement_map(warp: Warp, height: int, width: int) -> Tensor:

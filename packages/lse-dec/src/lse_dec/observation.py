@@ -13,7 +13,7 @@ from lse_core.errors import LSEError
 from lse_dec.canonicalizers.base import Canonicalization, Warp
 from lse_dec.solvers import Solution
 
-__all__ = ["Entered", "Observation", "entering", "observe"]
+__all__ = ["Entered", "Observation", "observe"]
 
 
 class Entered(NamedTuple):
@@ -103,27 +103,14 @@ def observe(model: nn.Module | Mapping[str, Any], *, first: bool = False) -> Ite
 
         return keep
 
-    sites = list(_sites(model).items())
-    recorders = [recorder(name) for name, _ in sites]
-    for (_, site), keep in zip(sites, recorders, strict=True):
+    recorders = [(site, recorder(name)) for name, site in _sites(model).items()]
+    for site, keep in recorders:
         site.observers = (*site.observers, keep)
     try:
         yield record
     finally:
-        for (_, site), keep in zip(sites, recorders, strict=True):
+        for site, keep in recorders:
             site.observers = tuple(other for other in site.observers if other is not keep)
-
-
-@contextmanager
-def entering(model: nn.Module) -> Iterator[dict[str, Entered]]:
-    """What entered each site's canonicalizer first; complete when the block has ended.
-
-    The older form of `observe(model, first=True)`, whose record `equivariance_loss` takes as well.
-    """
-    entered: dict[str, Entered] = {}
-    with observe(model, first=True) as record:
-        yield entered
-    entered.update({name: observation.entered for name, observation in record.items()})
 
 
 def _sites(model: Any) -> dict[str, Any]:

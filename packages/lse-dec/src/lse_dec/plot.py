@@ -71,7 +71,7 @@ def plot_sites(
     pictures = _stretched(x) if pictures is None else pictures
     if pictures.shape[0] != x.shape[0] or (names and len(names) != x.shape[0]):
         raise ShapeError(f"{x.shape[0]} images need as many pictures ({pictures.shape[0]}) and names")
-    views = view_sites(model, x)
+    size, views = (pictures.shape[2], pictures.shape[3]), view_sites(model, x)
     if not views:
         raise LSEError("no site of the model ran, so there is nothing to draw")
     sites = list(views)
@@ -84,10 +84,10 @@ def plot_sites(
         view = views[site]
         warp = view.warp[i]
         _image(row[0], seen[site][i], f"{names[i] if names else f'image {i}'} at {site}")
-        draw_grid(row[0], warp, _size(pictures), lines=LINES, color=LINE)
+        draw_grid(row[0], warp, size, lines=LINES, color=LINE)
         _image(row[1], canonical[site][i], "canonical picture")
         even = SeparableWarp.identity(1, device=warp.device, dtype=warp.dtype)
-        draw_grid(row[1], even, _size(pictures), lines=LINES, color=LINE)
+        draw_grid(row[1], even, size, lines=LINES, color=LINE)
         if site == IMAGE:
             _words(row[2], "the map is the picture")
             row[3].axis("off")
@@ -96,13 +96,9 @@ def plot_sites(
             h, w = view.features.shape[2:]
             _image(row[2], before[i], f"map, {view.features.shape[1]} channels, {h} x {w}")
             _image(row[3], after[i], "canonical map")
-        _displacement(figure, row[4], view, i, _size(pictures))
+        _displacement(figure, row[4], view, i, size)
         _residuals(row[5], view, i, getattr(model.canonicalizers[site], "tol", None))
     return figure
-
-
-def _size(pictures: Tensor) -> tuple[int, int]:
-    return pictures.shape[2], pictures.shape[3]
 
 
 def _stretched(x: Tensor) -> Tensor:

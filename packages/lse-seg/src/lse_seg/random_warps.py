@@ -21,9 +21,9 @@ class RandomWarps:
     """Draws random warps of one kind.
 
     Args:
-        warp: name of the kind: "separable", "grid" (the paper's coupled grids) or a plugin's.
+        warp: name of the kind: "separable", "triangular", "grid" (the paper's coupled grids) or a plugin's.
         settings: of its `random`: for "separable" `segments`, `ratio`, `distribution` and `strength`, for
-            "grid" `resolution` and `strength`.
+            "triangular" `columns` and `order` besides, for "grid" `resolution` and `strength`.
 
     Raises:
         LSEError: no such warp, no such setting, or one out of its range.

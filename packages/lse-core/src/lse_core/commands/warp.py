@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from lse_core.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lse_core.separable import SeparableWarp
+    from lse_core.triangular import TriangularWarp
 
 
 @click.command()
@@ -21,6 +24,19 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
     help="Folder for the files that are written.",
+)
+@click.option(
+    "--warp",
+    "family",
+    type=click.Choice(["separable", "triangular"]),
+    default="separable",
+    show_default=True,
+    help="Family of the warp. A triangular one resizes every column (or row) on its own.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["xy", "yx"]),
+    help="Of a triangular warp: xy (the default) resizes each column on its own, yx each row.",
 )
 @click.option(
     "--segments",
@@ -72,6 +88,8 @@ if TYPE_CHECKING:
 def warp(
     image: Path,
     out: Path,
+    family: str,
+    order: str | None,
     segments: int,
     ratio: float,
     distribution: str,
@@ -84,12 +102,13 @@ def warp(
     """Draw a random warp and show what it does to the picture IMAGE.
 
     Four files are written: warp.png shows the warped picture and its grid, round_trip.png the picture after
-    warping and undoing the warp, and the error of that, maps.png the maps of both axes, and path.gif the way
-    from the picture to the warped one.
+    warping and undoing the warp, and the error of that, maps.png the maps of both axes (for a triangular warp
+    that of the first axis and those of the columns), and path.gif the way from the picture to the warped one.
 
     \b
     Example:
       lse warp photo.jpg --out runs/warp --ratio 3 --seed 7
+      lse warp photo.jpg --out runs/columns --warp triangular --order xy
     """
     import torch
 
@@ -97,39 +116,50 @@ def warp(
     from lse_core.monotone import MonotoneMap
     from lse_core.resample import scale, unscale
     from lse_core.separable import SeparableWarp
+    from lse_core.triangular import TriangularWarp
 
+    if order and family != "triangular":
+        raise click.UsageError("--order is of triangular warps; add --warp triangular")
     picture = _read(image, size)
-    w = SeparableWarp.random(
-        1,
-        segments,
-        ratio,
-        distribution=distribution,
-        strength=strength,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    drawn: dict[str, Any] = {
+        "distribution": distribution,
+        "strength": strength,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    w: SeparableWarp | TriangularWarp
+    if family == "triangular":
+        w = TriangularWarp.random(1, segments, ratio, order=order or "xy", **drawn)
+        maps, names = [w.first, w.columns], "first axis (map 0) and columns (maps 1 to 4)"
+        slopes = w.slope_bounds
+    else:
+        w = SeparableWarp.random(1, segments, ratio, **drawn)
+        maps, names = [w.x, w.y], "x (map 0) and y (map 1)"
+        slopes = torch.cat([w.x.slopes, w.y.slopes])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     back = unscale(scale(picture, w), w)
-    label = f"{distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
+    label = (
+        f"{family}, {distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
+    )
     paths = plot.save(
         [
             (plot.plot_warp(picture, w, title=label), "warp.png"),
             (plot.plot_round_trip(picture, w, title=label), "round_trip.png"),
-            (plot.plot_map(MonotoneMap.stack([w.x, w.y]), title="x (map 0) and y (map 1)"), "maps.png"),
+            (plot.plot_map(MonotoneMap.stack(maps), title=names), "maps.png"),
         ],
         out,
     )
     paths.append(out / "path.gif")
     plot.animate(picture, w, paths[-1], frames=frames)
-    slopes = torch.cat([w.x.slopes, w.y.slopes])
     low, high = float(slopes.min()), float(slopes.max())
     rms = float((back - picture).square().mean().sqrt())
     numbers = {
+        "warp": family,
         "size": list(picture.shape[2:]),
         "slopes": [low, high],
-        "largest_displacement_px": float(w.distance(SeparableWarp.identity())) * (max(picture.shape[2:]) - 1),
+        "largest_displacement_px": _largest(w, picture),
         "round_trip_rms": rms,
         "files": [str(p) for p in paths],
     }
@@ -142,6 +172,16 @@ def warp(
     )
     for path in paths:
         click.echo(f"wrote {path}")
+
+
+def _largest(w: SeparableWarp | TriangularWarp, picture: Tensor) -> float:
+    """How far the pixel that moves the farthest moves, in pixels."""
+    import torch
+
+    h, wide = picture.shape[2:]
+    points = torch.cartesian_prod(torch.linspace(0, 1, wide), torch.linspace(0, 1, h))
+    away = (w(points)[0] - points) * torch.tensor([wide - 1, h - 1])
+    return float(away.norm(dim=-1).max())
 
 
 def _read(path: Path, size: int) -> Tensor:

@@ -78,10 +78,8 @@ class TransformersViT(_Layers):
 
         DINOv2 takes images of any size, the others of theirs alone unless they are asked to interpolate.
         """
-        layout, embeddings = self._layout(model), _found(model, self.embeddings)[0][1]
-        size = (
-            None if is_a(embeddings, *self.embeddings[2:]) else tuple(embeddings.patch_embeddings.image_size)
-        )
+        layout, found = self._layout(model), _found(model, self.embeddings)[0][1]
+        size = None if is_a(found, *self.embeddings[2:]) else tuple(found.patch_embeddings.image_size)
         channels = first_convolution(model).in_channels
         return Stage(IMAGE, channels, NCHW(), layout, size, layout.watch, _OUTPUTS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from lse_core.errors import ShapeError
@@ -12,7 +13,7 @@ from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
 from lse_dec.solvers import Solution
 
-__all__ = ["Canonicalization", "Canonicalizer", "Warp", "channels_first"]
+__all__ = ["Canonicalization", "Canonicalizer", "Warp", "channels_first", "places"]
 
 Warp = SeparableWarp | PointwiseWarp
 """A batch of warps of any family."""
@@ -52,3 +53,13 @@ def channels_first(features: Tensor, channels: int, channels_last: bool, name: s
             f"({'channels last' if channels_last else 'channels first'})"
         )
     return features.permute(0, 3, 1, 2) if channels_last else features
+
+
+def places(warp: Warp, u: Tensor, by_axis: bool = True) -> Tensor:
+    """Where a warp sends points `u` (n,) of both axes, (B, 2, n), axis x first.
+
+    Of a warp that is not separable, or if `by_axis` is off, where it sends the points' lattice, (B, 2, n n).
+    """
+    if by_axis and isinstance(warp, SeparableWarp):
+        return torch.stack([warp.x(u), warp.y(u)], dim=1)
+    return warp(torch.stack(torch.meshgrid(u, u, indexing="xy"), dim=-1).view(-1, 2)).transpose(1, 2)

@@ -14,8 +14,9 @@ from lse_core.grid import GridWarp
 from lse_core.plugins import registry
 from lse_core.separable import SeparableWarp
 from lse_core.settings import takes
+from lse_core.triangular import TriangularWarp
 from lse_dec.canonicalizers.base import Canonicalization, channels_first
-from lse_dec.canonicalizers.coupled import CoupledGrid
+from lse_dec.canonicalizers.coupled import CoupledGrid, TriangularFamily
 from lse_dec.canonicalizers.families import Separable, WarpFamily
 from lse_dec.canonicalizers.network import Reduction
 from lse_dec.canonicalizers.variation import Variation
@@ -53,10 +54,13 @@ class DEC(nn.Module):
             equivariant already (within `ratio`). The update's pull is then towards that answer.
         contraction: was removed, and is refused unless None.
         warp: the family of warps that is searched: a name from the hook `lse_warps` or a `WarpFamily`.
-            "separable" is the exact group; "grid" is the paper's coupled grid of (segments + 1)^2 nodes (A26
-            to A29), which fits the rules residual and absolute.
+            "separable" is an exact group, and "triangular" a richer one, with segments + 1 columns; "grid" is
+            the paper's coupled grid of (segments + 1)^2 nodes (A26 to A29). The last two fit the rules
+            residual and absolute.
         inverse: the inverse for dense outputs, where the family has a choice. For "grid": "axes", each axis
             on its own as in the paper, or "refined", the true inverse, an error where the grid folds.
+        order: which axis of "triangular" warps moves on its own: "xy" (for objects in a row), or "yx". A
+            mixture of both is in neither group, so the order is not learned.
 
     Raises:
         LSEError: a setting out of its range, or settings that do not go together.
@@ -82,6 +86,7 @@ class DEC(nn.Module):
         contraction: None = None,
         warp: str | WarpFamily = "separable",
         inverse: str = "axes",
+        order: str = "xy",
     ) -> None:
         super().__init__()
         if contraction is not None:
@@ -108,7 +113,7 @@ class DEC(nn.Module):
         self.solver: Solver = solver if solver is not None else Anderson()
         self.gradient = as_gradient(gradient)
         self.reduce = Reduction(channels, projection, resolution)
-        self.family = family_of(warp, inverse)
+        self.family = family_of(warp, inverse, order)
         self.shape = self.family.shape(segments)
         composes = getattr(self.rule, "composes", not getattr(self.rule, "coupled", True))
         if composes and not self.family.products:
@@ -190,19 +195,23 @@ class DEC(nn.Module):
         return update, w0
 
 
-BUILT_IN: Mapping[Any, Callable[..., WarpFamily]] = {SeparableWarp: Separable, GridWarp: CoupledGrid}
+BUILT_IN: Mapping[Any, Callable[..., WarpFamily]] = {
+    SeparableWarp: Separable,
+    GridWarp: CoupledGrid,
+    TriangularWarp: TriangularFamily,
+}
 """The families of lse-core's warps, which know nothing of networks."""
 
 
-def family_of(warp: str | WarpFamily, inverse: str = "axes") -> WarpFamily:
+def family_of(warp: str | WarpFamily, inverse: str = "axes", order: str = "xy") -> WarpFamily:
     """The warp family of a name from the hook `lse_warps`, or the family itself.
 
     A class of warps from a plugin tells its family by an attribute `family`: a callable that gives a
-    `WarpFamily`, with a keyword `inverse` if there are others than the default, "axes".
+    `WarpFamily`, with keywords `inverse` and `order` if there are others than the defaults, "axes" and "xy".
 
     Raises:
         UnknownNameError: nothing provides the name.
-        LSEError: the named warps have no family that a DEC could search, or no choice of inverses.
+        LSEError: the named warps have no family that a DEC could search, or no such choice.
     """
     if isinstance(warp, WarpFamily):
         factory: Callable[..., WarpFamily] | None = lambda: warp  # noqa: E731
@@ -217,8 +226,9 @@ def family_of(warp: str | WarpFamily, inverse: str = "axes") -> WarpFamily:
             f"dec: the warps {name!r} have no attribute family that gives an "
             "lse_dec.canonicalizers.WarpFamily, so a DEC cannot search them"
         )
-    if inverse == "axes":
-        return factory()
-    if not takes(factory, "inverse"):
-        raise LSEError(f"dec: {name} warps have one inverse only; leave inverse={inverse!r} out")
-    return factory(inverse=inverse)
+    asked = {"inverse": inverse, "order": order}
+    choices = {name: value for name, value in asked.items() if value not in ("axes", "xy")}
+    for choice, value in choices.items():
+        if not takes(factory, choice):
+            raise LSEError(f"dec: {name} warps have one {choice} only; leave {choice}={value!r} out")
+    return factory(**choices)

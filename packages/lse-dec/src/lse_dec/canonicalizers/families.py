@@ -27,8 +27,8 @@ class WarpFamily(ABC):
     A state holds log-slopes of equal segments along its last axis, N long; update rules act on that axis
     alone, so they fit states of any shape (but see `products`). A state of zeros must be the identity.
 
-    Export follows from the kind of the warp: a `SeparableWarp` becomes two matrix products, any other warp a
-    GridSample. `warp` and `canonical` must not read values back to the host, where they are to be exported.
+    Export follows from the kind of the warp: separable and triangular ones become matrix products (and taps),
+    any other warp a GridSample. What is to be exported must not read values back to the host.
 
     Attributes:
         products: whether the composition of two warps of the family is one of the family, segment by segment

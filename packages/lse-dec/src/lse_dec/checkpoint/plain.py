@@ -49,15 +49,9 @@ def _plain(where: str, value: Any) -> Any:
 
 def _registered(kind: str, value: Any) -> str | None:
     """The name under which `value` or its class is registered."""
-    known = GRADIENTS.items() if kind == "gradient" else _items(kind)
-    for name, thing in known:
-        if thing is value or thing is type(value):
-            return name
-    return None
-
-
-def _items(kind: str) -> tuple[tuple[str, Any], ...]:
-    return registry().items(kind) if kind in PLUGINS.values() else ()
+    known: Any = GRADIENTS.items() if kind == "gradient" else ()
+    known = registry().items(kind) if kind in PLUGINS.values() else known
+    return next((name for name, thing in known if thing is value or thing is type(value)), None)
 
 
 def from_plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +70,7 @@ def _object(where: str, value: Any) -> Any:
         return tuple(_object(where, item) for item in value)
     if isinstance(value, int | float) and not abs(value) <= LARGEST:
         raise CheckpointError(f"setting {where!r} must be a number within {LARGEST}; got {value!r}")
-    if (
-        where in WHOLE
-        and value is not None
-        and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
-    ):
+    if where in WHOLE and value is not None and (type(value) is not int or value < 1):
         raise CheckpointError(f"setting {where!r} must be a whole number of at least 1; got {value!r}")
     if not isinstance(value, dict):
         return value

@@ -103,10 +103,8 @@ def save(
             for path in (weights, config):
                 usual_mode(path)
                 os.replace(path, folder / path.name)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    except SafetensorError as error:  # of the system, in the writer's words
-        raise OutputError(f"cannot write {folder}: {error}") from error
+    except (OSError, SafetensorError) as error:  # the latter of the system too, in the writer's words
+        raise OutputError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
     return folder
 
 

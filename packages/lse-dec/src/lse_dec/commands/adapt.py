@@ -15,10 +15,15 @@ from lse_core.errors import LSEError, OutputError
 if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess
 
-__all__ = ["adapt", "create", "with_options"]
+__all__ = ["PATH", "TRUST", "adapt", "create", "with_options"]
 
 
 PATH = click.Path(dir_okay=False, path_type=Path)
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import and call the function that MODEL names. Use it only for code you trust.",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,6 +34,7 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     "--site", "sites", multiple=True, help="Stage to adapt; repeatable. Default: image and the first."
 )
 @click.option("--canonicalizer", default="dec", show_default=True, help="Name of the canonicalizer.")
+@click.option("--warp", default="separable", show_default=True, help="Name of the warp family.")
 @click.option("--rule", default="residual", show_default=True, help="Name of the update rule.")
 @click.option("--solver", default="anderson", show_default=True, help="Name of the solver.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Steps of the solver.")
@@ -62,11 +68,7 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--class-names", type=PATH, help="Text file with the name of one class on each line.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the adapted model to.")
 @click.option("--force", is_flag=True, help="Replace the model in the folder --out.")
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Import and call the function that MODEL names. Use it only for code you trust.",
-)
+@TRUST
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def adapt(
     model: str,
@@ -74,6 +76,7 @@ def adapt(
     everything: bool,
     sites: tuple[str, ...],
     canonicalizer: str,
+    warp: str,
     rule: str,
     solver: str,
     steps: int,
@@ -114,7 +117,7 @@ def adapt(
 
     assert out is not None
     options = read_settings(settings)
-    own = sorted(options.keys() & {"canonicalizer", "rule", "solver", "steps", "mode", "sites"})
+    own = sorted(options.keys() & {"canonicalizer", "rule", "warp", "solver", "steps", "mode", "sites"})
     if own:
         option = "site" if own[0] == "sites" else own[0]
         raise click.UsageError(f"{own[0]} is not set by --set; use its own option --{option}")
@@ -127,6 +130,7 @@ def adapt(
             base,
             list(sites) or None,
             canonicalizer=canonicalizer,
+            warp=warp,
             rule=rule,
             solver=solver,
             steps=steps,
@@ -250,18 +254,18 @@ def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None
 
     backbone = backbone_of(model)
     seen = probe(model)
+    seen["image"] = seen.pop("")  # the image is what the model as a whole takes
     stages = {stage.name: stage for stage in [backbone.image(model), *backbone.stages(model)]}
     if everything:
-        stages.update({n: s.stage for n, s in seen.items() if n and n not in stages and s.stage})
+        stages.update({n: s.stage for n, s in seen.items() if n not in stages and s.stage})
     rows = [
         {
             "site": stage.name,
             "channels": stage.channels,
             "layout": type(stage.layout).__name__,
-            "map": _map(stage, seen["" if n == "image" else n].shape),
-            # the image is what the model as a whole takes, its entry is ""
-            "input": list(seen["" if n == "image" else n].shape[1:]),
-            "output": list(seen["" if n == "image" else n].output[1:]),
+            "map": _map(stage, seen[n].shape),
+            "input": list(seen[n].shape[1:]),
+            "output": list(seen[n].output[1:]),
         }
         for n, stage in stages.items()
     ]

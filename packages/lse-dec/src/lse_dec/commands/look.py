@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError, OutputError
+from lse_dec.commands.adapt import PATH, TRUST, create, with_options
 
 if TYPE_CHECKING:
     from lse_core.preprocess import Preprocess
     from lse_dec.adapted import AdaptedModel
 
 __all__ = ["look"]
-
-
-PATH = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,11 +43,7 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="If MODEL is not a folder: name of the canonicalizer.",
 )
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Import and call the function that MODEL names. Use it only for code you trust.",
-)
+@TRUST
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the numbers behind the drawing as one JSON object."
 )
@@ -87,7 +81,8 @@ def look(
     pictures = preprocess.denormalise(prepared)
     x = prepared.to(next(adapted.parameters()).dtype)
     figure = plot_sites(adapted, x, pictures=pictures, names=[path.stem for path in images])
-    _write(figure, out)
+    with replacing(out, overwrite=True) as part:  # the file appears whole or not at all
+        figure.savefig(part, dpi=110)
     views = view_sites(adapted, x)
     numbers = as_scalars(views, prefix="")
     if as_json:
@@ -107,8 +102,6 @@ def _model(name: str, sites: Sequence[str], canonicalizer: str, trust: bool) -> 
         if not isinstance(found, lse_dec.AdaptedModel):
             raise LSEError(f"{name} holds a model without canonicalizers: adapt it first, see `lse adapt`")
         return found
-    from lse_dec.commands.adapt import create
-
     return lse_dec.adapt(create(name, {}, False, trust), list(sites) or None, canonicalizer=canonicalizer)
 
 
@@ -119,7 +112,6 @@ def _preprocess(
     from lse_core.preprocess import preprocess_of
     from lse_dec.backbones import IMAGE, backbone_of
     from lse_dec.backbones.probe import image_sizes
-    from lse_dec.commands.adapt import with_options
 
     known = preprocess_of(model)
     with model.without_sites() as base:
@@ -132,9 +124,3 @@ def _preprocess(
         channels = site.where.channels if site is not None else where.channels
         values = {"channels": channels, "size": own, "mean": (0.5,) * channels, "std": (0.5,) * channels}
     return with_options(values, None if size is None else (size, size), mean, std)
-
-
-def _write(figure: Any, out: Path) -> None:
-    """The figure as a file that appears whole or not at all."""
-    with replacing(out, overwrite=True) as part:
-        figure.savefig(part, dpi=110)

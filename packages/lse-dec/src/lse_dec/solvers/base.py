@@ -52,11 +52,11 @@ class Code(IntEnum):
     @property
     def text(self) -> str:
         """The code in words."""
-        return {
-            Code.CONVERGED: "converged to the tolerance",
-            Code.STEPS_SPENT: "all steps spent before the tolerance was met",
-            Code.NOT_FINITE: "the update gave no finite value; the initial guess was kept",
-        }[self]
+        return (
+            "converged to the tolerance",
+            "all steps spent before the tolerance was met",
+            "the update gave no finite value; the initial guess was kept",
+        )[self]
 
 
 @dataclass(frozen=True)

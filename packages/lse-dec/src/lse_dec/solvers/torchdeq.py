@@ -12,9 +12,8 @@ from torchdeq.solver import get_solver, register_solver
 from torchdeq.solver.stat import SolverStat
 
 from lse_core.errors import LSEError, unknown_name
-from lse_dec.solvers.anderson import Anderson, AndersonI
-from lse_dec.solvers.base import Naive, Solver, positive
-from lse_dec.solvers.broyden import Broyden
+from lse_core.plugins import registry
+from lse_dec.solvers.base import Solver, positive
 from lse_dec.solvers.driver import solve
 
 __all__ = ["TorchDEQ", "TorchDEQAnderson", "TorchDEQBroyden", "TorchDEQNaive", "register"]
@@ -100,23 +99,16 @@ class TorchDEQBroyden(TorchDEQ):
         return {"LBFGS_thres": self.memory}
 
 
-_OURS: dict[str, Callable[..., Solver]] = {
-    "naive": Naive,
-    "anderson": Anderson,
-    "anderson-i": AndersonI,
-    "broyden": Broyden,
-}
-
-
 def register() -> None:
-    """Make our solvers known to torchdeq as "lse.naive", "lse.anderson", "lse.anderson-i", "lse.broyden".
+    """Make our solvers known to torchdeq as "lse.naive", "lse.anderson" and so on, those of plugins too.
 
     Changes torchdeq's registry, which belongs to the whole process, so nothing in LSE calls it. The solvers
     take torchdeq's `max_iter`, `tol`, `stop_mode` and their own settings, and refuse others; each sample
     stops on its own.
     """
-    for name, factory in _OURS.items():
-        register_solver(f"lse.{name}", _for_torchdeq(name, factory))
+    for name, factory in registry().items("solver"):
+        if not name.startswith("torchdeq."):
+            register_solver(f"lse.{name}", _for_torchdeq(name, factory))
 
 
 def _for_torchdeq(name: str, factory: Callable[..., Solver]) -> Callable[..., Any]:
