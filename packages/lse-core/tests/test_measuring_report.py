@@ -90,9 +90,16 @@ def opened(folder, *measured, **more) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_the_page_runs_and_loads_nothing_and_shows_strange_names_as_they_are(tmp_path):
-    names = (EVIL, "_hidden", "bell\x07 and $x", "日本")
-    page = opened(tmp_path, *map(measurement, names), command=["lse", "measure", f"{EVIL}.onnx"])
+NAMES = (EVIL, "_hidden", "bell\x07 and $x 日本")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return opened(folder, *map(measurement, NAMES), command=["lse", "measure", f"{EVIL}.onnx"])
+
+
+def test_the_page_runs_and_loads_nothing_and_shows_strange_names_as_they_are(page):
     assert {tag for tag, _ in page.tags} <= {
         *(
             "html",
@@ -115,16 +122,14 @@ def test_the_page_runs_and_loads_nothing_and_shows_strange_names_as_they_are(tmp
     assert not [key for _, values in page.tags for key in values if key.startswith("on") or key == "href"]
     policy = next(values for _, values in page.tags if values.get("http-equiv"))
     assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    for shown in (f"{EVIL}.png", f"{EVIL}.jpg cannot be read", *names):
+    for shown in (f"{EVIL}.png", f"{EVIL}.jpg cannot be read", *NAMES):
         assert shown in page.text
     assert "Left out: 2 pictures that cannot be read." in page.text
     assert "first answer" in page.text
     assert "lse measure '<script>alert('\"'\"'$1_{&}'\"'\"')</script>.onnx'" in page.text
 
 
-def test_figures_are_well_formed_and_name_every_model(tmp_path):
-    names = (EVIL, "_hidden", "bell\x07 and $x")
-    page = opened(tmp_path, *map(measurement, names))
+def test_figures_are_well_formed_and_name_every_model(page):
     svgs = {alt: data for alt, data in page.pictures.items() if data.startswith(b"<?xml")}
     assert len(svgs) >= 6
     texts = {alt: "".join(ElementTree.fromstring(svg).itertext()) for alt, svg in svgs.items()}
@@ -134,8 +139,7 @@ def test_figures_are_well_formed_and_name_every_model(tmp_path):
     assert plain("x" * 40 + "end.onnx", 32) == "x" * 20 + "…xxxend.onnx"
 
 
-def test_frames_of_the_worst_cases_are_shown_with_their_answers(tmp_path):
-    page = opened(tmp_path, measurement())
+def test_frames_of_the_worst_cases_are_shown_with_their_answers(page):
     frames = {alt: data for alt, data in page.pictures.items() if alt.startswith(f"{EVIL}.png at factor")}
     assert [alt.rsplit(" ", 1)[1] for alt in frames] == ["0.5", "1", "2"]
     original = measurement().sweeps[0].films[0].frames[1]
@@ -143,7 +147,7 @@ def test_frames_of_the_worst_cases_are_shown_with_their_answers(tmp_path):
     assert seen.shape == (12, 16, 3)
     assert np.abs(seen.astype(float).mean((0, 1)) - original.mean((0, 1))).max() < 12
     marked = [values for tag, values in page.tags if values.get("class") == "changed"]
-    assert len(marked) == 2  # the first frame of each sweep; the last has no answer
+    assert len(marked) == 2 * len(NAMES)  # the first frame of each sweep; the last has no answer
 
 
 def test_models_stand_beside_each_other_with_intervals_sites_and_layers(tmp_path):
@@ -164,7 +168,9 @@ def test_models_stand_beside_each_other_with_intervals_sites_and_layers(tmp_path
         assert shown in page.text
     bars = page.pictures["Share of each stage in percent"]
     assert {"60%", "40%"} <= set(ElementTree.fromstring(bars).itertext())
-    assert "Advice" not in opened(tmp_path, measurement()).text
+    without = opened(tmp_path, measurement(layers=layers.model_copy(update={"command": None}), sweeps=()))
+    assert f"--site {EVIL}" in without.text
+    assert "Advice" not in opened(tmp_path, measurement(sweeps=())).text
 
 
 def test_segmentors_and_missing_numbers(tmp_path):
@@ -192,7 +198,7 @@ def test_a_nero_plot_writes_each_cell(tmp_path):
 
 
 def test_the_same_measurement_gives_the_same_page_and_file_names_may_be_no_text(tmp_path):
-    strange = measurement("caf\udce9")
+    strange = measurement("caf\udce9", sweeps=(sweep("warps"),))
     first = write_report([strange], tmp_path).read_bytes()
     assert write_report([strange], tmp_path).read_bytes() == first
     (tmp_path / "file").touch()

@@ -41,9 +41,9 @@ ESTIMATES = (
 """Numbers of a sweep that are columns of the table: attribute, heading, how written, factor."""
 
 DID = {
-    "objects": "objects were resized on their own",
-    "warps": "the whole picture was warped",
-    "rotation": "the picture was turned",
+    "objects": "objects were resized on their own by factors from {} to {}",
+    "warps": "the whole picture was warped with slopes within 1/r and r, for r from {} to {}",
+    "rotation": "the picture was turned by {} to {} degrees",
 }
 
 
@@ -91,12 +91,12 @@ def _sentences(one: Measurement) -> list[str]:
     for sweep in one.sweeps:
         if sweep.changed is None or not sweep.levels:
             continue
-        span = f"{sweep.unit} from {sweep.levels[0].level:.3g} to {sweep.levels[-1].level:.3g}"
+        did = DID[sweep.change].format(*(f"{sweep.levels[k].level:.3g}" for k in (0, -1)))
         what = "pixels" if one.task == "segmentation" else "answers"
         cases = f"{len(sweep.cases)} {'objects' if sweep.change == 'objects' else 'views of pictures'}"
         found.append(
-            f"{one.model} changed {100 * sweep.changed.value:.1f}% of its {what} when {DID[sweep.change]}, "
-            f"{span}; measured on {cases} in {sweep.pictures} pictures."
+            f"{one.model} changed {100 * sweep.changed.value:.1f}% of its {what} when {did}. "
+            f"This was measured on {cases} in {sweep.pictures} pictures."
         )
     return found
 
