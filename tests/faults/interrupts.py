@@ -88,6 +88,7 @@ COMMANDS: dict[str, Long] = {
         ("new.onnx",),
         is_onnx,
     ),
+    "measure": Long("measure model photos --warps 30 --out measured", ("measured/results.json",), is_json),
     "digits": Long("data digits --out new --count 3000 --resolution 64", ("new/digits.safetensors",), None),
     "scenes": Long("data scenes --out new --count 60", ("new",), None),
     "objects": Long("data make-objects --out new --train 60 --test 10 --size 64", ("new",), None),

@@ -432,7 +432,19 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_command_writes_what_it_prints(photos: Path, factory: str, tmp_path: Path) -> None:
-    args = ["measure", factory, factory, str(photos), "--trust", "--factors", "0.5,1,2", "--orbit", "3"]
+    args = [
+        "measure",
+        factory,
+        factory,
+        str(photos),
+        "--trust",
+        "--factors",
+        "0.5,1,2",
+        "--change",
+        "objects",
+        "--orbit",
+        "0",
+    ]
     result = CliRunner().invoke(main, [*args, "--csv", "rows.csv", "--json"])
     assert result.exit_code == 0, result.output
     found = read_results(tmp_path / "runs/measure/results.json")
@@ -442,11 +454,13 @@ def test_the_command_writes_what_it_prints(photos: Path, factory: str, tmp_path:
         rows = list(csv.DictReader(file))
     case = found.measurements[0].sweeps[0].cases[0]
     assert float(rows[0]["probability"]) == pytest.approx(case.probability[0], abs=1e-8)
-    assert len(rows) == 2 * (7 * 3 + 12 * 6)
+    assert len(rows) == 2 * 7 * 3
     assert (tmp_path / "runs/measure/report.html").is_file()
 
     error = found.measurements[0].error
     assert error is not None
+    refused = CliRunner().invoke(main, [*args, "--csv", "rows.csv"])
+    assert "rows.csv exists already" in refused.stderr
     plain = CliRunner().invoke(main, [*args, "--fail-above", str(error / 2)])
     assert plain.exit_code == 1
     assert "Objects resized on their own" in plain.stdout
