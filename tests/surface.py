@@ -19,7 +19,7 @@ from lse_core.cli import main
 from lse_core.plugins import registry
 from lse_core.plugins.manager import KINDS
 
-PACKAGES = ("lse_core", "lse_dec", "lse_train", "lse_export", "lse_seg", "lse_soft")
+PACKAGES = ("lse_core", "lse_data", "lse_dec", "lse_train", "lse_export", "lse_seg", "lse_soft")
 ROOT = Path(__file__).parents[1]
 
 

@@ -40,9 +40,10 @@ def append(house, file, code):
     ("package", "other"),
     [
         ("lse-core", "lse_dec"),
-        ("lse-dec", "lse_train"),
+        ("lse-data", "lse_dec"),
+        ("lse-dec", "lse_data"),
         ("lse-train", "lse_export"),
-        ("lse-seg", "lse_soft"),
+        ("lse-seg", "lse_data"),
         ("lse-export", "lse_dec"),
         ("lse-soft", "lse_dec"),
     ],

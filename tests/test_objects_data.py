@@ -14,13 +14,13 @@ import lse_seg  # noqa: F401  (puts the placeholder for mmcv's ops in place)
 from lse_core.cli import main
 from lse_core.errors import DataError, LSEError, OutputError
 from lse_core.pictures import overlay
+from lse_data.glyphs import load_glyphs
+from lse_data.objects import FAMILIES, ObjectsConfig, class_names, palette, write_objects
+from lse_data.objects.photographs import PLACES
+from lse_data.objects.scene import draw, scene
+from lse_data.objects.sprites import DISTANCES, sprite
+from lse_data.objects.write import generate
 from lse_seg.dataset import ScaledObjectsDataset
-from lse_train.data.glyphs import load_glyphs
-from lse_train.data.objects import FAMILIES, ObjectsConfig, class_names, palette, write_objects
-from lse_train.data.objects.photographs import PLACES
-from lse_train.data.objects.scene import draw, scene
-from lse_train.data.objects.sprites import DISTANCES, sprite
-from lse_train.data.objects.write import generate
 
 CONFIG = ObjectsConfig(train=6, val=2, test=3, size=64)
 

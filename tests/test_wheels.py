@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lse-core", "lse-dec", "lse-train", "lse-export", "lse-seg", "lse-soft")
+PACKAGES = ("lse-core", "lse-data", "lse-dec", "lse-train", "lse-export", "lse-seg", "lse-soft")
 NETWORK = re.compile(r"failed to fetch|error sending request|dns error|could not connect", re.IGNORECASE)
 
 IMPORT_CORE = """
@@ -27,6 +27,12 @@ for name in lse_core.__all__:
 assert "torch" in sys.modules
 heavy = {"timm", "onnx", "onnxruntime", "mmengine", "matplotlib", "torchmetrics", "torchdeq", "sklearn"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+"""
+DRAW = """
+import lse_data
+images, label = lse_data.generate_digits(lse_data.DigitsConfig(count=2))[0]
+assert images.shape == (1, 96, 96)
+assert 0 <= label < 1000
 """
 SOFTEN = """
 import lse_soft, torch
@@ -145,6 +151,7 @@ def test_core_then_dec_then_seg(environment: Environment) -> None:
     environment.lacks("export", "lse-export")
 
     environment.lacks("train", "lse-train")
+    environment.lacks("data", "lse-data")
 
     environment.install("lse-seg")
     assert environment.distributions() == {"lse-core", "lse-dec", "lse-seg"}
@@ -153,9 +160,17 @@ def test_core_then_dec_then_seg(environment: Environment) -> None:
     assert re.search(r"^mmcv +(lite|full) ", environment.run("lse", "doctor").stdout, re.MULTILINE)
 
 
-def test_train_brings_dec(environment: Environment) -> None:
+def test_data_then_train_that_brings_dec(environment: Environment) -> None:
+    environment.install("lse-data")
+    assert environment.distributions() == {"lse-core", "lse-data"}
+    environment.lacks("train", "lse-train")
+    done = environment.run("python", "-c", DRAW)
+    assert done.returncode == 0, done.stderr
+    done = environment.run("lse", "data", "make-objects", "--out", "objects", "--train", "1", "--test", "1")
+    assert done.returncode == 0, done.stderr
+
     environment.install("lse-train")
-    assert environment.distributions() == {"lse-core", "lse-dec", "lse-train"}
+    assert environment.distributions() == {"lse-core", "lse-data", "lse-dec", "lse-train"}
     done = environment.run("python", "-c", "import lse_train; lse_train.fit, lse_train.RunConfig")
     assert done.returncode == 0, done.stderr
     done = environment.run("lse", "demo", "--quick")

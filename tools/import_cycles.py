@@ -17,7 +17,16 @@ from pathlib import Path
 
 import grimp
 
-PACKAGES = ("lse_core", "lse_dec", "lse_train", "lse_seg", "lse_seg_plugin", "lse_export", "lse_soft")
+PACKAGES = (
+    "lse_core",
+    "lse_data",
+    "lse_dec",
+    "lse_train",
+    "lse_seg",
+    "lse_seg_plugin",
+    "lse_export",
+    "lse_soft",
+)
 
 
 def cycles(graph: grimp.ImportGraph) -> Iterator[list[str]]:

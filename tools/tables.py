@@ -2,19 +2,28 @@
 
 python tools/tables.py runs/unseen_scales-cpu
 python tools/tables.py runs/unseen_scales-cpu --write docs/results/unseen_scales.md
+
+A page that is written again keeps what people wrote on it: its answer, with all sections up to "How it was
+measured", and the remarks at its end.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lse_core.atomic import replacing
 from lse_core.errors import LSEError
 from lse_train.recipes import open_results
 from lse_train.recipes.report import gather, markdown, numbers, read_results
+
+HOW = "## How it was measured"
+LAST = "without starts and measurements."
+"""The last words of what this script writes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,14 +48,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.write.parent.mkdir(parents=True, exist_ok=True)
     drawing = options.write.with_suffix(".svg")
     figure(recipe, results, drawing)
-    options.write.write_text(page(recipe, plan, notes, results, tables, drawing.name), encoding="utf-8")
+    before = options.write.read_text(encoding="utf-8") if options.write.exists() else ""
+    text = page(recipe, notes, results, tables, drawing.name, *by_hand(before))
+    with replacing(options.write, overwrite=True) as partial:
+        partial.write_text(text, encoding="utf-8")
     print(f"written to {options.write} and {drawing}")
 
 
+def by_hand(page: str) -> tuple[str, str]:
+    """What people wrote on a page: its answer, with the sections that follow it, and the last remarks."""
+    answer = re.search(rf"^## Answer$.*?(?=^{HOW}$)", page, re.DOTALL | re.MULTILINE)
+    remarks = re.search(LAST.replace(" ", r"\s+") + "(.*)", page, re.DOTALL)  # lines may have been wrapped
+    return (answer[0].strip() if answer else "", remarks[1].strip() if remarks else "")
+
+
 def page(
-    recipe: Any, plan: Any, notes: dict[str, Any], results: Sequence[Any], tables: str, drawing: str
+    recipe: Any,
+    notes: dict[str, Any],
+    results: Sequence[Any],
+    tables: str,
+    drawing: str,
+    answer: str = "",
+    remarks: str = "",
 ) -> str:
-    """The page in Markdown."""
+    """The page in Markdown; `answer` and `remarks` are what `by_hand` found on an earlier one."""
     runs = {id(r): r.seconds for r in results}
     seeds = sorted({r.seed for r in results})
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
@@ -72,7 +97,8 @@ def page(
             "",
             f"![{recipe.title}]({drawing})",
             "",
-            "## How it was measured",
+            *([answer, ""] if answer else []),
+            HOW,
             "",
             f"`{notes['command']}`, then `python tools/tables.py FOLDER --write PAGE.md` with the folder "
             "of the runs.",
@@ -82,8 +108,9 @@ def page(
             "Numbers are means over the seeds ± their sample standard deviation. The words are explained in "
             "[the glossary](../glossary.md).",
             f"{notes['machine']}; {versions}. Training of the finished runs took "
-            f"{sum(runs.values()) / 60:.0f} minutes of wall time, without starts and measurements.",
+            f"{sum(runs.values()) / 60:.0f} minutes of wall time, {LAST}",
             "",
+            *([remarks, ""] if remarks else []),
         ]
     )
 

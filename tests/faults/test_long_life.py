@@ -19,8 +19,8 @@ import lse_export
 from lse_core.atomic import replacing
 from lse_core.cli import main
 from lse_core.errors import DataError
+from lse_data import read_digits
 from lse_export.runtime import open_session
-from lse_train.data import read_digits
 from lse_train.process import sole_writer
 
 LSE = [sys.executable, "-c", "from lse_core.cli import main; main()"]

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from lse_core.separable import SeparableWarp
+from lse_data import DigitsConfig, load_digits_dataset
 from lse_dec.canonicalizers import DEC, Variation
 from lse_dec.contraction import spectral_radius
 from lse_dec.losses import canonicalizer_equivariance_loss, warp_distance
 from lse_dec.updates import Absolute, Compose, Residual, smooth_bound
-from lse_train.data import DigitsConfig, load_digits_dataset
 
 RATIO = 2.0  # slopes of the random warps, within [1/2, 2]
 BOUND = 4.0  # slopes of the canonicalizing warps

@@ -18,10 +18,10 @@ import torch
 
 from lse_core.card import card_of
 from lse_core.errors import LSEError
+from lse_data import DigitsDataset, build_digits
 from lse_dec import AdaptedModel, load
 from lse_export import choose_steps
 from lse_export.unroll import with_steps
-from lse_train.data import DigitsDataset, build_digits
 from lse_train.demo.figures import normalised
 from lse_train.demo.run import RESULTS, run_demo
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from lse_data.objects import DESCRIPTION, ObjectsConfig, write_objects
 from lse_seg.running import load_config, make_runner, set_data
-from lse_train.data.objects import DESCRIPTION, ObjectsConfig, write_objects
 
 METHODS = ("base", "aug", "augl", "canon", "dec")
 MODELS = ("segformer", "swin_uper", "vit_dpt")

@@ -73,7 +73,9 @@ def test_a_folder_left_behind_by_a_module_that_went_is_not_imported(package, tmp
     [
         ("lse_core.commands.group", "lse_core.commands.common"),
         ("lse_dec.training", "lse_train"),
-        ("lse_dec.data", "lse_train.data"),
+        ("lse_dec.data", "lse_data"),
+        ("lse_train.data", "lse_data"),
+        ("lse_train.commands.data", "lse_data.commands.data"),
         ("lse_dec.recipes", "lse_train.recipes"),
         ("lse_dec.demo", "lse_train.demo"),
     ],

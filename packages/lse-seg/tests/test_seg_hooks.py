@@ -14,10 +14,10 @@ from PIL import Image
 
 from lse_core import SeparableWarp, unscale
 from lse_core.errors import LSEError
+from lse_data.objects import ObjectsConfig, write_objects
 from lse_seg.hooks import WarpVisualizationHook
 from lse_seg.metrics import EquivarianceError
 from lse_seg.panels import canonical_picture, draw_warp, row
-from lse_train.data.objects import ObjectsConfig, write_objects
 
 META = ("img_path", "ori_shape", "img_shape", "pad_shape", "local_scale", "base_image")
 

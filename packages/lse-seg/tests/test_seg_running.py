@@ -11,8 +11,8 @@ from mmseg.registry import MODELS
 
 import lse_seg
 from lse_core.errors import LSEError, UnknownNameError
+from lse_data.objects import ObjectsConfig, write_objects
 from lse_seg.running import config_names, load_config, make_runner, set_data
-from lse_train.data.objects import ObjectsConfig, write_objects
 
 
 @pytest.fixture(autouse=True)

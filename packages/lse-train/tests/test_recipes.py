@@ -292,6 +292,15 @@ def test_a_killed_recipe_ends_with_the_same_numbers(tmp_path: Path, monkeypatch:
     drawn = (tmp_path / "docs" / "mini.svg").read_bytes()
     tool["main"](["killed", "--write", "docs/mini.md"])
     assert (tmp_path / "docs" / "mini.svg").read_bytes() == drawn
+    # what people wrote on the page stays when it is written again
+    first, how, measured = page.partition("## How it was measured")
+    answer, remark = "## Answer\n\nThe DEC.\n\n## Also tried\n\n| a |\n|---|\n\n", "\nIt rained.\n"
+    (tmp_path / "docs" / "mini.md").write_text(
+        first.replace("2 of 2", "1 of 2") + answer + how + measured + remark
+    )
+    for _ in range(2):
+        tool["main"](["whole", "--write", "docs/mini.md"])
+        assert (tmp_path / "docs" / "mini.md").read_text() == first + answer + how + measured + remark
     with pytest.raises(SystemExit, match="holds no results of a recipe"):
         tool["main"]([str(tmp_path / "docs")])
 

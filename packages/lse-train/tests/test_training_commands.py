@@ -17,7 +17,7 @@ import lse_dec
 from lse_core.cli import main
 from lse_core.errors import DataError
 from lse_core.pictures import PictureError
-from lse_train.data.folder import Pictures
+from lse_data.folder import Pictures
 
 RUN = """
 model: {name: resnet10t, kwargs: {in_chans: 1, num_classes: 1000, channels: [8, 8, 8, 8], stem_width: 8}}

@@ -27,7 +27,7 @@ def processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     needed = [
         "lse_train.running",
-        "lse_train.data.digits",
+        "lse_data.digits",
         "lse_dec.canonicalizers",
         "lse_dec.backbones",
     ]

@@ -15,9 +15,9 @@ import lse_dec
 from lse_core.errors import LSEError, NotFiniteError
 from lse_core.metrics import invariance_error
 from lse_core.plugins import hookimpl, registry
+from lse_data import DigitsConfig, load_digits_dataset
 from lse_dec.monitor import displacement
 from lse_train import ConfigError, RunConfig, evaluate, fit, load_run
-from lse_train.data import DigitsConfig, load_digits_dataset
 from lse_train.models import make_model
 
 GREY = {"in_chans": 1, "num_classes": 1000}

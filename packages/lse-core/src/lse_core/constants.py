@@ -34,7 +34,11 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _faked() -> bool:
-    """Whether a mode fakes tensors, which would refuse a real one; torch tells of it in private alone."""
+    """Whether a mode fakes tensors, which would refuse a real one.
+
+    Torch says so by a private name only. The public way, to make an empty tensor and look at its type, takes
+    about as long as `constant` saves (4 of 6 microseconds).
+    """
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 

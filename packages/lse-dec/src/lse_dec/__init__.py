@@ -37,7 +37,7 @@ _MOVED = {
     "contraction.jacobian_penalty": "call torchdeq.loss.jac_reg(f(z), z, create_graph=True), which it called",
     "contraction.lipschitz": "take torch.linalg.matrix_norm(torch.func.jacrev(f)(z), 2)",
     "contraction.spectral_bound": "it served contraction by construction, which was removed",
-    "data": "lse_train.data",
+    "data": "lse_data",
     "demo": "lse_train.demo",
     "feeding": "lse_dec.sites",
     "plot.SiteView": "lse_dec.observation.Observation",

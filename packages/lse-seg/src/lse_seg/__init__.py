@@ -35,4 +35,4 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-announce({"lse_seg.objects": "lse_train.data.objects", "lse_seg.watching": "lse_dec.observation"})
+announce({"lse_seg.objects": "lse_data.objects", "lse_seg.watching": "lse_dec.observation"})

@@ -38,5 +38,12 @@ __all__ = [
     "load_run",
 ]
 
+_MOVED = {
+    "commands.data": "lse_data.commands.data",
+    "commands.make_objects": "lse_data.commands.make_objects",
+    "commands.options": "lse_data.commands.options",
+    "data": "lse_data",
+    "fields": "lse_data.fields",
+}
 
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lse_core.errors import unknown_name
 from lse_core.settings import Settings
-from lse_train.fields import Count, Flag, Named, Number, Seed, Share, Whole, one_of, several
+from lse_data.fields import Count, Flag, Number, Seed, Share, Whole, one_of, several
 from lse_train.reading import ConfigError, override, parse, read_yaml
 
 __all__ = [
@@ -36,6 +36,19 @@ REMOVED: Mapping[str, tuple[Any, str]] = {
 AtLeast0 = Annotated[Number, Field(ge=0)]
 Distribution = Annotated[str, one_of("distribution", ("log_uniform", "uniform", "smooth", "authors"))]
 Below1 = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Named(Settings):
+    """Settings with a `name`, for which the bare name may stand."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            return {"name": values}
+        if not isinstance(values, Mapping | Settings):
+            raise ValueError("must be a name, or settings as `key: value`")
+        return values
 
 
 class Model(Named):

@@ -107,8 +107,7 @@ def _by_scale(runner: _Runner, source: Source, brackets: Sequence[tuple[float, f
             raise ConfigError("accuracy by scale wants labels and scales as tensors of the data set")
         split = accuracy_per_scale(runner.predicted.cpu(), source.labels.cpu(), scales.cpu(), brackets)
         return {"accuracy_by_scale": dict(zip(names, split.accuracy.tolist(), strict=True))}
-    from lse_train.data.config import DigitsConfig
-    from lse_train.data.store import load_digits_dataset
+    from lse_data import DigitsConfig, load_digits_dataset
 
     config = getattr(data, "config", None)
     if not isinstance(config, DigitsConfig):

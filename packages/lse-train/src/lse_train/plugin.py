@@ -9,21 +9,6 @@ from lse_core.plugins import hookimpl
 
 
 @hookimpl
-def lse_datasets() -> Mapping[str, Any]:
-    """Give the locally scaled digits and scenes, and readers of folders."""
-    from lse_train.data import build_digits, build_image_folder, build_scaled_folder, build_scenes
-    from lse_train.data.folder import Pictures
-
-    return {
-        "digits": build_digits,
-        "image_folder": build_image_folder,
-        "pictures": Pictures,
-        "scaled_folder": build_scaled_folder,
-        "scenes": build_scenes,
-    }
-
-
-@hookimpl
 def lse_methods() -> Mapping[str, Any]:
     """Give the task alone, Eq. 5 alone, and the paper's methods."""
     from lse_train.methods import METHODS
@@ -41,17 +26,9 @@ def lse_models() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_commands() -> Mapping[str, Any]:
-    """Give the commands for training, data and the demo."""
-    from lse_train.commands.data import data
+    """Give the commands for training, measuring and the demo."""
     from lse_train.commands.demo import demo
     from lse_train.commands.evaluate import evaluate
-    from lse_train.commands.make_objects import make_objects
     from lse_train.commands.train import train
 
-    return {
-        "data": data,
-        "data make-objects": make_objects,
-        "demo": demo,
-        "evaluate": evaluate,
-        "train": train,
-    }
+    return {"demo": demo, "evaluate": evaluate, "train": train}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lse_core.errors import LSEError
 from lse_core.process import keep_memory, spin_briefly
+from lse_train.commands.common import check_device, interruptible
 
 __all__ = ["demo"]
 
@@ -39,26 +40,15 @@ def demo(out: Path, seed: int, device: str, quick: bool, fresh: bool, as_json: b
     """
     spin_briefly()
     keep_memory()
-    import torch
-
-    from lse_core.errors import LSEError
-    from lse_train import RunInterruptedError
-
     try:
         from lse_train.demo.run import run_demo
     except ModuleNotFoundError as error:
         raise LSEError(
             f"lse demo needs {error.name}, which is not installed: pip install 'lse-train[demo]'"
         ) from error
-    try:
-        torch.empty(0, device="cpu" if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
-    try:
+    check_device("cpu" if device == "auto" else device)
+    with interruptible():
         results = run_demo(out, seed=seed, device=device, quick=quick, fresh=fresh)
-    except RunInterruptedError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.status)
     if as_json:
         click.echo(json.dumps(results, indent=2))
         if quick:

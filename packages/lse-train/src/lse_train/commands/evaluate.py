@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from lse_core.errors import LSEError
+from lse_train.commands.common import check_device
 
 __all__ = ["evaluate", "print_metrics"]
 
@@ -66,7 +67,7 @@ def evaluate(
     from lse_train.reading import parse, set_options
 
     options = set_options(pairs)
-    _check_device(device)
+    check_device(device)
     model = load(folder, trust=trust)
     found: dict[str, Any] = {}
     cases: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -134,15 +135,6 @@ def _exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):
         return True
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from lse_core.process import keep_memory, spin_briefly
+from lse_train.commands.common import interruptible
 
 __all__ = ["train"]
 
@@ -70,7 +69,7 @@ def train(
         from lse_train import recipes
 
         given = {"set": options, "out": out, "fresh": not resume, "profile": profile, "seeds": seeds}
-        with _interruptible():
+        with interruptible():
             recipes.run_recipe(config, {**given, "reuse": reuse, "json": as_json, "trust": trust})
         return
     for name, value in (("--profile", profile), ("--seeds", seeds), ("--reuse", reuse or None)):
@@ -87,7 +86,7 @@ def train(
     from lse_train.commands.evaluate import print_metrics
 
     follower = bool(int(os.environ.get("RANK", "0")))  # of torchrun's processes the first one speaks
-    with _interruptible(), Bars(hidden=follower) as bars:
+    with interruptible(), Bars(hidden=follower) as bars:
         bar = bars.add("training", lines=True)
 
         def watch(step: int, steps: int, row: Mapping[str, float]) -> None:
@@ -103,19 +102,6 @@ def train(
     print_metrics(result.metrics)
     click.echo(f"{result.steps} steps, {result.seconds:.0f} s")
     click.echo(f"next: lse export onnx {place} --out {place}.onnx")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A run that was interrupted ends the program with the signal's exit status and says how to go on."""
-    from lse_train import RunInterruptedError
-
-    try:
-        yield
-    except RunInterruptedError as error:
-        if not int(os.environ.get("RANK", "0")):
-            click.echo(str(error), err=True)
-        sys.exit(error.status)
 
 
 def _losses(row: Mapping[str, float]) -> str:

@@ -17,8 +17,8 @@ from lse_core.card import card_of
 from lse_core.monotone import uniform_knots
 from lse_core.resample import unscale
 from lse_core.separable import SeparableWarp
+from lse_data import build_digits
 from lse_dec.adaptation import AdaptedModel
-from lse_train.data import build_digits
 
 __all__ = [
     "accuracy_figure",
@@ -59,7 +59,7 @@ def samples_figure(tests: Mapping[str, Any]) -> Figure:
     """Rows of test images: the same numbers at factor 1 and resized digit by digit.
 
     Args:
-        tests: settings of the test images, see `lse_train.data.build_digits`.
+        tests: settings of the test images, see `lse_data.build_digits`.
     """
     data = build_digits(**{**tests, "count": 3, "variants": 6, "reference": True})
     images = data.images[:, 0].unflatten(0, (3, 6))
@@ -80,7 +80,7 @@ def canonical_figure(model: AdaptedModel, tests: Mapping[str, Any]) -> Figure:
 
     Args:
         model: with a canonicalizer at the image.
-        tests: settings of the test images, see `lse_train.data.build_digits`.
+        tests: settings of the test images, see `lse_data.build_digits`.
     """
     numbers, seed = 3, tests["seed"] + 1
     changed = {"count": numbers, "seed": seed, "variants": 1, "reference": False}

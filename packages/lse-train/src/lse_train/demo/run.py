@@ -21,13 +21,13 @@ import lse_export
 from lse_core.atomic import staging
 from lse_core.plugins import registry
 from lse_core.progress import Bars
+from lse_data import DigitsDataset, build_digits
 from lse_dec.adaptation import AdaptedModel
 from lse_dec.checkpoint import load, save
-from lse_train import ConfigError, RunConfig, evaluate
-from lse_train.data import DigitsDataset, build_digits
+from lse_train import ConfigError, RunConfig
 from lse_train.demo import figures
 from lse_train.demo.report import render_report
-from lse_train.recipes.execution import device_of
+from lse_train.recipes.execution import device_of, measured
 from lse_train.recipes.plan import RESULT
 from lse_train.recipes.report import read_results
 from lse_train.recipes.results import changed, open_results
@@ -107,7 +107,8 @@ def run_demo(
         torch.manual_seed(seed)
         bars.line("measuring the start, Aug")
         bar = bars.add("measuring the start, Aug", 4)
-        metrics = {"aug": _measured(folders["aug"], config), **metrics}
+        # the recipe measures its cells, but not their start
+        metrics = {"aug": measured(load(folders["aug"]), config), **metrics}
         bar.update(1, text="exporting the model")
         bars.line("exporting the model")
         model = load(folders[MODEL])
@@ -149,16 +150,6 @@ def _replaces(out: Path, recipe: Recipe) -> bool:
     except ConfigError:
         return False
     return earlier.table == recipe.table and bool(changed(out, recipe))
-
-
-def _measured(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Numbers of a model on all test sets: the recipe measures its cells, but not their start."""
-    data, device = config.data, device_of(config)
-    model = load(folder)
-    return {
-        test: evaluate(model, data.name, data.split(test), seed=config.seed, device=device)
-        for test in data.tests
-    }
 
 
 def _scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -249,9 +240,9 @@ def _settings(config: RunConfig, start: RunConfig) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    names = ("lse-core", "lse-dec", "lse-train", "lse-export", "torch", "timm", "onnx", "scikit-learn")
+    ours = ("lse-core", "lse-data", "lse-dec", "lse-train", "lse-export")
     found = {"python": platform.python_version()}
-    for name in (*names, "onnxruntime", "onnxruntime-gpu"):
+    for name in (*ours, "torch", "timm", "onnx", "scikit-learn", "onnxruntime", "onnxruntime-gpu"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from lse_core.errors import LSEError
 from lse_core.plugins import registry
@@ -20,7 +21,7 @@ from lse_train import RunConfig, evaluate, fit
 from lse_train.recipes.plan import MEASURES, RESULT, Work
 from lse_train.state import write_json
 
-__all__ = ["device_of", "run_missing", "run_one"]
+__all__ = ["device_of", "measured", "run_missing", "run_one"]
 
 Watch = Callable[[int, int, Mapping[str, float]], None]
 
@@ -72,7 +73,7 @@ def run_one(work: Work, watch: Watch | None = None, *, trust: bool = False) -> N
     if not (work.folder / RESULT).exists():
         fit(work.config, work.folder, resume=True, watch=watch, trust=trust)
     if work.measures and not (work.folder / MEASURES).exists():
-        found = {name: _measured(work, changed, trust) for name, changed in work.measures.items()}
+        found = {name: _measured_with(changed, work, trust) for name, changed in work.measures.items()}
         write_json(work.folder / MEASURES, found)
 
 
@@ -81,9 +82,17 @@ def device_of(config: RunConfig) -> str:
     return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _measured(work: Work, changed: Mapping[str, Any], trust: bool) -> dict[str, Any]:
+def measured(model: nn.Module, config: RunConfig) -> dict[str, Any]:
+    """Numbers of a model on every test set of a run, see `lse_train.evaluate`."""
+    data, device = config.data, device_of(config)
+    return {
+        test: evaluate(model, data.name, data.split(test), seed=config.seed, device=device)
+        for test in data.tests
+    }
+
+
+def _measured_with(changed: Mapping[str, Any], work: Work, trust: bool) -> dict[str, Any]:
     """Numbers of every test set with attributes of the canonicalizers changed."""
-    data, seed = work.config.data, work.config.seed
     model = load(work.folder, trust=trust)
     for canonicalizer in getattr(model, "canonicalizers", {}).values():
         for name, value in changed.items():
@@ -93,10 +102,7 @@ def _measured(work: Work, changed: Mapping[str, Any], trust: bool) -> dict[str, 
                     "change the recipe's measures"
                 )
             setattr(canonicalizer, name, registry().get("solver", value)() if name == "solver" else value)
-    return {
-        test: evaluate(model, data.name, data.split(test), seed=seed, device=device_of(work.config))
-        for test in data.tests
-    }
+    return measured(model, work.config)
 
 
 def _one_by_one(works: Sequence[Work], steps: Bar, trust: bool) -> Iterator[Work]:

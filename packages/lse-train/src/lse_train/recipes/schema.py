@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from lse_core.errors import LSEWarning, unknown_name
 from lse_core.settings import Settings
-from lse_train.fields import Count, Flag, several
+from lse_data.fields import Count, Flag, several
 from lse_train.reading import ConfigError, override, parse, read_yaml
 
 __all__ = ["Recipe", "Report", "Start", "read_recipe"]

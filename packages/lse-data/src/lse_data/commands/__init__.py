@@ -1,0 +1,1 @@
+"""Commands that lse-data adds to `lse`."""

@@ -1,0 +1,32 @@
+"""What lse-data registers; heavy imports wait until a hook is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lse_core.plugins import hookimpl
+
+
+@hookimpl
+def lse_datasets() -> Mapping[str, Any]:
+    """Give the locally scaled digits and scenes, and readers of folders."""
+    from lse_data import build_digits, build_image_folder, build_scaled_folder, build_scenes
+    from lse_data.folder import Pictures
+
+    return {
+        "digits": build_digits,
+        "image_folder": build_image_folder,
+        "pictures": Pictures,
+        "scaled_folder": build_scaled_folder,
+        "scenes": build_scenes,
+    }
+
+
+@hookimpl
+def lse_commands() -> Mapping[str, Any]:
+    """Give the commands that write data sets and draw them."""
+    from lse_data.commands.data import data
+    from lse_data.commands.make_objects import make_objects
+
+    return {"data": data, "data make-objects": make_objects}
