@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -17,8 +17,8 @@ import mkdocs_gen_files
 from lse_core.cli import main
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"lse_core": "lse-core", "lse_dec": "lse-dec", "lse_data": "lse-data", "lse_train": "lse-train", "lse_export": "lse-export",
-            "lse_seg": "lse-seg", "lse_soft": "lse-soft"}  # fmt: skip
+NAMES = ("core", "dec", "data", "train", "export", "seg", "soft")
+PACKAGES = {f"lse_{name}": f"lse-{name}" for name in NAMES}
 BORROWED = {
     **{f"packages/{name}/README.md": f"packages/{name}.md" for name in PACKAGES.values()},
     "CONTRIBUTING.md": "contributing.md",
@@ -77,19 +77,22 @@ def page_of(path: str) -> str | None:
 def api_pages() -> Iterator[tuple[str, list[str]]]:
     """Write the API reference and give its menu: a package's page and those of its modules."""
     for package in PACKAGES:
-        entries = []
-        for module, names in modules(package):
-            page = f"api/{module}.md"
-            if module == package:
-                rows = "".join(f"- [`{package}.{name}`][{package}.{name}]\n" for name in sorted(names))
-                text = f"# {package}\n\n::: {package}\n    options: {{members: false, show_root_heading: false}}\n\n{rows}"
-            else:
-                listed = "".join(f"        - {name}\n" for name in names)
-                text = f"# {module}\n\n::: {module}\n    options:\n      show_root_heading: false\n      members:\n{listed}"
-                entries.append(f"    * [{module.removeprefix(package + '.')}]({page})\n")
-            with mkdocs_gen_files.open(page, "w") as file:
-                file.write(text)
-        yield package, entries
+        (_, own), *parts = modules(package)
+        elsewhere = {name for _, names in parts for name in names}
+        # the page of a package links to what a module's page describes, and describes the rest
+        links = "".join(f"- [`{package}.{name}`][{package}.{name}]\n" for name in sorted(elsewhere & {*own}))
+        reference(package, sorted({*own} - elsewhere), links)
+        for module, names in parts:
+            reference(module, names)
+        yield package, [f"    * [{m.removeprefix(package + '.')}](api/{m}.md)\n" for m, _ in parts]
+
+
+def reference(module: str, names: Sequence[str], links: str = "") -> None:
+    """Write the page of a module: its docstring, the links, and the names described."""
+    with mkdocs_gen_files.open(f"api/{module}.md", "w") as file:
+        heading = f"# {module}\n\n::: {module}\n    options: {{show_root_heading: false, members: false}}\n"
+        members = "".join(f"\n::: {module}.{name}\n" for name in names)
+        file.write(f"{heading}\n{links}{members}")
 
 
 def command_page() -> str:
@@ -139,6 +142,7 @@ with mkdocs_gen_files.open("SUMMARY.md", "w") as summary:
         "    * [Glossary](glossary.md)\n"
         f"* Packages\n{packages}* Reference\n    * [Commands](commands.md)\n{api}"
         f"{menu('results')}"
-        "* More\n    * [TensorRT](tensorrt.md)\n    * [Reliability](reliability.md)\n    * [Recipes](recipes.md)\n"
-        "    * [Contributing](contributing.md)\n    * [Changelog](changelog.md)\n"
+        "* More\n    * [TensorRT](tensorrt.md)\n    * [Reliability](reliability.md)\n"
+        "    * [Recipes](recipes.md)\n    * [Contributing](contributing.md)\n"
+        "    * [Changelog](changelog.md)\n"
     )
