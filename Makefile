@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint docs docs-serve clean
+.PHONY: help install demo test soak lint docs docs-serve wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ docs: install ## build the documentation site into site/, strictly: a dead link 
 
 docs-serve: install ## show the documentation site while you write it, on port 8000
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve
+
+wheels: install ## build the wheels of all packages into dist/ and check them
+	$(BIN)/python tools/wheels.py
 
 lint: install ## check style, types, and which package and file imports which
 	$(BIN)/ruff check .

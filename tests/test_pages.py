@@ -61,7 +61,13 @@ def said(page: Path, word: str) -> list[str]:
 
 PAGES = [
     page
-    for pattern in ("README.md", "packages/*/README.md", "docs/*.md", "docs/concepts/*.md", "docs/tutorials/*.md")
+    for pattern in (
+        "README.md",
+        "packages/*/README.md",
+        "docs/*.md",
+        "docs/concepts/*.md",
+        "docs/tutorials/*.md",
+    )
     for page in sorted(ROOT.glob(pattern))
     if any(block.runs for block in map(Block._make, FENCE.findall(page.read_text(encoding="utf-8"))))
 ]
