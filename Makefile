@@ -7,10 +7,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint clean
+.PHONY: help install demo test soak lint docs docs-serve wheels clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo '  variables: PYTHON=python3.12 (interpreter), ARGS="..." (more arguments for demo, test), JOBS=4 (tests at once)'
 
 install: $(STAMP) ## make .venv with all packages, editable, and the tools
@@ -32,6 +32,15 @@ test: install ## run all tests
 soak: install ## interrupt every long command ten times by each signal (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/interrupts.py $(ARGS)
 
+docs: install ## build the documentation site into site/, strictly: a dead link is an error
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build -q
+
+docs-serve: install ## show the documentation site while you write it, on port 8000
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve
+
+wheels: install ## build the wheels of all packages into dist/ and check them
+	$(BIN)/python tools/wheels.py
+
 lint: install ## check style, types, and which package and file imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,5 +52,5 @@ lint: install ## check style, types, and which package and file imports which
 		(cd $$package && ../../$(BIN)/deptry --no-ansi src) || status=1; done; exit $$status
 
 clean: ## remove .venv, caches and outputs of runs
-	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv runs dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -230,43 +229,3 @@ def test_a_run_without_canonicalizers(tmp_path: Path, monkeypatch: pytest.Monkey
     assert json.loads(Path("runs/plain/model/config.json").read_text())["adapt"] is None
     refused = lse("look", "runs/plain", "photos/across/0.jpg", "--out", "look.png", status=1)
     assert "runs/plain holds a model without canonicalizers" in refused.stderr
-
-
-def test_the_readmes_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (settings,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    (commands,) = re.findall(r"^```console\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        for label, name in enumerate(("bowl", "cup")):
-            folder = Path("photos", split, name)
-            folder.mkdir(parents=True)
-            for number in range(count):
-                Image.fromarray(photograph(generator, label)).save(folder / f"{number}.jpg")
-    # one file that is no picture any more stops no step of the path
-    whole = Path("photos/val/cup/0.jpg").read_bytes()
-    Path("photos/val/cup/broken.jpg").write_bytes(whole[: len(whole) // 2])
-    # weights would have to be downloaded, and twenty epochs take long
-    Path("photos.yaml").write_text(settings.replace(", pretrained: true", ""))
-    smaller = [
-        "--set",
-        "model.name=resnet10t",
-        "--set",
-        "epochs=1",
-        "--set",
-        "batch_size=8",
-        "--set",
-        "device=cpu",
-    ]
-    printed = {}
-    for line in commands.strip().splitlines():
-        words = shlex.split(line)
-        assert words[0] == "lse"
-        printed[line] = lse(*words[1:], *(smaller if words[1] == "train" else [])).stdout
-    assert len(printed) == 7
-    with Path("results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 9
-    assert [row["file"] for row in rows if row["error"]] == ["photos/val/cup/broken.jpg"]
-    assert {row["class"] for row in rows if not row["error"]} <= {"bowl", "cup"}

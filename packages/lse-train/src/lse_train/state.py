@@ -31,7 +31,14 @@ __all__ = [
     "write_state",
 ]
 
-CONFIG, STATE, RESULT, MODEL = "settings.json", "state.pt", "result.json", "model"
+CONFIG = "settings.json"
+"""File of a run's settings."""
+STATE = "state.pt"
+"""File from which an unfinished run is resumed."""
+RESULT = "result.json"
+"""File of a finished run's measurements."""
+MODEL = "model"
+"""Folder of the trained model."""
 
 FREE = ("device", "log_every", "checkpoint_every")
 """Settings that a resumed run may have otherwise: they change no number of its result."""

@@ -20,7 +20,10 @@ from lse_data.objects.settings import ObjectsConfig, class_names, palette
 
 __all__ = ["CLASSES", "DESCRIPTION", "count_images", "file_name", "generate", "write_objects"]
 
-DESCRIPTION, CLASSES = "objects.json", "classes.txt"
+DESCRIPTION = "objects.json"
+"""File that says how the objects of a folder were made."""
+CLASSES = "classes.txt"
+"""File with the name of one class on each line."""
 VERSION = 1
 """Raised whenever the same settings begin to mean other bytes or another file layout."""
 
