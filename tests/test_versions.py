@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_versions_agree(wheels: Any) -> None:
     assert len(projects) == 7
     for path, project in projects.items():
         assert project["version"] == version
-        asked = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+        asked = [*project["dependencies"], *chain(*project.get("optional-dependencies", {}).values())]
         ours = [text for text in asked if text.startswith("lse-")]
         assert all(text.endswith(f"=={version}") for text in ours), (path, ours)
         package = path.parent / "src" / project["name"].replace("-", "_") / "__init__.py"

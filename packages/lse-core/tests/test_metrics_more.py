@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lse_core.errors import ShapeError
-from lse_core.metrics import AccuracyPerScale, accuracy_per_scale
+from lse_core.metrics import accuracy_per_scale
 
 BRACKETS = [(0.4, 1.0), (1.0, 2.0), (2.0, 3.0)]
 
@@ -62,20 +62,13 @@ def test_accuracy_per_scale_against_a_loop() -> None:
         accuracy_per_scale(scores, targets, scales[:5], BRACKETS)
 
 
-def test_the_class_gives_the_numbers_of_all_batches_together() -> None:
-    g = torch.Generator().manual_seed(0)
-    scores, targets, scales = torch.rand(5, 4, generator=g), torch.arange(5) % 4, torch.linspace(0.5, 3, 5)
-    accuracy = AccuracyPerScale(BRACKETS)
-    for part in (slice(0, 1), slice(1, 5)):
-        accuracy.update(scores[part], targets[part], scales[part])
-    expected = accuracy_per_scale(scores, targets, scales, BRACKETS)
-    torch.testing.assert_close(accuracy.compute().accuracy, expected.accuracy, equal_nan=True)
-    torch.testing.assert_close(accuracy.compute().mean, expected.mean)
-
-
 def test_metrics_that_went_say_what_to_do_instead() -> None:
     with pytest.raises(ImportError, match=r"AuthorsError is gone: give a torchmetrics\.MeanMetric .*softmax"):
         from lse_core.metrics import AuthorsError  # noqa: F401
+    with pytest.raises(
+        ImportError, match=r"AccuracyPerScale is gone: gather .* call .*accuracy_per_scale once"
+    ):
+        from lse_core.metrics import AccuracyPerScale  # noqa: F401
 
 
 # two processes ----------------------------------------------------------------------------------
@@ -85,20 +78,16 @@ import json, os
 import torch
 import torch.distributed as dist
 from lse_core import EquivarianceError, InvarianceError, SeparableWarp
-from lse_core.metrics import AccuracyPerScale
 
 def numbers(parts):
     g = torch.Generator().manual_seed(0)
     a, b = torch.rand(7, 2, 5, 6, generator=g), torch.rand(7, 2, 5, 6, generator=g)
     w = SeparableWarp.random(7, 3, generator=g)
     equivariance, invariance = EquivarianceError(), InvarianceError()
-    accuracy = AccuracyPerScale([(0.0, 1.0), (1.0, 2.0)])
     for part in parts:
         equivariance.update(a[part], b[part], w[part])
         invariance.update(a[part], b[part])
-        accuracy.update(a[part, 0, 0], torch.arange(7)[part] % 3, torch.linspace(0, 2, 7)[part])
-    out = [float(m.compute()) for m in (equivariance, invariance)]
-    return out + [float(accuracy.compute().mean), float(accuracy.compute().std)]
+    return [float(m.compute()) for m in (equivariance, invariance)]
 
 torch.set_num_threads(1)
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,36 +34,35 @@ class Layout(Protocol):
         ...
 
 
+class _Map:
+    """A tensor that is a map of four axes itself."""
+
+    axes: ClassVar[str]
+
+    def unpack(self, x: Tensor) -> tuple[Tensor, None]:
+        """`x` itself; ShapeError unless it has four axes."""
+        _rank(x, 4, self.axes)
+        return x, None
+
+    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
+        """The map itself."""
+        return spatial
+
+
 @dataclass(frozen=True)
-class NCHW:
+class NCHW(_Map):
     """Images and convolutional maps, (B, C, H, W)."""
 
     channels_last: bool = False
-
-    def unpack(self, x: Tensor) -> tuple[Tensor, None]:
-        """`x` itself; ShapeError unless it has four axes."""
-        _rank(x, 4, "an image or NCHW map (batch, channels, height, width)")
-        return x, None
-
-    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
-        """The map itself."""
-        return spatial
+    axes = "an image or NCHW map (batch, channels, height, width)"
 
 
 @dataclass(frozen=True)
-class NHWC:
+class NHWC(_Map):
     """Channels-last maps, (B, H, W, C), as in Swin."""
 
     channels_last: bool = True
-
-    def unpack(self, x: Tensor) -> tuple[Tensor, None]:
-        """`x` itself; ShapeError unless it has four axes."""
-        _rank(x, 4, "an NHWC map (batch, height, width, channels)")
-        return x, None
-
-    def pack(self, spatial: Tensor, rest: Tensor | None) -> Tensor:
-        """The map itself."""
-        return spatial
+    axes = "an NHWC map (batch, height, width, channels)"
 
 
 @dataclass(frozen=True)

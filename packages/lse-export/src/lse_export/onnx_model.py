@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -16,14 +16,13 @@ from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
 from lse_export.errors import ExportError
 from lse_export.gate.graph import inputs_of
-from lse_export.metadata import FileFacts, facts_of, shown
-from lse_export.predict import preprocess_in
-from lse_export.runtime import open_session, run
+from lse_export.metadata import facts_of, shown
+from lse_export.runtime import TensorrtOptions, open_session, run
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxModel"]
+__all__ = ["OnnxModel", "with_numbers"]
 
 KINDS = ("float16", "float32", "float64", "uint8")
 PASSING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze")  # nodes that leave probabilities as they are
@@ -40,8 +39,12 @@ class OnnxModel(nn.Module):
 
     Args:
         path: the file.
+        provider: ONNX Runtime's execution provider for images on the CPU; those on a GPU run on CUDA.
+        tensorrt: for the provider of that name.
 
     Attributes:
+        facts: what the file says about itself.
+        batch: its batch size, where only one is taken.
         fingerprint: a hash of the file.
         in_chans: channels of an image, where the file tells.
         img_size: (height, width) of an image, where the file tells.
@@ -50,18 +53,20 @@ class OnnxModel(nn.Module):
         ExportError: the file cannot be run, or takes something else than images alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, provider: str = "cpu", tensorrt: TensorrtOptions | None = None) -> None:
         super().__init__()
         self._path = path
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._session("cpu")  # says what is wrong with a file that cannot be run
+        # says what is wrong with a file that cannot be run
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {
+            "cpu": open_session(path, provider, tensorrt=tensorrt)
+        }
         proto = onnx.load_model(path, load_external_data=False)
-        facts = facts_of(path, proto)
+        self.facts = facts = facts_of(path, proto)
         names = [value.name for value in inputs_of(proto.graph)]
         if len(names) != 1:
+            some = f" ({', '.join(names[:5])})" if names else ""
             raise ExportError(
-                f"{path} has {len(names)} inputs ({', '.join(names[:5])}); only files that take images alone "
-                "can be run here"
+                f"{path} has {len(names)} inputs{some}; only files that take images alone can be run here"
             )
         if facts.kind not in KINDS or len(facts.shape) != 4:
             raise ExportError(
@@ -71,7 +76,7 @@ class OnnxModel(nn.Module):
         raw = facts.raw_pictures()
         self._bytes = facts.kind == "uint8"
         self._last = raw.layout == "nhwc" if raw is not None else _channels_last(facts.shape)
-        self._batch = facts.shape[0]
+        self.batch = facts.shape[0]
         self._log = _ends_in_softmax(proto.graph)
         self.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
         sides = facts.shape[1:3] if self._last else facts.shape[2:]
@@ -79,40 +84,85 @@ class OnnxModel(nn.Module):
             self.in_chans = channels
         if sides[0] is not None and sides[1] is not None:
             self.img_size = (sides[0], sides[1])
-        attach(self, preprocess=self._told(facts), class_names=tuple(facts.class_names()) or None)
+        attach(self, preprocess=self._told(), class_names=tuple(facts.class_names()) or None)
 
-    def _told(self, facts: FileFacts) -> Preprocess | None:
+    def _told(self) -> Preprocess | None:
         """How pictures are prepared for `forward`, where the file tells."""
-        raw, told = facts.raw_pictures(), facts.preprocess()
-        size: tuple[int, int] | None = getattr(self, "img_size", None)
+        told, size = self.facts.preprocess(), getattr(self, "img_size", None)
         if self._bytes:
-            channels: int | None = getattr(self, "in_chans", None)
-            if channels is None or size is None:
-                return None
-            # bytes leave nothing to normalise; raw pictures are cut to the file's size, as `lse predict` does
-            values = {"channels": channels, "size": size, "mean": (0.0,) * channels, "std": (1.0,) * channels}
-            if raw is None:
-                return validated(Preprocess, {**values, "crop_mode": "squash"})
-            return validated(Preprocess, {**values, "colours": raw.preprocess.colours})
+            return self._whole_levels() if hasattr(self, "in_chans") and size is not None else None
         if told is not None and told.size is None and size is None:
             return told  # a segmentor, which takes any size
-        if told is None and not {"lse.mean", "lse.std"} <= facts.metadata.keys():
+        if told is None and not {"lse.mean", "lse.std"} <= self.facts.metadata.keys():
             return None
-        return preprocess_in(facts, {})
+        return self.prepared({})
+
+    def _whole_levels(self) -> Preprocess:
+        # bytes leave nothing to normalise; raw pictures are cut to the file's size, as `lse predict` does
+        channels, raw = self.in_chans, self.facts.raw_pictures()
+        values = {
+            "channels": channels, "size": self.img_size, "mean": (0.0,) * channels, "std": (1.0,) * channels,
+        }  # fmt: skip
+        more = {"crop_mode": "squash"} if raw is None else {"colours": raw.preprocess.colours}
+        return validated(Preprocess, values | more)
+
+    def prepared(self, given: Mapping[str, Sequence[float]]) -> Preprocess:
+        """How pictures are prepared for `forward`, with numbers `given` by name; their size must fit.
+
+        Raises:
+            ExportError: neither the file nor `given` says it, or they do not fit each other.
+        """
+        facts, path = self.facts, self.facts.where
+        if self._bytes:
+            if given:
+                raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
+            return self._whole_levels()
+        told, shape = facts.preprocess(), facts.shape
+        shape = (shape[0], shape[3], shape[1], shape[2]) if self._last else shape
+        # sizes that the file leaves open are as the model was trained
+        own = (told.channels, *(told.size or (None, None))) if told else (None,) * 3
+        sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
+        if len(shape) != 4 or None in sides:
+            raise ExportError(
+                f"{path} takes {shown(shape)} and does not say of what size images must be; "
+                "export it without --dynamic-size"
+            )
+        if any(b is not None and a != b for a, b in zip(sides, own, strict=True)):
+            raise ExportError(
+                f"{path} takes images {shown(shape)}, but its metadata prepare {own[0]} channels of "
+                f"{own[1:]}; export it again"
+            )
+        for side, have in zip(("height", "width"), sides[1:], strict=True):
+            least, most = facts.limits(side)
+            if have is None or not least <= have <= (most or have):
+                raise ExportError(
+                    f"{path}: its metadata lse.{side} and lse.preprocess differ; export it again"
+                )
+        if told is not None:
+            return with_numbers({**told.plain(), "size": sides[1:]}, given, path)
+        # files of other makers, and of an older version: whole pictures, squashed to the input's size
+        numbers = {name: given.get(name) or facts.numbers(f"lse.{name}") for name in ("mean", "std")}
+        if None in numbers.values():
+            raise ExportError(f"{path} does not say how images are normalised; give mean and std")
+        values = {"channels": sides[0], "size": sides[1:], "crop_mode": "squash"}
+        return with_numbers(values, {name: value for name, value in numbers.items() if value}, path)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores (B, classes), or (B, classes, h, w), float32, of images (B, C, H, W)."""
         x = (images.float() * 255).round().clamp(0, 255) if self._bytes else images
-        x = x.permute(0, 2, 3, 1) if self._last else x
+        return self.run(x.permute(0, 2, 3, 1) if self._last else x)
+
+    def run(self, images: Tensor) -> Tensor:
+        """The same, of images of the file's own layout and levels."""
         session = self._session(images.device.type)
-        out = torch.cat([self._run(session, part) for part in x.split(self._batch or len(x))])
+        out = torch.cat([self._run(session, part) for part in images.split(self.batch or len(images))])
         if self._last and out.ndim == 4:
             out = out.permute(0, 3, 1, 2)
         out = out.to(images.device).float()
         return out.clamp_min(torch.finfo(torch.float32).tiny).log() if self._log else out
 
     def _run(self, session: onnxruntime.InferenceSession, part: Tensor) -> Tensor:
-        missing = (self._batch or len(part)) - len(part)
+        missing = (self.batch or len(part)) - len(part)
         whole = torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
         return next(iter(run(session, whole).values()))[: len(part)]
 
@@ -121,6 +171,12 @@ class OnnxModel(nn.Module):
         if provider not in self._sessions:
             self._sessions[provider] = open_session(self._path, provider)
         return self._sessions[provider]
+
+
+def with_numbers(values: Mapping[str, Any], given: Mapping[str, Sequence[float]], where: str) -> Preprocess:
+    """The preprocessing `values` with the numbers that were given; one number stands for all channels."""
+    spread = {k: list(v) * (values["channels"] if len(v) == 1 else 1) for k, v in given.items()}
+    return validated(Preprocess, {**values, **spread}, where)
 
 
 def _channels_last(shape: Iterable[int | None]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from lse_core.separable import SeparableWarp
     from lse_core.triangular import TriangularWarp
 
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+AT_MOST_20 = click.FloatRange(1, 20, min_open=True)
+
+
+def _number(flag: str, kind: click.ParamType, default: float, text: str) -> Callable[[F], F]:
+    return click.option(flag, type=kind, default=default, show_default=True, help=text)
+
 
 @click.command()
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for the files that are written.",
-)
+@click.option("--out", type=FOLDER, required=True, help="Folder for the files that are written.")
 @click.option(
     "--warp",
     "family",
@@ -38,50 +42,19 @@ if TYPE_CHECKING:
     type=click.Choice(["xy", "yx"]),
     help="Of a triangular warp: xy (the default) resizes each column on its own, yx each row.",
 )
+@_number("--segments", click.IntRange(1, 256), 4, "Number of linear segments along each axis.")
+@_number("--ratio", AT_MOST_20, 4.0, "Slopes of the warp lie between 1/RATIO and RATIO.")
 @click.option(
-    "--segments",
-    type=click.IntRange(1, 256),
-    default=4,
-    show_default=True,
-    help="Number of linear segments along each axis.",
-)
-@click.option(
-    "--ratio",
-    type=click.FloatRange(1, 20, min_open=True),
-    default=4.0,
-    show_default=True,
-    help="Slopes of the warp lie between 1/RATIO and RATIO.",
-)
-@click.option(
-    "--distribution",
-    default="log_uniform",
-    show_default=True,
+    "--distribution", default="log_uniform", show_default=True,
     help="Name of the distribution that the warp is drawn from.",
-)
-@click.option(
-    "--strength",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="How strong the warp is: 0 leaves the picture as it is.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the random warp."
-)
-@click.option(
-    "--size",
-    type=click.IntRange(16, 4096),
-    default=448,
-    show_default=True,
-    help="The picture is reduced to this length of its longest side, in pixels.",
-)
-@click.option(
-    "--frames",
-    type=click.IntRange(2, 200),
-    default=24,
-    show_default=True,
-    help="Number of frames of the animation.",
-)
+)  # fmt: skip
+@_number("--strength", click.FloatRange(0, 1), 1.0, "How strong the warp is: 0 leaves the picture as it is.")
+@_number("--seed", click.IntRange(0, 2**63 - 1), 0, "Seed of the random warp.")
+@_number(
+    "--size", click.IntRange(16, 4096), 448,
+    "The picture is reduced to this length of its longest side, in pixels.",
+)  # fmt: skip
+@_number("--frames", click.IntRange(2, 200), 24, "Number of frames of the animation.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the numbers and the paths of the files as one JSON object."
 )
@@ -90,14 +63,11 @@ def warp(
     out: Path,
     family: str,
     order: str | None,
-    segments: int,
-    ratio: float,
-    distribution: str,
-    strength: float,
     seed: int,
     size: int,
     frames: int,
     as_json: bool,
+    **drawn: Any,
 ) -> None:
     """Draw a random warp and show what it does to the picture IMAGE.
 
@@ -121,18 +91,14 @@ def warp(
     if order and family != "triangular":
         raise click.UsageError("--order is of triangular warps; add --warp triangular")
     picture = _read(image, size)
-    drawn: dict[str, Any] = {
-        "distribution": distribution,
-        "strength": strength,
-        "generator": torch.Generator().manual_seed(seed),
-    }
+    generator = torch.Generator().manual_seed(seed)
     w: SeparableWarp | TriangularWarp
     if family == "triangular":
-        w = TriangularWarp.random(1, segments, ratio, order=order or "xy", **drawn)
+        w = TriangularWarp.random(1, order=order or "xy", **drawn, generator=generator)
         maps, names = [w.first, w.columns], "first axis (map 0) and columns (maps 1 to 4)"
         slopes = w.slope_bounds
     else:
-        w = SeparableWarp.random(1, segments, ratio, **drawn)
+        w = SeparableWarp.random(1, **drawn, generator=generator)
         maps, names = [w.x, w.y], "x (map 0) and y (map 1)"
         slopes = torch.cat([w.x.slopes, w.y.slopes])
     try:
@@ -140,9 +106,10 @@ def warp(
     except OSError as error:
         raise OutputError(f"cannot write to {out}: {error.strerror}") from error
     back = unscale(scale(picture, w), w)
-    label = (
-        f"{family}, {distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
+    text = (
+        "{family}, {distribution}, {segments} segments, ratio {ratio:g}, strength {strength:g}, seed {seed}"
     )
+    label = text.format(**drawn, family=family, seed=seed)
     paths = plot.save(
         [
             (plot.plot_warp(picture, w, title=label), "warp.png"),

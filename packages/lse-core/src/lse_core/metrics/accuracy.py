@@ -10,9 +10,7 @@ from torch import Tensor
 
 from lse_core.errors import ShapeError
 
-__all__ = ["ScaleAccuracy", "accuracy_per_scale", "count_per_scale", "summarize"]
-
-Brackets = Sequence[tuple[float, float]]
+__all__ = ["ScaleAccuracy", "accuracy_per_scale"]
 
 
 class ScaleAccuracy(NamedTuple):
@@ -35,7 +33,7 @@ class ScaleAccuracy(NamedTuple):
 
 
 def accuracy_per_scale(
-    predictions: Tensor, targets: Tensor, scales: Tensor, brackets: Brackets
+    predictions: Tensor, targets: Tensor, scales: Tensor, brackets: Sequence[tuple[float, float]]
 ) -> ScaleAccuracy:
     """Share of right answers by scale bracket.
 
@@ -49,14 +47,6 @@ def accuracy_per_scale(
     Raises:
         ShapeError: lengths differ, or a bracket is empty or none is given.
     """
-    right, count = count_per_scale(predictions, targets, scales, brackets)
-    return summarize(right, count, brackets)
-
-
-def count_per_scale(
-    predictions: Tensor, targets: Tensor, scales: Tensor, brackets: Brackets
-) -> tuple[Tensor, Tensor]:
-    """Right answers and samples in each bracket, (K,) int64 each: sums that add over batches."""
     if not brackets or not all(low < high for low, high in brackets):
         raise ShapeError(f"brackets must be ranges (low, high) with low < high; got {list(brackets)}")
     classes = predictions.argmax(dim=-1) if predictions.ndim == targets.ndim + 1 else predictions
@@ -69,11 +59,7 @@ def count_per_scale(
     inside = torch.stack(
         [(scales >= low) & ((scales < high) | ((scales <= high) & (high == top))) for low, high in brackets]
     )
-    return (inside & (classes == targets)).sum(1), inside.sum(1)
-
-
-def summarize(right: Tensor, count: Tensor, brackets: Brackets) -> ScaleAccuracy:
-    """Accuracies, their mean and their spread from the sums of `count_per_scale`."""
+    right, count = (inside & (classes == targets)).sum(1), inside.sum(1)
     accuracy = right.double() / count  # 0/0 is NaN: a bracket without samples has no accuracy
     seen = accuracy[count > 0]
     return ScaleAccuracy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from lse_core.errors import LSEError
 from lse_core.layouts import Layout
-from lse_core.metrics.accuracy import ScaleAccuracy, count_per_scale, summarize
 from lse_core.metrics.functional import equivariance_error, invariance_error
 from lse_core.pointwise import PointwiseWarp
 from lse_core.separable import SeparableWarp
@@ -20,7 +18,7 @@ try:
 except ImportError as error:  # pragma: no cover - exercised by the wheel test
     raise LSEError("the metric classes need torchmetrics: pip install 'lse-core[metrics]'") from error
 
-__all__ = ["AccuracyPerScale", "EquivarianceError", "InvarianceError"]
+__all__ = ["EquivarianceError", "InvarianceError"]
 
 
 class _MeanError(Metric):
@@ -63,16 +61,8 @@ class EquivarianceError(_MeanError):
 
     def update(self, outputs: Tensor, outputs_scaled: Tensor, warp: SeparableWarp | PointwiseWarp) -> None:
         """Add a batch: M(I), M(S(I; Phi)) and Phi."""
-        self._add(
-            equivariance_error(
-                outputs,
-                outputs_scaled,
-                warp,
-                self.layout,
-                per_element=self.per_element,
-                reduction="none",
-            )
-        )
+        settings: dict[str, Any] = {"per_element": self.per_element, "reduction": "none"}
+        self._add(equivariance_error(outputs, outputs_scaled, warp, self.layout, **settings))
 
 
 class InvarianceError(_MeanError):
@@ -86,34 +76,3 @@ class InvarianceError(_MeanError):
     def update(self, outputs: Tensor, outputs_scaled: Tensor) -> None:
         """Add a batch: M(I) and M(I_s), one variant or several an image."""
         self._add(invariance_error(outputs, outputs_scaled, per_element=self.per_element, reduction="none"))
-
-
-class AccuracyPerScale(Metric):
-    """Accuracy by scale bracket over a dataset (Tables 3 and 6); see `accuracy_per_scale`.
-
-    Args:
-        brackets: ranges (low, high) of scale.
-        kwargs: torchmetrics' own.
-    """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    right: Tensor
-    count: Tensor
-
-    def __init__(self, brackets: Sequence[tuple[float, float]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.brackets = tuple(brackets)
-        for name in ("right", "count"):
-            self.add_state(name, torch.zeros(len(self.brackets), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, predictions: Tensor, targets: Tensor, scales: Tensor) -> None:
-        """Add a batch: scores or classes, the true classes, and the scale of each sample."""
-        right, count = count_per_scale(predictions, targets, scales, self.brackets)
-        self.right = self.right + right
-        self.count = self.count + count
-
-    def compute(self) -> ScaleAccuracy:
-        """Accuracies, their mean over brackets and their standard deviation."""
-        return summarize(self.right, self.count, self.brackets)
