@@ -1,10 +1,10 @@
 """What the pages show runs as it stands: the tutorials, the concepts, the READMEs.
 
-The blocks of a page run in order, in one empty folder: ```console (each line a command), ```python, and a block
-of any language with title="FILE", which is written to that file. Other blocks are only shown. What a page needs
-beyond that it says in HTML comments:
+The blocks of a page run in order, in one empty folder: ```console (each line a command), ```python, and a
+block of any language with title="FILE", which is written to that file. Other blocks are only shown. What a page
+needs beyond that it says in HTML comments:
 
-    <!-- small: OLD => NEW -->    in the test OLD is replaced by NEW, because it would take long or need a network
+    <!-- small: OLD => NEW -->    the test replaces OLD by NEW, because it would take long or need a network
     <!-- first: PAGE.md -->       begin with the first block of another page, which makes pictures
     <!-- needs: MODULE -->        skip the page where this module is not installed
     <!-- link: FOLDER -->         a folder of the repository that lies in the folder where the page runs
@@ -74,7 +74,7 @@ PAGES = [
 
 
 def command(line: str) -> None:
-    """Run one line: `lse` in this process, everything else in a shell that finds this environment's programs."""
+    """Run one line: `lse` in this process, all else in a shell that finds this environment's programs."""
     words = shlex.split(line, comments=True)
     if words[0] == "lse":
         done = CliRunner().invoke(main, words[1:])

@@ -31,8 +31,8 @@ def test_versions_agree(wheels: Any) -> None:
     assert len(projects) == 7
     for path, project in projects.items():
         assert project["version"] == version
-        asked = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
-        ours = [text for text in asked if text.startswith("lse-")]
+        asked = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+        ours = [text for texts in asked for text in texts if text.startswith("lse-")]
         assert all(text.endswith(f"=={version}") for text in ours), (path, ours)
         package = path.parent / "src" / project["name"].replace("-", "_") / "__init__.py"
         assert f'__version__ = "{version}"' in package.read_text()
