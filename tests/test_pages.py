@@ -1,8 +1,8 @@
 """What the pages show runs as it stands: the tutorials, the concepts, the READMEs.
 
 The blocks of a page run in order, in one empty folder: ```console (each line a command), ```python, and a
-block of any language with title="FILE", which is written to that file. Other blocks are only shown. What a page
-needs beyond that it says in HTML comments:
+block of any language with title="FILE", which is written to that file. Other blocks are only shown. What a
+page needs beyond that it says in HTML comments:
 
     <!-- small: OLD => NEW -->    the test replaces OLD by NEW, because it would take long or need a network
     <!-- first: PAGE.md -->       begin with the first block of another page, which makes pictures
