@@ -4,7 +4,7 @@ The blocks of a page run in order, in one empty folder: ```console (each line a 
 block of any language with title="FILE", which is written to that file. Other blocks are only shown. What a
 page needs beyond that it says in HTML comments:
 
-    <!-- small: OLD => NEW -->    in the test OLD is replaced by NEW: it would take long or need a network
+    <!-- small: OLD => NEW -->    the test replaces OLD by NEW, because it would take long or need a network
     <!-- first: PAGE.md -->       begin with the first block of another page, which makes pictures
     <!-- needs: MODULE -->        skip the page where this module is not installed
     <!-- link: FOLDER -->         a folder of the repository that lies in the folder where the page runs

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import tomllib
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,11 @@ def test_versions_agree(wheels: Any) -> None:
     projects = {
         path: tomllib.loads(path.read_text())["project"] for path in ROOT.glob("packages/*/pyproject.toml")
     }
-    assert len(projects) == 7
+    assert len(projects) == 8
     for path, project in projects.items():
         assert project["version"] == version
-        asked = [*project["dependencies"], *chain(*project.get("optional-dependencies", {}).values())]
-        ours = [text for text in asked if text.startswith("lse-")]
+        asked = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+        ours = [text for texts in asked for text in texts if text.startswith("lse-")]
         assert all(text.endswith(f"=={version}") for text in ours), (path, ours)
         package = path.parent / "src" / project["name"].replace("-", "_") / "__init__.py"
         assert f'__version__ = "{version}"' in package.read_text()
