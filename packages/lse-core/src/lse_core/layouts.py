@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lse_core.errors import ShapeError, unknown_name
 
-__all__ = ["NCHW", "NHWC", "Layout", "Tokens", "as_layout"]
+__all__ = ["NCHW", "NHWC", "Layout", "Tokens", "as_layout", "layout_of", "patch_grid"]
 
 
 @runtime_checkable
@@ -113,3 +113,49 @@ def as_layout(layout: Layout | str) -> Layout:
     if layout not in _NAMED:
         raise unknown_name("layout", layout, _NAMED, "For tokens give lse_core.Tokens(grid, prefix).")
     return _NAMED[layout]
+
+
+def layout_of(
+    x: Tensor, module: nn.Module, model: Any, grid: tuple[int, int] | None, batch: int
+) -> tuple[Layout, int] | None:
+    """Layout and channels of a tensor, or None if it is not a spatial map.
+
+    Args:
+        x: what entered or left `module` when the model ran.
+        module: told apart by its convolutions where the shape is ambiguous.
+        model: its `output_fmt`, as timm has it, counts next.
+        grid: patches a side if the model embeds patches (see `patch_grid`), else None.
+        batch: images that the model ran on; at least 2 tell a batch of maps from one of windows.
+    """
+    if not x.is_floating_point() or not x.ndim or x.shape[0] != batch:
+        return None
+    # without a known grid nobody can tell which tokens are patches, nor in which order
+    if x.ndim == 3 and grid is not None:
+        prefix = x.shape[1] - grid[0] * grid[1]
+        # more prefix tokens than this are other tokens than prefix ones
+        return (Tokens(grid, prefix), x.shape[2]) if 0 <= prefix <= 16 else None
+    if x.ndim != 4:
+        return None
+    _, a, b, c = x.shape
+    if _channels_last(a, b, c, module, model):
+        return (NHWC(), c) if a > 1 and b > 1 else None
+    return (NCHW(), a) if b > 1 and c > 1 else None
+
+
+def _channels_last(a: int, b: int, c: int, module: nn.Module, model: Any) -> bool:
+    if (a == b) != (b == c):  # square maps: the odd one out counts channels
+        return a == b
+    convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)), None)
+    if convolution is None and getattr(model, "output_fmt", "NCHW") == "NHWC":
+        return True
+    linear = next((m for m in module.modules() if isinstance(m, nn.Linear | nn.LayerNorm)), None)
+    return convolution is None and linear is not None and a != c
+
+
+def patch_grid(model: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of the patches, if a module of the model has them as attributes."""
+    for module in model.modules():
+        grid: Any = getattr(module, "grid_size", None)
+        if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(n, int) for n in grid):
+            return grid
+    return None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from lse_core.errors import LSEError
 from lse_core.moved import announce, replacement
 
-__all__ = ["lazy_names"]
+__all__ = ["import_object", "lazy_names"]
 
 
 def lazy_names(
@@ -43,3 +44,23 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *home_of})
 
     return get, names
+
+
+def import_object(path: str, what: str) -> Any:
+    """Import the object "module:name". Call this only for names that the user trusts.
+
+    Args:
+        path: the name of a module, a colon, and a name in it.
+        what: the object is, for errors ("model", "method").
+
+    Raises:
+        LSEError: there is no such module or name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise LSEError(f"{what} {path!r}: cannot import {module!r} ({error})") from error
+    if not name or not hasattr(found, name):
+        raise LSEError(f"{what} {path!r}: {module!r} has no {name!r}")
+    return getattr(found, name)

@@ -1,4 +1,4 @@
-"""What lse-core itself provides as a plugin: two families of warps and three commands."""
+"""What lse-core itself provides as a plugin: two families of warps and four commands."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def lse_warps() -> dict[str, type]:
 
 @hookimpl
 def lse_commands() -> dict[str, click.Command]:
-    """Give the commands that look at the installation and at warps."""
+    """Give the commands that look at the installation and at warps, and the one that measures models."""
     from lse_core.commands.doctor import doctor
+    from lse_core.commands.measure import measure
     from lse_core.commands.plugins import plugins
     from lse_core.commands.warp import warp
 
-    return {"doctor": doctor, "plugins": plugins, "warp": warp}
+    return {"doctor": doctor, "measure": measure, "plugins": plugins, "warp": warp}

@@ -266,6 +266,7 @@ def channels_and_size(model: nn.Module) -> tuple[int | None, tuple[int, int] | N
         (m for m in model.modules() if isinstance(m, nn.Conv2d)), None
     )
     channels = getattr(site, "channels", None) or getattr(first, "in_channels", None)
+    channels = channels or getattr(model, "in_chans", None)  # of a model that runs elsewhere
     own = getattr(site, "size", None) or getattr(embed, "img_size", None) or getattr(model, "img_size", None)
     if isinstance(own, int):
         own = (own, own)

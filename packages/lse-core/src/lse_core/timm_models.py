@@ -18,7 +18,15 @@ from lse_core.plugins import registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FETCHING", "check_keywords", "check_name", "make", "reason_of", "timm_keywords"]
+__all__ = [
+    "FETCHING",
+    "check_keywords",
+    "check_name",
+    "imagenet_names",
+    "make",
+    "reason_of",
+    "timm_keywords",
+]
 
 FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 """Keywords of `timm.create_model` that read weights from a file or the network."""
@@ -120,6 +128,18 @@ def check_keywords(name: str, kwargs: Mapping[str, Any], known: Iterable[str] = 
                 f"the keyword {key!r} of the model {name!r} must be a number to 100,000, a word or a list; "
                 f"{advice}"
             )
+
+
+def imagenet_names(model: nn.Module) -> tuple[str, ...] | None:
+    """What the classes of timm's ImageNet weights are called; None for other weights or another head."""
+    _timm()
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model.pretrained_cfg)
+    if subset is None:
+        return None
+    names = tuple(ImageNetInfo(subset).label_descriptions())
+    return names if len(names) == model.num_classes else None
 
 
 def _is_word(value: Any) -> bool:

@@ -33,6 +33,8 @@ def load_model(path: Path, *, trust: bool = False) -> nn.Module:
         ExportError: the path does not exist, or no plugin recognises it.
         LSEError: the model is damaged, or loading it needs trust.
     """
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        raise ExportError(f"{path} is an exported file; give the trained or saved model that it was made of")
     for _, loader in registry().items("loader"):
         found: nn.Module | None = loader(path, trust=trust)
         if found is not None:

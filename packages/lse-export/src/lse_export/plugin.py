@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lse_core.plugins import hookimpl
 from lse_export.errors import ExportError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
 
 
@@ -22,9 +24,24 @@ def lse_commands() -> Mapping[str, click.Command]:
 
 
 @hookimpl
+def lse_loaders() -> Mapping[str, Callable[..., Any]]:
+    """The loader of ONNX files, which any command may run that takes a model."""
+    return {"onnx": _onnx}
+
+
+@hookimpl
 def lse_checks() -> Mapping[str, Callable[[], str]]:
     """The runtimes on this machine that can run exported files, one line each; none is started."""
     return {"runtimes": _runtimes, "tensorrt-rtx": _rtx}
+
+
+def _onnx(path: Path, *, trust: bool = False) -> Any:
+    """The model in an ONNX file; None for files of other names."""
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return None
+    from lse_export.onnx_model import OnnxModel
+
+    return OnnxModel(path)
 
 
 def _runtimes() -> str:

@@ -22,7 +22,7 @@ from lse_export.metadata import FileFacts, facts_of, shown
 from lse_export.preprocess import preprocessing_of
 from lse_export.runtime import TensorrtOptions, open_session, run
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "predict", "preprocess_in"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _of_file(
 
     if raw is not None and given:
         raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
-    preprocess = _preprocess_in(facts, given) if raw is None else raw.preprocess
+    preprocess = preprocess_in(facts, given) if raw is None else raw.preprocess
 
     def read(file: Path) -> tuple[Tensor, bool]:
         return raw.fitted(file) if raw is not None else (preprocess.read(file), True)
@@ -196,7 +196,7 @@ def _of_file(
     return _Scorer(read, scores, facts.class_names, facts.shape[0] if facts.shape else None)
 
 
-def _preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Preprocess:
+def preprocess_in(facts: FileFacts, given: Mapping[str, Sequence[float]]) -> Preprocess:
     """How the pictures of a file that takes prepared images are prepared; their size must fit the file."""
     told, shape, path = facts.preprocess(), facts.shape, facts.where
     # sizes that the file leaves open are as the model was trained

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
+from lse_core.errors import LSEError
 from lse_core.plugins import registry
 
-__all__ = ["PluginGroup", "print_table", "read_settings", "working"]
+__all__ = ["PluginGroup", "check_device", "print_table", "read_class_names", "read_settings", "working"]
 
 
 class PluginGroup(click.Group):
@@ -55,6 +57,30 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
             value = text
         found[name] = tuple(value) if isinstance(value, list) else value
     return found
+
+
+def check_device(device: str) -> None:
+    """Raise an LSEError unless torch can use `device`, such as "cpu" or "cuda", here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
+
+
+def read_class_names(path: Path) -> list[str]:
+    """The names of classes in a text file, one on each line.
+
+    Raises:
+        LSEError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise LSEError(f"cannot read the class names in {path}: {reason}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def print_table(

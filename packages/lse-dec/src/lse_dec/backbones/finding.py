@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from lse_core.backbones import find_backbone
 from lse_core.errors import LSEError, ShapeError, unknown_name
 from lse_core.layouts import NCHW
 from lse_core.plugins import registry
@@ -14,9 +15,6 @@ from lse_dec.backbones.probe import probe
 
 __all__ = ["Generic", "backbone_of", "find_stage"]
 
-GENERIC = "generic"
-"""Name of the backbone that takes every model; asked last."""
-
 
 def backbone_of(model: nn.Module) -> Backbone:
     """The registered backbone that matches `model`: other distributions' first, the generic one last.
@@ -24,20 +22,13 @@ def backbone_of(model: nn.Module) -> Backbone:
     Raises:
         LSEError: none matches (which needs the generic one to be blocked).
     """
-    reg = registry()
-
-    def order(name: str) -> tuple[bool, bool]:
-        return name == GENERIC, reg.provider("backbone", name) == "lse-dec"
-
-    names = sorted(reg.names("backbone"), key=order)
-    for name in names:
-        backbone: Backbone = reg.get("backbone", name)
-        if backbone.matches(model):
-            return backbone
+    found: Backbone | None = find_backbone(model)
+    if found is not None:
+        return found
     raise LSEError(
         f"no installed backbone plugin supports "
         f"{type(model).__module__}.{type(model).__qualname__}: register one through "
-        f"the hook lse_backbones. Known are {', '.join(sorted(names))}"
+        f"the hook lse_backbones. Known are {', '.join(registry().names('backbone'))}"
     )
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lse_core.errors import LSEError
-from lse_core.layouts import NCHW, NHWC, Layout, Tokens
+from lse_core.layouts import NCHW, Tokens, layout_of, patch_grid
 from lse_core.modes import evaluating
 from lse_dec.arguments import call_with, first_parameter
 from lse_dec.backbones.base import Stage, first_convolution
 
-__all__ = ["Seen", "image_sizes", "layout_of", "probe"]
+__all__ = ["Seen", "image_sizes", "probe"]
 
 BATCH = 2  # tells a batch of windows from a batch of maps
 
@@ -103,7 +103,7 @@ def _run(model: nn.Module, x: Tensor) -> dict[str, Seen]:
     finally:
         for handle in handles:
             handle.remove()
-    grid = _grid(model)
+    grid = patch_grid(model)
     return {name: _seen(name, made, model, x, grid) for name, made in calls.items() if made}
 
 
@@ -118,56 +118,11 @@ def _seen(name: str, calls: list[tuple[Any, Any]], model: nn.Module, x: Tensor, 
         why = f"is called {len(calls)} times in one pass"
     elif first is x and name:
         why = "takes the image itself (that site is called 'image')"
-    elif (found := layout_of(first, module, model, grid)) is None:
+    elif (found := layout_of(first, module, model, grid, BATCH)) is None:
         why = f"takes no spatial map but a tensor of shape {shape[1:]}"
     else:
         layout, channels = found
         size = layout.grid if isinstance(layout, Tokens) else None  # maps follow the image's size
-        back = layout_of(out, module, model, grid) if isinstance(out, Tensor) else None
+        back = layout_of(out, module, model, grid, BATCH) if isinstance(out, Tensor) else None
         return Seen(Stage(name, channels, layout, back[0] if back else NCHW(), size), shape, output)
     return Seen(None, shape, output, why)
-
-
-def layout_of(
-    x: Tensor, module: nn.Module, model: Any, grid: tuple[int, int] | None
-) -> tuple[Layout, int] | None:
-    """Layout and channels of a tensor, or None if it is not a spatial map.
-
-    Args:
-        x: what entered or left `module` in the dry run, batch `BATCH`.
-        module: told apart by its convolutions where the shape is ambiguous.
-        model: its `output_fmt`, as timm has it, counts next.
-        grid: patches a side if the model embeds patches, else None.
-    """
-    if not x.is_floating_point() or not x.ndim or x.shape[0] != BATCH:
-        return None
-    # without a known grid nobody can tell which tokens are patches, nor in which order
-    if x.ndim == 3 and grid is not None:
-        prefix = x.shape[1] - grid[0] * grid[1]
-        # more prefix tokens than this are other tokens than prefix ones
-        return (Tokens(grid, prefix), x.shape[2]) if 0 <= prefix <= 16 else None
-    if x.ndim != 4:
-        return None
-    _, a, b, c = x.shape
-    if _channels_last(a, b, c, module, model):
-        return (NHWC(), c) if a > 1 and b > 1 else None
-    return (NCHW(), a) if b > 1 and c > 1 else None
-
-
-def _channels_last(a: int, b: int, c: int, module: nn.Module, model: Any) -> bool:
-    if (a == b) != (b == c):  # square maps: the odd one out counts channels
-        return a == b
-    convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)), None)
-    if convolution is None and getattr(model, "output_fmt", "NCHW") == "NHWC":
-        return True
-    linear = next((m for m in module.modules() if isinstance(m, nn.Linear | nn.LayerNorm)), None)
-    return convolution is None and linear is not None and a != c
-
-
-def _grid(model: nn.Module) -> tuple[int, int] | None:
-    """Rows and columns of the patches, if a module of the model has them as attributes."""
-    for module in model.modules():
-        grid: Any = getattr(module, "grid_size", None)
-        if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(n, int) for n in grid):
-            return grid
-    return None

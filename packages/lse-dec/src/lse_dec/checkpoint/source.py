@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from lse_core import timm_models
 from lse_core.card import attach, card_of
 from lse_core.errors import LSEError, UnknownNameError
+from lse_core.lazy import import_object
 from lse_core.plugins import registry
 from lse_core.timm_models import FETCHING, check_keywords, check_name, reason_of, timm_keywords
 from lse_dec.backbones.base import first_convolution
@@ -111,14 +111,10 @@ def find(path: str, what: str) -> Any:
     Raises:
         CheckpointError: there is no such module or name.
     """
-    module, _, name = path.partition(":")
     try:
-        found = import_module(module)
-    except ImportError as error:
-        raise CheckpointError(f"{what} {path!r}: cannot import {module!r} ({error})") from error
-    if not name or not hasattr(found, name):
-        raise CheckpointError(f"{what} {path!r}: {module!r} has no {name!r}")
-    return getattr(found, name)
+        return import_object(path, what)
+    except LSEError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def describe(model: nn.Module, kwargs: Mapping[str, Any] | None = None) -> Source:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.commands.common import print_table, read_settings
+from lse_core.commands.common import print_table, read_class_names, read_settings
 from lse_core.errors import LSEError, OutputError
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ def adapt(
     if own:
         option = "site" if own[0] == "sites" else own[0]
         raise click.UsageError(f"{own[0]} is not set by --set; use its own option --{option}")
-    preprocess, names = _preprocess(base, size, mean, std), _names(class_names)
+    preprocess, names = (
+        _preprocess(base, size, mean, std),
+        None if class_names is None else read_class_names(class_names),
+    )
     try:
         adapted = lse_dec.adapt(
             base,
@@ -210,17 +213,6 @@ def with_options(
     return validated(Preprocess, values, "--size, --mean and --std")
 
 
-def _names(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise LSEError(f"cannot read the class names in {path}: {reason}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
 def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> Any:
     """The model that the command line names, in eval mode.
 
@@ -234,6 +226,7 @@ def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> 
         LSEError: a name or keywords that do not exist, or a function without trust.
     """
     from lse_core.card import attach
+    from lse_core.timm_models import imagenet_names
     from lse_dec.checkpoint import load
     from lse_dec.checkpoint.source import make, named
 
@@ -247,19 +240,8 @@ def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> 
     # keywords on the command line are the user's own; what a function does is not
     model = make(source, trust=trust or source.source != "factory", pretrained=pretrained).eval()
     if pretrained:
-        attach(model, class_names=_imagenet_names(model))
+        attach(model, class_names=imagenet_names(model))
     return model
-
-
-def _imagenet_names(model: Any) -> tuple[str, ...] | None:
-    """What the classes of timm's ImageNet weights are called; None for other weights or another head."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset(model.pretrained_cfg)
-    if subset is None:
-        return None
-    names = tuple(ImageNetInfo(subset).label_descriptions())
-    return names if len(names) == model.num_classes else None
 
 
 def _show_stages(name: str, model: Any, everything: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What several commands share: a device that is checked first, and an end that says how to go on."""
+"""What several commands share: an end that says how to go on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from lse_core.errors import LSEError
-
-__all__ = ["check_device", "interruptible"]
-
-
-def check_device(device: str) -> None:
-    """Refuse, with an LSEError, a device that torch cannot use here."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise LSEError(f"device {device!r} cannot be used here; try --device cpu") from error
+__all__ = ["interruptible"]
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from lse_core.commands.common import check_device
 from lse_core.errors import LSEError
 from lse_core.process import keep_memory, spin_briefly
-from lse_train.commands.common import check_device, interruptible
+from lse_train.commands.common import interruptible
 
 __all__ = ["demo"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from lse_core.commands.common import check_device
 from lse_core.errors import LSEError
-from lse_train.commands.common import check_device
 
 __all__ = ["evaluate", "print_metrics"]
 

@@ -1,0 +1,1 @@
+"""Measuring how much any model changes its mind when objects change their size: `lse measure`."""

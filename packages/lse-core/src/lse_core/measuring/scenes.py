@@ -1,0 +1,140 @@
+"""Pictures to be measured, with the objects in them cut out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lse_core.errors import DataError, LSEError
+from lse_core.measuring.masks import Mark, Marks
+from lse_core.pictures import picture_files, read_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lse_core.measuring.compositing import Cutout
+
+__all__ = ["Item", "Scene", "items_of", "open_scene"]
+
+SHORTER = 640  # pixels; larger pictures are reduced to this before their objects are cut out
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture's file, and its name in the report: its path relative to the one folder that was given, or as
+    it was given."""
+
+    file: Path
+    name: str
+
+    def stamp(self, other: Path | None) -> str:
+        """What changes when the file, or that of its marks, is replaced by another."""
+        told = [f"{f.stat().st_size} {f.stat().st_mtime_ns}" for f in (self.file, other) if f is not None]
+        return f"{self.name} {' '.join(told)}"
+
+
+def items_of(paths: Sequence[str | Path]) -> list[Item]:
+    """The pictures that `paths` name, files and folders, without mask files and without any picture twice.
+
+    Raises:
+        DataError: there is none.
+        PictureError: a path does not exist, or a folder holds no picture.
+    """
+    found: dict[str, Item] = {}
+    for path in paths:
+        root = Path(path)
+        for file in picture_files([root]):
+            if file.name.endswith(".mask.png") and root.is_dir():
+                continue
+            name = file.relative_to(root) if len(paths) == 1 and root.is_dir() else file
+            found.setdefault(name.as_posix(), Item(file, name.as_posix()))
+    if not found:
+        raise DataError("no pictures were given: name at least one picture or folder of pictures")
+    return list(found.values())
+
+
+def digest_of(items: Sequence[Item], marks: Marks) -> str:
+    """A hash of the pictures and their marks: their names, sizes and times of change."""
+    text = "\n".join(item.stamp(marks.file(item.file, item.name)) for item in items)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass
+class Scene:
+    """One picture that was read.
+
+    Attributes:
+        picture: RGB, whole.
+        small: (H, W, 3), the picture with a shorter side of at most 640 pixels, from which objects are cut.
+        objects: number, name and cutout of each object.
+        counts: "without_objects", "bad_masks" and "bad_boxes", as in `Counts`.
+        problems: a sentence for each mask or box that was left out.
+    """
+
+    picture: Image.Image
+    small: NDArray[np.uint8]
+    objects: list[tuple[int, str | None, Cutout]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def open_scene(item: Item, marks: Callable[[Path, str], Sequence[Mark]] | None) -> Scene:
+    """Read a picture, and cut out its objects where `marks` are asked for.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    picture = read_picture(item.file, 3)
+    share = min(1.0, SHORTER / min(picture.size))
+    size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
+    scene = Scene(picture, np.asarray(picture if size == picture.size else picture.resize(size)))
+    if marks is None:
+        return scene
+    try:
+        found = marks(item.file, item.name)
+    except DataError as error:
+        _left_out(scene, "bad_masks", str(error))
+        return scene
+    scene.counts["without_objects"] = int(not found)
+    for number, mark in enumerate(found):
+        try:
+            scene.objects.append((number, mark.name, _cut(scene, mark)))
+        except LSEError as error:
+            kind = "bad_boxes" if mark.box is not None else "bad_masks"
+            _left_out(scene, kind, f"{item.name}, object {number}: {error}")
+    return scene
+
+
+def _left_out(scene: Scene, kind: str, problem: str) -> None:
+    scene.counts[kind] = scene.counts.get(kind, 0) + 1
+    scene.problems.append(problem)
+
+
+def _cut(scene: Scene, mark: Mark) -> Any:
+    import cv2
+
+    from lse_core.measuring.compositing import cut_out, mask_in_box
+
+    if mark.size is not None and mark.size != scene.picture.size:
+        raise DataError(
+            f"its {'mask' if mark.box is None else 'box'} is made for a picture of "
+            f"{mark.size[0]} x {mark.size[1]} pixels, and this one has "
+            f"{scene.picture.width} x {scene.picture.height}"
+        )
+    height, width = scene.small.shape[:2]
+    if mark.box is not None:
+        x, y = width / scene.picture.width, height / scene.picture.height
+        left, top, right, bottom = mark.box
+        mask = mask_in_box(scene.small, (left * x, top * y, right * x, bottom * y))
+    else:
+        assert mark.mask is not None
+        mask = mark.mask
+        if mask.shape != (height, width):
+            mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5
+    return cut_out(scene.small, mask)
