@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lse_core.card import attach
 from lse_core.preprocess import Preprocess
+from lse_core.settings import validated
 from lse_export.errors import ExportError
 from lse_export.gate.graph import inputs_of
 from lse_export.metadata import FileFacts, facts_of, shown
@@ -89,11 +90,10 @@ class OnnxModel(nn.Module):
             if channels is None or size is None:
                 return None
             # bytes leave nothing to normalise; raw pictures are cut to the file's size, as `lse predict` does
-            colours = raw.preprocess.colours if raw is not None else "rgb"
-            return Preprocess(
-                channels=channels, size=size, crop_mode="squash" if raw is None else "center", mean=(0.0,) * channels, std=(1.0,) * channels,
-                colours=colours,
-            )  # fmt: skip
+            values = {"channels": channels, "size": size, "mean": (0.0,) * channels, "std": (1.0,) * channels}
+            if raw is None:
+                return validated(Preprocess, {**values, "crop_mode": "squash"})
+            return validated(Preprocess, {**values, "colours": raw.preprocess.colours})
         if told is not None and told.size is None and size is None:
             return told  # a segmentor, which takes any size
         if told is None and not {"lse.mean", "lse.std"} <= facts.metadata.keys():

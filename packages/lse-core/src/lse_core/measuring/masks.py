@@ -93,8 +93,10 @@ def find_marks(where: Literal["beside", "none"] | Path | str) -> Marks:
 
         def inside(file: Path, name: str) -> list[Path]:
             forms = (*BESIDE, "{}.png")
-            places = (folder / Path(name).parent, folder)
-            return [place / form.format(file.stem) for place in places for form in forms]
+            own = Path(name).parent
+            places = (folder,) if own.is_absolute() else (folder / own, folder)
+            found = (place / form.format(file.stem) for place in places for form in forms)
+            return [other for other in found if other.resolve() != file.resolve()]
 
         return Marks(inside)
     if not folder.is_file():

@@ -179,10 +179,12 @@ class Sweep(_Part):
     miou: Estimate | None = None
     """mIoU over all levels but the reference; segmentors alone."""
     levels: tuple[Level, ...] = ()
+    """Means over all cases, by level, in increasing order."""
     orbit: Orbit | None = None
     worst: tuple[int, ...] = ()
     """Indices into `cases` of the ten with the greatest error, the worst first (of a segmentor by mIoU)."""
     cases: tuple[Case, ...] = ()
+    """Every picture, and every object or warp of it, on its own."""
     films: Annotated[tuple[Film, ...], Field(exclude=True)] = ()
     """The worst cases as pictures, in the order of `worst`; left out of results.json."""
 
@@ -248,15 +250,18 @@ class Measurement(_Part):
     model: str
     """What the model is called in the report."""
     task: Literal["classification", "segmentation"]
+    """Whether it answers with one class for a picture, or with one for each pixel."""
     classes: int
     """Number of classes that the model tells apart."""
     class_names: tuple[str, ...] | None = None
+    """In the order of the model's outputs; null where the classes have no names."""
     settings: Annotated[dict[str, Any], Field(default_factory=dict)]
     """The seed, the sweeps, and how pictures are prepared (`lse_core.Preprocess`)."""
     counts: Counts
     problems: tuple[str, ...] = ()
     """The first ten things that were left out, one sentence each."""
     sweeps: tuple[Sweep, ...] = ()
+    """One for each change that was measured."""
     sites: tuple[Site, ...] = ()
     """Canonicalizers of an adapted model, in the order in which they run."""
     layers: Layers | None = None
