@@ -87,4 +87,4 @@ def lse_segmenters() -> Mapping[str, Callable[..., Any]]:
 
 @hookspec
 def lse_inpainters() -> Mapping[str, Callable[..., Any]]:
-    """Inpainters by name: called with settings they give a function from a picture and a hole to a picture."""
+    """Inpainters by name: called with settings they give a function from picture and hole to a picture."""

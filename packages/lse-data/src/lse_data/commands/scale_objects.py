@@ -96,6 +96,7 @@ def _cores() -> int:
     help="The point of an object that stays.",
 )
 @click.option("--fit", is_flag=True, help="Move an object that would leave the picture, so that it does not.")
+@click.option("--crop", is_flag=True, help="Let the edges cut off what leaves the picture all the same.")
 @click.option(
     "--others",
     type=click.Choice(["same", "keep", "random"]),
@@ -231,14 +232,17 @@ def scale_objects(
 def _tell(
     out: Path, counts: dict[str, Any], rejects: list[dict[str, Any]], made: int, seconds: float
 ) -> None:
+    from lse_data.scaling.run import PREVIEW
+
     if rejects:
         rows = [(record["source"], record["kind"], record["reason"]) for record in rejects[:20]]
         print_table(("rejected", "kind", "why"), rows)
         if len(rejects) > len(rows):
             click.echo(f"... and {len(rejects) - len(rows)} more, see manifest.json")
     click.echo(
-        f"{counts['kept']} of {counts['photographs']} photographs kept, {counts['written']} pictures with their "
-        f"masks in {out}; this run worked on {made} photographs in {seconds:.1f} seconds; look at {out}/preview.png"
+        f"{counts['kept']} of {counts['photographs']} photographs kept; {counts['written']} pictures and "
+        f"their masks are in {out}, and {out / PREVIEW} shows some; this run worked on {made} photographs for "
+        f"{seconds:.1f} seconds"
     )
 
 

@@ -93,12 +93,11 @@ def place(mask: Mask, factor: float, *, foot: bool = False, fit: bool = False) -
 
 def soft_edge(mask: Mask, deviation: float) -> NDArray[np.float32]:
     """The opacity (H, W) in [0, 1] of an object: its mask, blurred, and as opaque at the picture's edges."""
-    alpha = mask.astype(np.float32)
+    alpha: NDArray[np.float32] = mask.astype(np.float32)
     if deviation:
         side = 2 * math.floor(3 * deviation) + 1
-        alpha = cv2.GaussianBlur(alpha, (side, side), deviation, borderType=cv2.BORDER_REPLICATE)
-        # sums of weights miss 1 by rounding
-        alpha = np.where(alpha > 1 - 1e-5, np.float32(1), alpha)
+        cv2.GaussianBlur(alpha, (side, side), deviation, dst=alpha, borderType=cv2.BORDER_REPLICATE)
+        alpha[alpha > 1 - 1e-5] = 1  # sums of weights miss 1 by rounding
     return alpha
 
 

@@ -26,8 +26,9 @@ class ScalingConfig(DataSettings):
         options: settings of the three, by "detector", "segmenter" and "inpainter".
         anchor: the point of an object that stays: the middle of its bounding box ("centre"), or of the
             box's lower side ("foot"). An object that an edge of the picture cuts off stays at that edge.
-        fit: move an object that would leave the picture so far that it does not, and reject the picture
-            only if there is no room. Otherwise such a picture is rejected.
+        fit: move an object that would leave the picture so far that it does not, if there is room.
+        crop: let the picture's edges cut off what leaves it all the same. Otherwise such a picture is
+            rejected.
         others: what the other objects of a picture do, where the largest has the factor of the file's name:
             have the same factor ("same"), keep their size ("keep"), or have one of the factors at random
             ("random"). At factor 1 all keep their size.
@@ -53,6 +54,7 @@ class ScalingConfig(DataSettings):
     options: Mapping[str, Mapping[str, Any]] = {}
     anchor: Literal["centre", "foot"] = "centre"
     fit: Flag = False
+    crop: Flag = False
     others: Literal["same", "keep", "random"] = "same"
     order: Literal["given", "size", "depth"] = "given"
     soft: Within = 1.0

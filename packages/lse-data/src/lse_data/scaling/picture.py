@@ -26,13 +26,14 @@ from lse_core.pictures import overlay, read_picture
 from lse_data.objects.settings import palette
 from lse_data.scaling.compositor import box_of, compose, cut_edges, front_to_back, place, soft_edge
 from lse_data.scaling.config import ScalingConfig
-from lse_data.scaling.quality import BOUND, agreement, area, made_solid, smoothness
+from lse_data.scaling.quality import BOUND, agreement, area, in_one_piece, made_solid, smoothness
 from lse_data.scaling.stages import Box, Mask, Picture, Shot, Stages
 
 __all__ = ["IMAGES", "MASKS", "Outcome", "Source", "make_versions"]
 
 IMAGES, MASKS = "images", "masks"
 COLOURS = np.array(palette(256), dtype=np.uint8)
+MOST = 254  # objects of a picture, as many as a mask can number
 CELL = 176  # pixels a side of the pictures on the preview sheet
 R = TypeVar("R")
 
@@ -109,6 +110,8 @@ def _make(source: Source, config: ScalingConfig, stages: Stages, outcome: Outcom
     objects = _objects(shot, config, stages, record)
     masks = [thing.mask for thing in objects]
     outcome.cells[0] = (outcome.cells[0][0], _cell(_outlined(shot.picture, masks)))
+    for number, mask in enumerate(masks):
+        _check_cut(mask, number, config)
     background, hole = _background(shot.picture, masks, config, stages)
     outcome.cells.append(("background", _cell(background)))
     order = front_to_back(masks, config.order)
@@ -120,6 +123,7 @@ def _make(source: Source, config: ScalingConfig, stages: Stages, outcome: Outcom
     parts = {
         "area": min(area(thing.mask, thing.box) for thing in objects),
         "smoothness": min(smoothness(mask) for mask in masks),
+        "in_one_piece": min(in_one_piece(mask) for mask in masks),
         "agreement": float(worst <= BOUND),
     }
     record["quality"] = {**{name: round(value, 4) for name, value in parts.items()}, "outside_seam": worst,
@@ -137,7 +141,7 @@ def _make(source: Source, config: ScalingConfig, stages: Stages, outcome: Outcom
             for mask, each in zip(masks, factors, strict=True)
         ]
         for number, placed in enumerate(places):
-            if placed.beyond:
+            if placed.beyond and not config.crop:
                 _does_not_fit(number, factors[number], placed.beyond, config.fit)
         made, seen = compose(shot.picture, background, alphas, factors, places, order)
         wanted = float(seen_before[main].sum()) * factors[main] ** 2
@@ -157,8 +161,7 @@ def _make(source: Source, config: ScalingConfig, stages: Stages, outcome: Outcom
         if factor in (min(config.factors), 1.0, max(config.factors)):
             outcome.cells.append((f"x {factor:g}", _cell(made)))
     record.update(folder=folder, results=results)
-    if quality < 1:
-        outcome.cells[0] = (f"quality {quality:.2f}", outcome.cells[0][1])
+    outcome.cells[0] = (f"quality {min(r['quality'] for r in results):.2f}", outcome.cells[0][1])
 
 
 def _shot(source: Source, config: ScalingConfig, record: dict[str, Any]) -> Shot:
@@ -178,6 +181,8 @@ def _shot(source: Source, config: ScalingConfig, record: dict[str, Any]) -> Shot
 def _objects(shot: Shot, config: ScalingConfig, stages: Stages, record: dict[str, Any]) -> list[_Object]:
     height, width = shot.picture.shape[:2]
     found = _stage("no_marks", lambda: list(stages.detector(shot)))
+    if len(found) > MOST:
+        raise _Rejected("too_many", f"it has {len(found)} objects, and masks number at most {MOST}")
     if not found:
         raise _Rejected("no_object", f"the detector {config.detector!r} finds no object in it")
     marks = _stage("bad_mark", lambda: [mark.fitted(shot.size, (width, height)) for mark in found])
@@ -189,10 +194,9 @@ def _objects(shot: Shot, config: ScalingConfig, stages: Stages, record: dict[str
         mask = _mask(mark, next(drawn) if mark.box is not None else mark.mask, number, shot.picture)
         mask = made_solid(mask) if config.solid else mask
         objects.append(_Object(mask, mark.name, mark.box, soft_edge(mask, config.soft)))
-        cut = _cut_off(mask, number, config)
         given = None if mark.box is None else [round(float(side), 2) for side in mark.box]
         record["objects"].append({"name": mark.name, "given_box": given, "box": list(box_of(mask)),
-                                  "area": int(mask.sum()), "cut_off_at": cut})  # fmt: skip
+                                  "area": int(mask.sum()), "cut_off_at": cut_edges(mask)})  # fmt: skip
     return objects
 
 
@@ -207,7 +211,7 @@ def _mask(mark: Mark, mask: Any, number: int, picture: Picture) -> Mask:
     return drawn
 
 
-def _cut_off(mask: Mask, number: int, config: ScalingConfig) -> list[str]:
+def _check_cut(mask: Mask, number: int, config: ScalingConfig) -> None:
     cut = cut_edges(mask)
     for pair in (("left", "right"), ("top", "bottom")):
         if set(pair) <= set(cut) and min(config.factors) < 1:
@@ -216,7 +220,6 @@ def _cut_off(mask: Mask, number: int, config: ScalingConfig) -> list[str]:
                 f"object {number} is cut off at the picture's {pair[0]} and {pair[1]}, and a smaller one "
                 "would show where it ends: leave out factors below 1",
             )
-    return cut
 
 
 def _background(
@@ -245,10 +248,11 @@ def _factors(factor: float, count: int, main: int, name: str, config: ScalingCon
 
 def _does_not_fit(number: int, factor: float, beyond: dict[str, float], fit: bool) -> None:
     edge, pixels = max(beyond.items(), key=lambda item: item[1])
-    hint = "there is no room for it, leave out this factor" if fit else "move it with --fit"
+    hint = "there is no room for it" if fit else "--fit moves it"
     raise _Rejected(
         "does_not_fit",
-        f"at factor {factor:g} object {number} reaches {pixels:.0f} pixels over the {edge} edge: {hint}",
+        f"at factor {factor:g} object {number} reaches {pixels:.0f} pixels over the {edge} edge: {hint}, "
+        "and --crop lets it be cut off there",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lse_data.scaling.stages import Box, Mask, Picture
 
-__all__ = ["BOUND", "agreement", "area", "made_solid", "smoothness"]
+__all__ = ["BOUND", "agreement", "area", "in_one_piece", "made_solid", "smoothness"]
 
 BOUND = 2
 """Of 255: by so much a picture may differ from its recomposition at factor 1, outside of the seam."""
@@ -58,6 +58,12 @@ def smoothness(mask: Mask) -> float:
     smooth = cv2.morphologyEx(closed.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
     inner = smooth[2 * radius : -2 * radius, 2 * radius : -2 * radius]
     return float((mask & inner).sum() / max(1, (mask | inner).sum()))
+
+
+def in_one_piece(mask: Mask) -> float:
+    """The share of a mask's area that its largest connected part has."""
+    _, _, told, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return float(told[1:, cv2.CC_STAT_AREA].max(initial=0) / max(1, mask.sum()))
 
 
 def agreement(picture: Picture, again: Picture, seam: Mask) -> tuple[int, float]:

@@ -176,9 +176,14 @@ def _begin(config: ScalingConfig, trust: bool, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     cv2.setNumThreads(1)
     _worker = (config, build_stages(config, trust=trust, device=device))
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _work(source: Source) -> Outcome:
@@ -291,7 +296,8 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 def _stamp(source: Source, stages: Stages) -> dict[str, str]:
     """Hashes of the files that decide a photograph's versions."""
-    told = getattr(stages.detector, "sources", lambda file, name: [])(source.file, source.name)
+    find = getattr(stages.detector, "sources", None)
+    told: Sequence[Path] = find(source.file, source.name) if find else ()
     stamp = {}
     for name, files in (("picture", [source.file]), ("marks", told)):
         parts = []
