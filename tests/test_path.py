@@ -143,6 +143,12 @@ def walk(run: Path, names: list[str]) -> dict[str, dict[str, float]]:
     lse("export", "onnx", run, "--out", "model.onnx", "--images", "photos/across")
     lse("export", "verify", "model.onnx", run, *verified)
     check_same(by_torch, answers(Path("model.onnx"), Path("onnx.csv")))
+    done = lse("measure", run, "model.onnx", "photos", "--change", "warps", "--warps", 1, "--ratios", "1,2",
+               "--orbit", 0, "--out", "measured", "--json")  # fmt: skip
+    in_torch, in_onnx = json.loads(done.stdout)["measurements"]
+    assert (in_torch["counts"]["pictures"], in_onnx["counts"]["unreadable"]) == (16, 1)
+    error = in_torch["sweeps"][0]["invariance_error"]["value"]
+    assert in_onnx["sweeps"][0]["invariance_error"]["value"] == pytest.approx(error, abs=TOLERANCE)
     lse("export", "onnx", run, "--out", "raw.onnx", "--preprocess", *SIDES)
     lse("export", "verify", "raw.onnx", run, *verified)
     check_same(by_torch, answers(Path("raw.onnx"), Path("raw.csv")))

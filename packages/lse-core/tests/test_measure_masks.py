@@ -64,16 +64,15 @@ def test_at_factor_one_objects_are_where_they_were(picture: np.ndarray) -> None:
 @settings(max_examples=25, deadline=None)
 @given(x=st.floats(0.4, 1.9), y=st.floats(0.4, 1.9))
 def test_sizes_follow_the_factors(x: float, y: float) -> None:
-    picture = np.full((60, 80, 3), 255, np.uint8)
-    picture[disc()] = 0
-    cut = cut_out(picture, disc())
-    seen = cut.silhouette(x, y)[..., 0] > 127
+    mask = np.zeros((60, 80), bool)
+    mask[16:41, 28:53] = True
+    seen = cut_out(np.full((60, 80, 3), 200, np.uint8), mask).silhouette(x, y)[..., 0] > 127
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    assert abs(len(columns) - 25 * x) <= 3  # the tips of a disc are one pixel wide
-    assert abs(len(rows) - 25 * y) <= 3
+    assert abs(len(columns) - 25 * x) <= 1
+    assert abs(len(rows) - 25 * y) <= 1
     assert abs((columns[0] + columns[-1]) / 2 - 40) <= 1
     assert abs((rows[0] + rows[-1]) / 2 - 28) <= 1
-    assert abs(seen.sum() - disc().sum() * x * y) <= 0.12 * disc().sum() * max(1, x * y)
+    assert seen.sum() == len(rows) * len(columns)
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.0, 1.5])
@@ -141,7 +140,9 @@ def test_one_object_in_four_kinds_of_files(picture: np.ndarray, tmp_path: Path) 
     for scene in found.values():
         assert scene.problems == []
         for _, _, cut in scene.objects:
-            assert abs(int(cut.alpha.sum()) - int(disc().sum())) < 30
+            assert (
+                abs(int(cut.alpha.sum()) - int(disc().sum())) < 60
+            )  # polygons own the pixels of their edges
             assert all(abs(a - b) <= 1 for a, b in zip(cut.corner, (28, 16), strict=True))
     assert [name for _, name, _ in found["coco.json"].objects] == ["disc"] * 3
 

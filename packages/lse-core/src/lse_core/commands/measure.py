@@ -61,8 +61,8 @@ class Levels(click.ParamType):
     default="beside",
     show_default=True,
     metavar="WHERE",
-    help="Where objects are: beside (NAME.mask.png or NAME.xml beside NAME.jpg), a folder of such "
-    "files, a JSON file of COCO's format, or none.",
+    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder "
+    "of such files, a JSON file of COCO's format, or none.",
 )
 @click.option(
     "--labels",
@@ -174,6 +174,12 @@ class Levels(click.ParamType):
     "warps) is above this.",
 )
 @click.option(
+    "--layers",
+    is_flag=True,
+    help="Also measure where torch models break: the Lie derivative of each layer, and sites to try first.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing CSV file.")
+@click.option(
     "--trust",
     is_flag=True,
     help="Import and call code that MODEL names. Use it only for code and folders you trust.",
@@ -202,6 +208,8 @@ def measure(
     fail_above: float | None,
     trust: bool,
     as_json: bool,
+    layers: bool,
+    force: bool,
     **options: Any,
 ) -> None:
     """Measure how much each MODEL changes its mind when objects in PICTURES change their size.
@@ -234,8 +242,8 @@ def measure(
     values = {"factors": factors, "ratios": ratios, "angles": angles, "warps": warps, "seed": seed}
     values["orbit"] = steps(0.5, 2, orbit, geometric=True) if orbit > 1 else (1.0,) * orbit
     plan = validated(Plan, values, "the options")
-    if csv_file is not None and csv_file.is_dir():
-        check_target(csv_file, True)
+    if csv_file is not None:
+        check_target(csv_file, force)
     _check_folder(out)
     modules, pictures = _split(models_and_pictures, pretrained, weights, read_settings(model_set), trust)
     names = None if class_names is None else read_class_names(class_names)
@@ -243,6 +251,9 @@ def measure(
     if fresh:
         shutil.rmtree(out / "rows", ignore_errors=True)
     measured = _measured(subjects, pictures, plan, out, changes=changes or None, **options)
+    if layers:
+        targets = [_target(name, pretrained) for name, _ in modules]
+        measured = _with_layers(measured, subjects, pictures, targets, seed)
     _written(measured, out, csv_file, as_json)
     above = [one for one in measured if fail_above is not None and (one.error or 0.0) > fail_above]
     for one in above:
@@ -323,10 +334,39 @@ def _measured(
         raise
 
 
+def _target(name: str, pretrained: bool) -> tuple[str, ...]:
+    """How `lse adapt` names the same model; () where it cannot be given the same weights."""
+    if Path(name).exists():
+        return (name,)
+    if ":" in name:
+        return (name, "--trust")
+    return (name, "--pretrained") if pretrained else ()
+
+
+def _with_layers(
+    measured: Sequence[Measurement],
+    subjects: Sequence[Subject],
+    pictures: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    seed: int,
+) -> list[Measurement]:
+    from lse_core.measuring.running import layers_of
+    from lse_core.progress import Bars
+
+    found = []
+    with Bars() as bars:
+        for one, own, target in zip(measured, subjects, targets, strict=True):
+            show = bars.add(f"layers of {own.name}").update
+            layers = layers_of(own, pictures, seed, target=target, on_batch=show)
+            found.append(one.model_copy(update={"layers": layers}))
+    return found
+
+
 def _written(measured: Sequence[Measurement], out: Path, csv_file: Path | None, as_json: bool) -> None:
     from lse_core import __version__
     from lse_core.atomic import replacing
     from lse_core.measuring.measurement import Results
+    from lse_core.measuring.report import write_report
     from lse_core.measuring.tables import left_out, print_tables, write_csv
 
     text = Results(lse_core=__version__, measurements=tuple(measured)).to_json()
@@ -334,13 +374,18 @@ def _written(measured: Sequence[Measurement], out: Path, csv_file: Path | None, 
         partial.write_text(text, encoding="utf-8")
     if csv_file is not None:
         write_csv(measured, csv_file, overwrite=True)
+    page = write_report(measured, out, command=["lse", *sys.argv[1:]])
     if as_json:
         click.echo(text, nl=False)
     else:
         print_tables(measured)
         speed = measured[0].pictures_per_second
         told = f" ({speed:.2f} pictures a second)" if speed else ""
-        click.echo(f"The numbers are in {out / 'results.json'}{told}.")
+        for one in measured:
+            if one.layers is not None and one.layers.command is not None:
+                click.echo(f"Sites to try first for {one.model}: {', '.join(one.layers.sites)}")
+                click.echo(f"  {one.layers.command}")
+        click.echo(f"Look at {page} in a browser next. The numbers are in {out / 'results.json'}{told}.")
     for one in measured:
         if told := left_out(one.counts):
             click.echo(f"{one.model}: {told}", err=True)

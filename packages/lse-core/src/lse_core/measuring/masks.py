@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -18,6 +19,9 @@ __all__ = ["Mark", "Marks", "find_marks", "read_mask"]
 
 BESIDE = ("{}.mask.png", "{}.xml")
 """Files that tell of the picture NAME.jpg beside it, {} being NAME."""
+
+FOR_ALL = "boxes.json"
+"""File of COCO's format that tells of all pictures beside it."""
 
 XML_BYTES = 1_000_000  # files of boxes have a few thousand
 
@@ -98,6 +102,8 @@ class Marks:
         file = self.file(picture, name)
         if file is None:
             return ()
+        if file.suffix == ".json":
+            return _coco(file, file.stat().st_mtime_ns)(picture, name)
         return _voc(file) if file.suffix == ".xml" else read_mask(file)
 
 
@@ -105,8 +111,9 @@ def find_marks(where: Literal["beside", "none"] | Path | str) -> Marks:
     """Where to look for the objects in pictures.
 
     Args:
-        where: "beside" looks for NAME.mask.png and NAME.xml beside the picture NAME.jpg. "none": nowhere. A
-            JSON file of COCO's format has the objects of all pictures, by file name. A folder has, at the
+        where: "beside" looks for NAME.mask.png, NAME.xml and boxes.json beside the picture NAME.jpg. "none":
+            nowhere. A JSON file of COCO's format has the objects of all pictures, by file name; boxes.json is
+            such a file. A folder has, at the
             place of each picture in its own folder or at the top, NAME.mask.png, NAME.png or NAME.xml. XML
             files are as Pascal VOC and ImageNet have them; for masks see `read_mask`.
 
@@ -116,7 +123,8 @@ def find_marks(where: Literal["beside", "none"] | Path | str) -> Marks:
     if where == "none":
         return Marks(lambda file, name: ())
     if where == "beside":
-        return Marks(lambda file, name: [file.parent / form.format(file.stem) for form in BESIDE])
+        forms = (*BESIDE, FOR_ALL)
+        return Marks(lambda file, name: [file.parent / form.format(file.stem) for form in forms])
     folder = Path(where)
     if folder.is_dir():
 
@@ -130,7 +138,7 @@ def find_marks(where: Literal["beside", "none"] | Path | str) -> Marks:
         return Marks(inside)
     if not folder.is_file():
         raise DataError(f"{folder}: no such folder of masks, and no such JSON file of COCO's format")
-    return Marks(shared=_coco(folder), source=folder)
+    return Marks(shared=_coco(folder, folder.stat().st_mtime_ns), source=folder)
 
 
 def read_mask(file: Path) -> Sequence[Mark]:
@@ -181,7 +189,9 @@ def _voc(file: Path) -> Sequence[Mark]:
     return marks
 
 
-def _coco(file: Path) -> Callable[[Path, str], Sequence[Mark]]:
+@lru_cache(maxsize=4)
+def _coco(file: Path, changed: int) -> Callable[[Path, str], Sequence[Mark]]:
+    """The marks in a file; it is read again where the time of its last change is another."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         names = {entry["id"]: str(entry["name"]) for entry in values.get("categories", ())}

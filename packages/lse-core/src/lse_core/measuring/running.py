@@ -7,29 +7,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import DataError, unknown_name
+from lse_core.errors import DataError, LSEError, unknown_name
 from lse_core.measuring.answers import classified, segmented
 from lse_core.measuring.films import films_of
 from lse_core.measuring.labels import read_label_map, read_labels
+from lse_core.measuring.layers import measure_layers
 from lse_core.measuring.masks import Marks, find_marks
-from lse_core.measuring.measurement import CHANGES, Change, Counts, Measurement
+from lse_core.measuring.measurement import CHANGES, Change, Counts, Layers, Measurement
 from lse_core.measuring.rows import Rows
 from lse_core.measuring.scenes import Item, Scene, digest_of, items_of, open_scene
 from lse_core.measuring.sites import site_means, watching
 from lse_core.measuring.statistics import sweep_of
 from lse_core.measuring.subjects import Subject, loaded, named, subject
-from lse_core.measuring.sweeps import Plan, views_of
+from lse_core.measuring.sweeps import Plan, prepared, views_of
 from lse_core.modes import evaluating
-from lse_core.pictures import PictureError
+from lse_core.pictures import PictureError, read_picture
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
 
-__all__ = ["measure", "measure_subjects"]
+__all__ = ["layers_of", "measure", "measure_subjects"]
 
 PROBLEMS = 10  # told in full
+LAYER_PICTURES = 8  # shares of layers hardly change with more
 
 
 def measure(
@@ -48,6 +51,7 @@ def measure(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     rows: str | Path | None = None,
+    layers: bool = False,
     on_picture: Callable[[int, int], None] | None = None,
     **plan: Any,
 ) -> Measurement:
@@ -73,6 +77,7 @@ def measure(
         device: where the model runs.
         rows: folder in which every picture's answers are kept at once; the same call goes on where an
             interrupted one stopped, with the same result.
+        layers: also measure where the model breaks, see `lse_core.measuring.layers.measure_layers`.
         on_picture: called with (pictures done, pictures in all).
         plan: fields of `lse_core.measuring.sweeps.Plan`: `factors`, `ratios`, `warps`, `segments`, `angles`,
             `orbit`, `seed`.
@@ -91,10 +96,12 @@ def measure(
     several = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     with evaluating(module):
         one = subject(module, name or known, preprocess=preprocess, class_names=class_names, device=device)
-        return measure_subjects(
+        (measured,) = measure_subjects(
             [one], several, settings, changes=changes, masks=masks, labels=labels, label_maps=label_maps,
             batch_size=batch_size, rows=rows, on_picture=on_picture,
-        )[0]  # fmt: skip
+        )  # fmt: skip
+        broken = layers_of(one, several, settings.seed) if layers else None
+        return measured.model_copy(update={"layers": broken})
 
 
 def measure_subjects(
@@ -150,6 +157,45 @@ def measure_subjects(
         _measurement(one, items, marks, own.found, known, plan, changes, speed)
         for one, own, known in zip(subjects, kept, told, strict=True)
     ]
+
+
+def layers_of(
+    one: Subject,
+    pictures: Sequence[str | Path],
+    seed: int = 0,
+    *,
+    target: Sequence[str] = (),
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Layers:
+    """Where a model breaks, measured on its first pictures; see `lse_core.measuring.layers.measure_layers`.
+
+    Args:
+        one: the model.
+        pictures: files and folders of pictures, of which the first eight that can be read are taken.
+        seed: of the random fields.
+        target: how the command line names the model, for the advice.
+        on_batch: called with (batches done, batches in all).
+
+    Raises:
+        LSEError: the model does not run in torch, or its layers cannot be measured.
+    """
+    if next(one.module.parameters(), None) is None:
+        raise LSEError(
+            f"{one.name} does not run in torch, so its layers cannot be measured: leave --layers out"
+        )
+    images: list[Tensor] = []
+    for item in items_of(pictures):
+        try:
+            images.append(prepared(np.asarray(read_picture(item.file, 3)), one.preprocess))
+        except PictureError:
+            continue
+        if len(images) == LAYER_PICTURES or one.preprocess.size is None:  # such pictures differ in size
+            break
+    if not images:
+        raise PictureError("no picture can be read, so no layer can be measured")
+    return measure_layers(
+        one.module, one.normalised(torch.stack(images)), target=target, seed=seed, progress=on_batch
+    )
 
 
 def _changes(changes: Sequence[str] | None) -> list[Change]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ def open_scene(item: Item, marks: Callable[[Path, str], Sequence[Mark]] | None) 
 
     Raises:
         PictureError: it cannot be read.
+        LSEError: there are marks, but OpenCV is not installed.
     """
     picture = read_picture(item.file, 3)
     share = min(1.0, SHORTER / min(picture.size))
@@ -102,6 +104,10 @@ def open_scene(item: Item, marks: Callable[[Path, str], Sequence[Mark]] | None) 
         _left_out(scene, "bad_masks", str(error))
         return scene
     scene.counts["without_objects"] = int(not found)
+    if found and find_spec("cv2") is None:
+        raise LSEError(
+            "objects are cut out by OpenCV, which is not installed: pip install 'lse-core[measure]'"
+        )
     for number, mark in enumerate(found):
         try:
             scene.objects.append((number, mark.name, _cut(scene, mark)))

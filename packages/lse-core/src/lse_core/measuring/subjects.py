@@ -78,10 +78,14 @@ class Subject:
         """Softmax of the scores, float64 on the CPU, of prepared images (B, C, h, w) in [0, 1]."""
         return self._scores(images).double().softmax(1).cpu()
 
-    def _scores(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """The model's input, on its device and in its dtype, of prepared images (B, C, h, w) in [0, 1]."""
         dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return self.preprocess.normalise(images.to(self.device)).to(dtype)
+
+    def _scores(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            out = self.module(self.preprocess.normalise(images.to(self.device)).to(dtype))
+            out = self.module(self.normalised(images))
         # transformers answer with an object that holds the scores
         found = out if isinstance(out, Tensor) else getattr(out, "logits", None)
         if not isinstance(found, Tensor):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +21,6 @@ from lse_dec.adaptation import AdaptedModel
 __all__ = [
     "accuracy_figure",
     "canonical_figure",
-    "embedded",
     "normalised",
     "residual_figure",
     "samples_figure",
@@ -35,17 +32,6 @@ LABELS = {"aug": "Aug", "aug_continued": "Aug continued", "dec": "DEC"}
 SEEN = "0.8-1.25"
 """The range of factors that training sees."""
 SAME_DIGITS_AT = (0.5, 0.7, 1.0, 1.4, 1.9)
-
-
-def embedded(figure: Figure, kind: str = "svg") -> str:
-    """A figure as a data URI; curves as "svg", pictures as "png"."""
-    buffer = io.BytesIO()
-    # no date: the same run gives the same bytes
-    with matplotlib.rc_context({"svg.hashsalt": "lse"}):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, metadata=metadata, dpi=110, bbox_inches="tight")
-    mime = "image/svg+xml" if kind == "svg" else "image/png"
-    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def normalised(model: AdaptedModel, images: Tensor) -> Tensor:

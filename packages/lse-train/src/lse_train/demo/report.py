@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
+from lse_core.html import rendered
 from lse_train.demo.figures import LABELS
 
 __all__ = ["render_report", "verdict", "verification"]
@@ -74,10 +72,9 @@ def render_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str
     won, sentence = verdict(methods)
     solver, settings = results["solver"], results["settings"]
     first, last = solver["residuals"][0], solver["residuals"][solver["steps"] - 1]
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        files("lse_train.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return rendered(
+        "lse_train.demo",
+        "report.html.j2",
         won=won,
         verdict=sentence,
         rows=rows,

@@ -19,6 +19,7 @@ import torch
 
 import lse_export
 from lse_core.atomic import staging
+from lse_core.html import embedded
 from lse_core.plugins import registry
 from lse_core.progress import Bars
 from lse_data import DigitsDataset, build_digits
@@ -211,11 +212,11 @@ def _pictures(
             traces[name] = other(x, steps=12).solution.residuals.cpu().numpy()
     tests = config.data.split(ALL)
     pictures = {
-        "samples": figures.embedded(figures.samples_figure(tests), "png"),
-        "canonical": figures.embedded(figures.canonical_figure(dec, tests), "png"),
-        "warps": figures.embedded(figures.warps_figure(warp[: min(60, len(x))], data.scales[:60])),
-        "residuals": figures.embedded(figures.residual_figure(traces, adapt["steps"])),
-        "accuracy": figures.embedded(figures.accuracy_figure(methods)),
+        "samples": embedded(figures.samples_figure(tests), "png"),
+        "canonical": embedded(figures.canonical_figure(dec, tests), "png"),
+        "warps": embedded(figures.warps_figure(warp[: min(60, len(x))], data.scales[:60])),
+        "residuals": embedded(figures.residual_figure(traces, adapt["steps"])),
+        "accuracy": embedded(figures.accuracy_figure(methods)),
     }
     residuals = [float(value) for value in traces[adapt["solver"]].mean(1)]
     return {"solver": {"name": adapt["solver"], "steps": adapt["steps"], "residuals": residuals}}, pictures
