@@ -241,8 +241,8 @@ def _tell(
             click.echo(f"... and {len(rejects) - len(rows)} more, see manifest.json")
     click.echo(
         f"{counts['kept']} of {counts['photographs']} photographs kept; {counts['written']} pictures and "
-        f"their masks are in {out}, and {out / PREVIEW} shows some; this run worked on {made} photographs for "
-        f"{seconds:.1f} seconds"
+        f"their masks are in {out}, and {out / PREVIEW} shows some; this run worked on {made} photographs "
+        f"for {seconds:.1f} seconds"
     )
 
 
