@@ -59,8 +59,8 @@ def made(folder: Path, name: str, **settings):
 
 
 def opened(outcome, factor: str, kind: str = "images") -> np.ndarray:
-    (data,) = [d for path, d in outcome.files.items() if kind in path and path.endswith(f"_scale_{factor}.png") or
-               (kind == "images" and path.endswith(f"_scale_{factor}.PNG"))]  # fmt: skip
+    ending = f"_scale_{factor}.{'PNG' if kind == 'images' else 'png'}"
+    (data,) = [data for path, data in outcome.files.items() if path.endswith(ending)]
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
@@ -196,8 +196,8 @@ def test_every_fault_is_counted_and_named(tmp_path):
     write(photos, "deep.png", picture=photograph()[..., 0].astype(np.uint16) * 257)
     write(photos, "good.png")
     result = CliRunner().invoke(
-        main, ["data", "scale-objects", str(photos), "--out", str(tmp_path / "set"), "--factors", "0.7:1.3:0.3",
-               "--jobs", "1", "--json"]
+        main, ["data", "scale-objects", str(photos), "--out", str(tmp_path / "set"), "--factors",
+               "0.7:1.3:0.3", "--jobs", "1", "--json"]
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout.splitlines()[-1])
@@ -209,7 +209,7 @@ def test_every_fault_is_counted_and_named(tmp_path):
     assert (told["photographs"], told["kept"], told["written"], told["not_rgb"]) == (11, 3, 9, 2)
     assert told["rejected"]["full_mask"] == 2
     files = sorted(p.name for p in (tmp_path / "set/images").rglob("*.JPEG"))
-    assert files == [f"{n}_scale_{f}.JPEG" for n in ("deep", "good", "grey") for f in ("0.7", "1", "1.3")]
+    assert files == [f"{n}_scale_{f}.JPEG" for n in ("deep", "good", "grey") for f in ("0.7", "1.3", "1")]
     data = ImageFolder(tmp_path / "set/images", resolution=32)
     assert (data.config.variants, data.levels, len(data)) == (3, (0.7, 1.0, 1.3), 9)
     (mark,) = read_mask(tmp_path / "set/masks/object/good_scale_1.3.png")
@@ -260,7 +260,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert scale_pictures([photos], tmp_path / "killed", config)["made"] == 0
     with pytest.raises(OutputError, match=r"other settings \(soft\)"):
-        scale_pictures([photos], tmp_path / "killed", ScalingConfig(factors=(0.8, 1.0), options=stages, soft=0))
+        scale_pictures(
+            [photos], tmp_path / "killed", ScalingConfig(factors=(0.8, 1.0), options=stages, soft=0)
+        )
     # what changes is made again, what is gone is taken away
     write(photos, "class/p0.png", disc(at=(60, 60)))
     (photos / "class/p1.png").unlink()
