@@ -296,3 +296,42 @@ def test_overlay_outlines_objects_and_leaves_the_background() -> None:
     assert out[7, 7].tolist() == [100, 100, 100]
     assert out[3, 3].tolist() == [150, 50, 50]
     assert out[2, 1].tolist() == out[5, 5].tolist() == [200, 0, 0]
+
+
+def test_scaled_photographs_are_read_with_the_classes_of_their_objects(tmp_path: Path) -> None:
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    from lse_data.scaling import ScalingConfig, scale_pictures
+
+    rows, columns = np.mgrid[:60, :80]
+    picture = np.stack([rows * 4, columns * 3, rows + columns], -1).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    boxes = {"dog": [10, 15, 12, 16], "cat": [45, 20, 22, 20]}
+    outlines = {name: [x, y, x + w, y, x + w, y + h, x, y + h] for name, (x, y, w, h) in boxes.items()}
+    coco = {
+        "images": [{"id": 1, "file_name": "p.png", "width": 80, "height": 60}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(boxes)],
+        "annotations": [
+            {"image_id": 1, "category_id": i, "segmentation": [outlines[name]], "bbox": box}
+            for i, (name, box) in enumerate(boxes.items())
+        ],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    config = ScalingConfig(
+        factors=(0.7, 1.0),
+        others="keep",
+        options={"detector": {"where": str(tmp_path / "boxes.json")}},
+    )
+    scale_pictures([tmp_path / "p.png"], tmp_path / "set", config)
+    data = ScaledObjectsDataset(str(tmp_path / "set"))
+    assert data.metainfo["classes"] == ("background", "cat", "dog")
+    assert [info["local_scale"] for info in data.load_data_list()] == [0.7, 1.0]
+    small, whole = (LoadAnnotations()(data.get_data_info(i))["gt_seg_map"] for i in range(2))
+    assert set(np.unique(whole)) == {0, 1, 2}
+    assert whole[30, 55] == 1  # the cat, which is the largest
+    assert whole[22, 15] == 2
+    assert abs((small == 1).sum() / (whole == 1).sum() - 0.49) < 0.03
+    assert (small == 2).sum() == (whole == 2).sum()
+    (tmp_path / "set/manifest.json").write_text("{}")
+    with pytest.raises(DataError, match="is damaged; make the data set again"):
+        ScaledObjectsDataset(str(tmp_path / "set"))

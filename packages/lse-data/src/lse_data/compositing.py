@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lse_core.errors import DataError
 
-__all__ = ["Cutout", "cut_out", "mask_in_box"]
+__all__ = ["Cutout", "cut_out", "filled_in", "fixed_point", "hole_around", "mask_in_box"]
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -128,22 +128,66 @@ def cut_out(picture: Picture, mask: Mask) -> Cutout:
     Raises:
         DataError: the mask is empty, or leaves nothing of the picture from which to fill in its place.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        raise DataError("the mask is empty")
-    side = 2 * MARGIN + 1
-    hole = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    if hole.all():
-        raise DataError("the mask covers the whole picture, so there is no background")
-    box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+    box = _extent(mask)
+    hole = hole_around(mask)
     alpha = mask[box].astype(np.float32)
     return Cutout(
-        background=cv2.inpaint(picture, hole, REACH, cv2.INPAINT_TELEA).astype(np.uint8, copy=False),
+        background=filled_in(picture, hole),
         patch=picture[box].astype(np.float32) * alpha[..., None],
         alpha=alpha,
         corner=(box[1].start, box[0].start),
-        fixed=(_anchor(box[1], mask.shape[1]), _anchor(box[0], mask.shape[0])),
+        fixed=fixed_point(mask),
     )
+
+
+def hole_around(mask: Mask, margin: int = MARGIN) -> Mask:
+    """What is to be filled in where an object (H, W) is taken away: its place and `margin` pixels around it.
+
+    Raises:
+        DataError: nothing of the picture is left from which to fill it in.
+    """
+    side = 2 * margin + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    hole = cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    if hole.all():
+        raise DataError("the mask covers the whole picture, so there is no background")
+    return hole
+
+
+def filled_in(
+    picture: Picture, hole: Mask, *, reach: int = REACH, method: int = cv2.INPAINT_TELEA
+) -> Picture:
+    """The picture (H, W, 3) with `hole` (H, W) filled in from around it, by OpenCV.
+
+    Args:
+        reach: pixels from which a pixel is filled in.
+        method: a constant of OpenCV, `cv2.INPAINT_TELEA` or `cv2.INPAINT_NS`.
+    """
+    return cv2.inpaint(picture, hole.astype(np.uint8), reach, method).astype(np.uint8, copy=False)
+
+
+def fixed_point(mask: Mask, *, foot: bool = False) -> tuple[float, float]:
+    """The point of an object (H, W) that stays when it is resized, as `Cutout.fixed` gives it.
+
+    Args:
+        foot: the middle of the bounding box's lower side, in the place of the box's middle. Along an axis
+            where the box touches one edge of the picture it is that edge all the same.
+
+    Raises:
+        DataError: the mask is empty.
+    """
+    rows, columns = _extent(mask)
+    y = _anchor(rows, mask.shape[0])
+    if foot and rows.start > 0:
+        y = float(rows.stop)
+    return _anchor(columns, mask.shape[1]), y
+
+
+def _extent(mask: Mask) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        raise DataError("the mask is empty")
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _anchor(side: slice, size: int) -> float:

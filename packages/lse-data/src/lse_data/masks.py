@@ -42,6 +42,35 @@ class Mark:
     name: str | None = None
     size: tuple[int, int] | None = None
 
+    def fitted(self, file: tuple[int, int], now: tuple[int, int]) -> Mark:
+        """The same mark for the picture after it was reduced.
+
+        Args:
+            file: (width, height) of the picture in its file, which marks are made for.
+            now: (width, height) of the picture as it is used.
+
+        Raises:
+            DataError: the mark is made for a picture of another size.
+        """
+        if self.size not in (None, file, now):
+            assert self.size is not None
+            raise DataError(
+                f"its {'mask' if self.box is None else 'box'} is made for a picture of {self.size[0]} x "
+                f"{self.size[1]} pixels, and this one has {file[0]} x {file[1]}"
+            )
+        before = self.size or file
+        if before == now:
+            return self
+        x, y = now[0] / before[0], now[1] / before[1]
+        mask, box = self.mask, self.box
+        if mask is not None and mask.shape != (now[1], now[0]):
+            import cv2
+
+            mask = cv2.resize(mask.astype(np.float32), now, interpolation=cv2.INTER_AREA) > 0.5
+        if box is not None:
+            box = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        return Mark(mask, box, self.name, now)
+
 
 class Marks:
     """Marks of pictures, given the picture's file and its name relative to the folder that was given.

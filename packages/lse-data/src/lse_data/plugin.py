@@ -28,5 +28,30 @@ def lse_commands() -> Mapping[str, Any]:
     """Give the commands that write data sets and draw them."""
     from lse_data.commands.data import data
     from lse_data.commands.make_objects import make_objects
+    from lse_data.commands.scale_objects import scale_objects
 
-    return {"data": data, "data make-objects": make_objects}
+    return {"data": data, "data make-objects": make_objects, "data scale-objects": scale_objects}
+
+
+@hookimpl
+def lse_detectors() -> Mapping[str, Any]:
+    """Give what reads boxes from files, and boxes that are given."""
+    from lse_data.scaling.stages import Boxes, Files
+
+    return {"boxes": Boxes, "files": Files}
+
+
+@hookimpl
+def lse_segmenters() -> Mapping[str, Any]:
+    """Give OpenCV's GrabCut."""
+    from lse_data.scaling.stages import GrabCut
+
+    return {"grabcut": GrabCut}
+
+
+@hookimpl
+def lse_inpainters() -> Mapping[str, Any]:
+    """Give OpenCV's inpainting."""
+    from lse_data.scaling.stages import OpenCVInpainter
+
+    return {"opencv": OpenCVInpainter}

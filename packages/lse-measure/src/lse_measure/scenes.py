@@ -123,24 +123,10 @@ def _left_out(scene: Scene, kind: str, problem: str) -> None:
 
 
 def _cut(scene: Scene, mark: Mark) -> Any:
-    import cv2
-
     from lse_data.compositing import cut_out, mask_in_box
 
-    if mark.size is not None and mark.size != scene.picture.size:
-        raise DataError(
-            f"its {'mask' if mark.box is None else 'box'} is made for a picture of "
-            f"{mark.size[0]} x {mark.size[1]} pixels, and this one has "
-            f"{scene.picture.width} x {scene.picture.height}"
-        )
     height, width = scene.small.shape[:2]
-    if mark.box is not None:
-        x, y = width / scene.picture.width, height / scene.picture.height
-        left, top, right, bottom = mark.box
-        mask = mask_in_box(scene.small, (left * x, top * y, right * x, bottom * y))
-    else:
-        assert mark.mask is not None
-        mask = mark.mask
-        if mask.shape != (height, width):
-            mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5
+    fitted = mark.fitted(scene.picture.size, (width, height))
+    mask = fitted.mask if fitted.box is None else mask_in_box(scene.small, fitted.box)
+    assert mask is not None
     return cut_out(scene.small, mask)

@@ -73,3 +73,18 @@ def lse_methods() -> Mapping[str, Any]:
 @hookspec
 def lse_models() -> Mapping[str, Callable[..., Any]]:
     """Functions that build a model from keywords. Any checkpoint may call them: keep them harmless."""
+
+
+@hookspec
+def lse_detectors() -> Mapping[str, Callable[..., Any]]:
+    """Detectors by name: called with settings they give a function from a `Shot` to marks of its objects."""
+
+
+@hookspec
+def lse_segmenters() -> Mapping[str, Callable[..., Any]]:
+    """Segmenters by name: called with settings they give a function from a picture and boxes to masks."""
+
+
+@hookspec
+def lse_inpainters() -> Mapping[str, Callable[..., Any]]:
+    """Inpainters by name: called with settings they give a function from picture and hole to a picture."""

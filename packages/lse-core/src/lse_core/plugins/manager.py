@@ -20,6 +20,7 @@ from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_lin
 KINDS = (
     *("warp", "solver", "update", "canonicalizer", "backbone"),
     *("dataset", "group", "command", "check", "loader", "method", "model"),
+    *("detector", "segmenter", "inpainter"),
 )
 """What plugins provide; kind "solver" is asked for through the hook `lse_solvers`, and so on."""
 
