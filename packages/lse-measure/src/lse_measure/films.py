@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lse_core.preprocess import Preprocess
+from lse_data.items import Item
 from lse_data.masks import Marks
 from lse_measure.measurement import Film, Sweep
-from lse_measure.scenes import Item, open_scene
+from lse_measure.scenes import open_scene
 from lse_measure.sweeps import Plan, Views, views_of
 
 __all__ = ["films_of"]

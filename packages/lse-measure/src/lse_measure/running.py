@@ -16,6 +16,7 @@ from lse_core.modes import evaluating
 from lse_core.pictures import PictureError, read_picture
 from lse_core.preprocess import Preprocess
 from lse_core.settings import validated
+from lse_data.items import Item, digest_of, items_of
 from lse_data.masks import Marks, find_marks
 from lse_measure.answers import classified, segmented
 from lse_measure.films import films_of
@@ -23,7 +24,7 @@ from lse_measure.labels import read_label_map, read_labels
 from lse_measure.layers import measure_layers
 from lse_measure.measurement import CHANGES, Change, Counts, Layers, Measurement
 from lse_measure.rows import Rows
-from lse_measure.scenes import Item, Scene, digest_of, items_of, open_scene
+from lse_measure.scenes import Scene, open_scene
 from lse_measure.sites import site_means, watching
 from lse_measure.statistics import sweep_of
 from lse_measure.subjects import Subject, loaded, named, subject

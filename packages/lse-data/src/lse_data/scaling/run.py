@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from lse_core.errors import DataError, LSEError, OutputError
+from lse_data.items import items_of
 from lse_data.objects.settings import palette
 from lse_data.scaling.config import ScalingConfig
 from lse_data.scaling.picture import IMAGES, MASKS, Outcome, Source, make_versions
 from lse_data.scaling.sheet import sheet, strip
 from lse_data.scaling.stages import Stages, build_stages
-from lse_measure.scenes import items_of
 
 __all__ = ["MANIFEST", "PREVIEW", "scale_pictures", "sources_of"]
 

@@ -18,8 +18,9 @@ from lse_measure.labels import read_labels
 pytest.importorskip("cv2")
 
 from lse_data.compositing import MARGIN, cut_out, mask_in_box
+from lse_data.items import items_of
 from lse_data.masks import find_marks, read_mask
-from lse_measure.scenes import items_of, open_scene
+from lse_measure.scenes import open_scene
 
 VOC = """<annotation><size><width>{w}</width><height>{h}</height></size><object><name>disc</name><bndbox>
 <xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"""
