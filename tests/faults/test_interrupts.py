@@ -21,6 +21,7 @@ IN_TURN = {
     "scenes": "SIGTERM",
     "objects": "SIGINT",
     "mmseg": "SIGTERM",
+    "measure": "SIGINT",
 }
 """The signal of each; tests/test_demo.py interrupts the demo by SIGINT."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,9 +13,15 @@ from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
 
-from lse_core import SeparableWarp, scale, unscale
+from lse_core import SeparableWarp, card_of, scale, unscale
 from lse_core.plot import draw_grid, to_array
+from lse_data.compositing import cut_out, mask_in_box
 from lse_dec.canonicalizers import Variation
+from lse_measure.sweeps import prepared
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from photographs import lite0
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts"
 
@@ -77,6 +85,26 @@ def canonical() -> None:
     figure.savefig(CONCEPTS / "canonical.jpg", dpi=80, pil_kwargs={"quality": 85})
 
 
+def cup() -> None:
+    """One photograph whose cup is resized alone, and what real ImageNet weights say of each."""
+    model = lite0()
+    card = card_of(model)
+    assert card.preprocess is not None and card.class_names is not None
+    espresso = card.class_names.index("espresso")
+    image = np.ascontiguousarray(data.coffee())
+    cut = cut_out(image, mask_in_box(image, (78, 10, 482, 388)))  # as in tests/photographs.json
+    figure, axes = panels(1, 3)
+    for panel, factor in zip(axes[0], (1.0, 0.7, 0.5), strict=True):
+        picture = cut.resized(factor, factor)
+        with torch.inference_mode():
+            pixels = card.preprocess.normalise(prepared(picture, card.preprocess))
+            share = float(model(pixels).softmax(-1)[0, espresso])
+        panel.imshow(picture)
+        panel.set_title(f"{factor:g} of its size: espresso {share:.2f}")
+    figure.savefig(CONCEPTS / "cup.jpg", dpi=80, pil_kwargs={"quality": 85})
+
+
 if __name__ == "__main__":
+    cup()
     warps()
     canonical()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +63,6 @@ def open_scene(item: Item, marks: Callable[[Path, str], Sequence[Mark]] | None) 
         _left_out(scene, "bad_masks", str(error))
         return scene
     scene.counts["without_objects"] = int(not found)
-    if found and find_spec("cv2") is None:
-        raise LSEError(
-            "objects are cut out by OpenCV, which is not installed: pip install 'lse-core[measure]'"
-        )
     for number, mark in enumerate(found):
         try:
             scene.objects.append((number, mark.name, _cut(scene, mark)))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lse_core.errors import LSEError
 from lse_measure.measurement import Case, Change, Estimate, Level, Orbit, Sweep
 from lse_measure.sweeps import REFERENCES, UNITS, Plan
 
@@ -93,16 +92,12 @@ def calibration_error(confidence: Array, right: Array) -> float | None:
         confidence: (n,) probabilities of the answers.
         right: (n,) 1 where the answer is the label, else 0; NaN where there is no label.
 
-    Raises:
-        LSEError: torchmetrics is not installed.
     """
     known = np.isfinite(confidence) & np.isfinite(right)
     if not known.any():
         return None
-    try:
-        from torchmetrics.functional.classification import binary_calibration_error
-    except ImportError as error:
-        raise LSEError("calibration needs torchmetrics: pip install 'lse-core[measure]'") from error
+    from torchmetrics.functional.classification import binary_calibration_error
+
     # of top-1 answers it is the binary error of "the answer is right" at the answer's probability
     return float(
         binary_calibration_error(

@@ -203,8 +203,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
             values: Any = load_file(path)
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError as error:
-        raise LSEError("safetensors files need safetensors: pip install 'lse-core[measure]'") from error
     except Exception as error:  # torch, pickle and safetensors raise errors of many kinds
         raise LSEError(
             f"{path} cannot be read as weights: {' '.join(str(error).split())[:200] or type(error).__name__}"
