@@ -89,7 +89,8 @@ def cup() -> None:
     """One photograph whose cup is resized alone, and what real ImageNet weights say of each."""
     model = lite0()
     card = card_of(model)
-    assert card.preprocess is not None and card.class_names is not None
+    assert card.preprocess is not None
+    assert card.class_names is not None
     espresso = card.class_names.index("espresso")
     image = np.ascontiguousarray(data.coffee())
     cut = cut_out(image, mask_in_box(image, (78, 10, 482, 388)))  # as in tests/photographs.json

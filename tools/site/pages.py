@@ -17,7 +17,7 @@ import mkdocs_gen_files
 from lse_core.cli import main
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("core", "dec", "data", "train", "export", "seg", "soft")
+NAMES = ("core", "dec", "data", "measure", "train", "export", "seg", "soft")
 PACKAGES = {f"lse_{name}": f"lse-{name}" for name in NAMES}
 BORROWED = {
     **{f"packages/{name}/README.md": f"packages/{name}.md" for name in PACKAGES.values()},

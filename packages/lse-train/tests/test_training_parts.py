@@ -365,7 +365,7 @@ def test_methods_by_name() -> None:
         make_method(Method(name="plain", options={"weight": 1}))
     with pytest.raises(ConfigError, match="method 'nowhere:Plain': cannot import 'nowhere' \\(No module"):
         make_method(Method(name="nowhere:Plain"), trust=True)
-    with pytest.raises(ConfigError, match="'lse_train.methods' has no 'Plane'"):
+    with pytest.raises(ConfigError, match=r"'lse_train.methods' has no 'Plane'"):
         make_method(Method(name="lse_train.methods:Plane"), trust=True)
 
 
