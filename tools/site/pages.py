@@ -61,6 +61,10 @@ def relinked(found: re.Match[str], source: str, page: str) -> str:
     if ":" in target:
         return found[0]
     path = os.path.normpath(os.path.join(os.path.dirname(source), target))
+    if not (ROOT / path).exists():
+        if source.startswith("docs/") and path.startswith("docs/"):
+            return found[0]  # a page that is made below; of any other, mkdocs says that it is missing
+        raise FileNotFoundError(f"{source} links to {target}, and there is no such file")
     inside = path.removeprefix("docs/") if path.startswith("docs/") else page_of(path)
     if inside is None or not (inside in BORROWED.values() or (ROOT / "docs" / inside).is_file()):
         return words
