@@ -33,7 +33,7 @@ soak: install ## interrupt every long command ten times by each signal (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/interrupts.py $(ARGS)
 
 docs: install ## build the documentation site into site/, strictly: a dead link is an error
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build
 
 docs-serve: install ## show the documentation site while you write it, on port 8000
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve

@@ -42,9 +42,10 @@ class _Batch(Protocol):
 class Projection:
     """Projects chosen weights of a plain model in place onto the directions that a group moves least.
 
+    All other arguments are those of `lse_soft.soften`.
+
     Args:
         model: a model without softeners; adapted ones are softened at their base's places.
-        group, softness, keep, places, preserve_dc, settings: as `lse_soft.soften`.
 
     Raises:
         SoftError: as `lse_soft.soften`.

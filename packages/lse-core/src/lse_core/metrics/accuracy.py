@@ -16,7 +16,7 @@ __all__ = ["ScaleAccuracy", "accuracy_per_scale"]
 class ScaleAccuracy(NamedTuple):
     """Accuracies within [0, 1] over scale brackets.
 
-    Args:
+    Attributes:
         brackets: the ranges of scale.
         accuracy: (K,) accuracy in each; NaN where no sample fell into one.
         samples: (K,) samples in each.
