@@ -40,9 +40,9 @@ def lazy_names(
     announce({f"{package}.{name}": now for name, now in (moved or {}).items()})
 
     def get(name: str) -> Any:
-        if elsewhere is not None and (holder := _holder(elsewhere, name)):
-            return _from_other(package, holder, name)
         if name not in home_of:
+            if elsewhere is not None and (holder := _holder(elsewhere, name)):
+                return _from_other(package, holder, name)
             text = replacement(f"{package}.{name}")
             raise AttributeError(text or f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{home_of[name]}"), name)

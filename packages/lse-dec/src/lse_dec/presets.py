@@ -1,6 +1,8 @@
 """The settings that measured best, for a canonicalizer at the image and for those at latent sites.
 
-    adapted = lse_dec.adapt(model, "image", **lse_dec.presets.AT_IMAGE.adapt)
+    from lse_dec.presets import AT_IMAGE
+
+    adapted = lse_dec.adapt(model, "image", **AT_IMAGE.adapt)
 
 They differ from the defaults of `lse_dec.adapt` in the rule. The default is "residual", whose fixed point is
 equivariant in theory. Measured on scales that training never saw, with Eq. 5 as the only loss, "absolute" is
