@@ -27,11 +27,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from costs.timing import in_turns, ratio
-from lse_train.data import build_digits
 from photographs import lite0, write_photographs
 
 import lse_core
 from lse_core.preprocess import preprocess_of
+from lse_data import build_digits
 from lse_dec import adapt, load
 from lse_measure.layers import measure_layers, stage_shares
 from lse_measure.measurement import Layers, Measurement, Sweep

@@ -93,7 +93,7 @@ def cup() -> None:
     assert card.class_names is not None
     espresso = card.class_names.index("espresso")
     image = np.ascontiguousarray(data.coffee())
-    cut = cut_out(image, mask_in_box(image, (78, 10, 482, 388)))  # as in tests/photographs.json
+    cut = cut_out(image, mask_in_box(image, (78, 15, 480, 388)))  # as in tests/photographs.json
     figure, axes = panels(1, 3)
     for panel, factor in zip(axes[0], (1.0, 0.7, 0.5), strict=True):
         picture = cut.resized(factor, factor)

@@ -1,10 +1,14 @@
 """`lse adapt`: what it lists of a model, the folder it writes, and what it refuses."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 import lse_dec
 from lse_dec.commands.adapt import adapt as adapt_command
@@ -90,3 +94,28 @@ def test_bad_commands(args: list[str], words: str, tmp_path: Any, monkeypatch: p
     assert result.exit_code != 0
     assert words in (str(result.exception) + result.output)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_from_a_file_go_into_the_adapted_model(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    source = timm.create_model("resnet10t", num_classes=4)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    settings = [
+        "--model-set",
+        "num_classes=4",
+        "--site",
+        "image",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+    ]
+    result = invoke("resnet10t", *settings, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    base = lse_dec.unadapt(lse_dec.load(tmp_path / "out"))
+    assert all(torch.equal(base.state_dict()[name], value) for name, value in source.state_dict().items())
+    for args, words in (
+        (["resnet10t", "--pretrained"], "--weights goes with the name of a timm model"),
+        ([str(tmp_path / "out")], "do not go with a folder"),
+    ):
+        refused = invoke(*args, *settings[2:], "--out", str(tmp_path / "other"))
+        assert refused.exit_code == 2
+        assert words in refused.output

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import lse_dec
@@ -89,6 +90,16 @@ def test_eq_5_alone_trains_a_canonicalizer_and_leaves_every_backbone_bit(
     assert "sites" in fit(RunConfig.parse(more), tmp_path / "more").metrics["far"]
     with pytest.raises(ConfigError, match="contains an adapted model; leave adapt out"):
         fit(RunConfig.parse({**more, "adapt": settings["adapt"]}), tmp_path / "again")
+
+
+def test_training_begins_with_the_weights_of_a_file(settings: dict[str, Any], tmp_path: Path) -> None:
+    coloured = timm.create_model("resnet10t", num_classes=11)
+    save_file(coloured.state_dict(), tmp_path / "w.safetensors")
+    model = {"name": "resnet10t", "kwargs": GREY, "initial": str(tmp_path / "w.safetensors")}
+    begun = make_model(RunConfig.parse({**settings, "model": model, "adapt": None})).state_dict()
+    for name, value in coloured.state_dict().items():
+        expected = value.sum(1, keepdim=True) if name == "conv1.0.weight" else value
+        assert name.startswith("fc.") or torch.allclose(begun[name], expected), name
 
 
 def test_evaluation_against_the_definitions(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -276,6 +287,10 @@ class Odd:
         (
             {"model": {"name": "resnet10t", "kwargs": GREY, "initial": "nowhere"}},
             "there is no folder nowhere",
+        ),
+        (
+            {"model": {"name": "resnet10t", "kwargs": GREY, "initial": __file__}},
+            "cannot be read as weights",
         ),
         ({"method": "equivariance", "adapt": None}, "the model has none with parameters"),
         ({"optim": {"phases": [{"train": "canonicalizer"}]}, "adapt": None}, "no part learns at step 0"),

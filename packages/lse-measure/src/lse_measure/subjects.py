@@ -19,12 +19,12 @@ from lse_core.plugins import registry
 from lse_core.preprocess import Preprocess, channels_and_size, preprocess_of
 from lse_core.settings import validated
 from lse_core.timm_models import check_name, imagenet_names, make
+from lse_core.weights import load_weights
 
-__all__ = ["Subject", "is_name", "load_weights", "loaded", "named", "subject"]
+__all__ = ["Subject", "is_name", "loaded", "named", "subject"]
 
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 FREE = (256, 256)  # height and width of the blank picture on which a model is tried that takes any size
-INSIDE = ("state_dict", "model", "model_state_dict")  # where trainers put weights in a checkpoint
 
 
 @dataclass
@@ -188,33 +188,6 @@ def _called(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise LSEError(f"{name} returned a {type(model).__name__}, and must return a torch module")
     return model
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict from a safetensors file or a torch file, of which only tensors are read.
-
-    Raises:
-        LSEError: the file cannot be read, or its weights are those of another model.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            values: Any = load_file(path)
-        else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors raise errors of many kinds
-        raise LSEError(
-            f"{path} cannot be read as weights: {' '.join(str(error).split())[:200] or type(error).__name__}"
-        ) from error
-    inside = next((values[key] for key in INSIDE if isinstance(values, dict) and key in values), values)
-    try:
-        model.load_state_dict(inside)
-    except (AttributeError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise LSEError(
-            f"{path} has weights of another model than {type(model).__name__}: {reason}"
-        ) from error
 
 
 def subject(

@@ -57,8 +57,10 @@ class Model(Named):
     Attributes:
         name: a timm model (plugins may register theirs with timm), a plugin's, or "module:function".
         kwargs: keywords of `timm.create_model` or of the function.
-        initial: folder of an earlier run (or of `lse_dec.save`) whose weights to begin with; None begins at
-            random. An adapted model stays adapted; then `adapt` must be left out.
+        initial: folder of an earlier run (or of `lse_dec.save`) whose weights to begin with, or a file of
+            weights for a timm model, whose first convolution and classifier may have another size
+            (`lse_core.weights.load_weights`); None begins at random. An adapted model stays adapted; then
+            `adapt` must be left out.
     """
 
     name: str

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from lse_core.errors import LSEError
+from lse_core.weights import load_weights
 from lse_dec.adaptation import AdaptedModel, adapt
 from lse_dec.checkpoint import load
 from lse_dec.checkpoint.config import CheckpointError
@@ -35,7 +37,11 @@ def make_model(config: RunConfig, *, trust: bool = False) -> nn.Module:
     """
     model = seeded_base(config, trust)
     if config.model.initial:
-        model = load(config.model.initial, model)
+        start = Path(config.model.initial)
+        if start.is_file():
+            load_weights(model, start, fit=True)
+        else:
+            model = load(start, model)
     if config.adapt is not None:
         if isinstance(model, AdaptedModel):
             raise ConfigError(

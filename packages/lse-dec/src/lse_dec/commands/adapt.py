@@ -55,6 +55,11 @@ TRUST = click.option(
 @click.option("--model-set", multiple=True, metavar="NAME=VALUE", help="A keyword of timm.create_model.")
 @click.option("--pretrained", is_flag=True, help="Load timm's weights for MODEL (needs the network).")
 @click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of weights for MODEL, a timm model: safetensors, or a state dict saved by torch.",
+)
+@click.option(
     "--size",
     nargs=2,
     type=click.IntRange(8),
@@ -84,6 +89,7 @@ def adapt(
     settings: tuple[str, ...],
     model_set: tuple[str, ...],
     pretrained: bool,
+    weights: Path | None,
     size: tuple[int, int] | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -109,7 +115,7 @@ def adapt(
         raise click.UsageError("give --list to see the stages, or --out FOLDER to write an adapted model")
     if out is not None:
         _check_folder(out, force)
-    base = create(model, read_settings(model_set), pretrained, trust)
+    base = create(model, read_settings(model_set), pretrained, trust, weights)
     if only_list:
         _show_stages(model, base, everything, as_json)
         return
@@ -217,7 +223,9 @@ def with_options(
     return validated(Preprocess, values, "--size, --mean and --std")
 
 
-def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> Any:
+def create(
+    name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool, weights: Path | None = None
+) -> Any:
     """The model that the command line names, in eval mode.
 
     Args:
@@ -225,25 +233,31 @@ def create(name: str, kwargs: dict[str, Any], pretrained: bool, trust: bool) -> 
         kwargs: keywords to make it with, typed by the user.
         pretrained: with timm's weights.
         trust: import and call a function.
+        weights: a file of weights for a timm model.
 
     Raises:
         LSEError: a name or keywords that do not exist, or a function without trust.
     """
     from lse_core.card import attach
     from lse_core.timm_models import imagenet_names
+    from lse_core.weights import load_weights
     from lse_dec.checkpoint import load
     from lse_dec.checkpoint.source import make, named
 
     if Path(name).is_dir():
-        if kwargs or pretrained:
+        if kwargs or pretrained or weights:
             raise click.UsageError(
-                "--model-set and --pretrained do not go with a folder, whose model has its weights"
+                "--model-set, --pretrained and --weights do not go with a folder, whose model has its weights"
             )
         return load(name, trust=trust)
     source = named(name, kwargs)
+    if weights is not None and (pretrained or source.source != "timm"):
+        raise click.UsageError("--weights goes with the name of a timm model, and not with --pretrained")
     # keywords on the command line are the user's own; what a function does is not
     model = make(source, trust=trust or source.source != "factory", pretrained=pretrained).eval()
-    if pretrained:
+    if weights is not None:
+        load_weights(model, weights)
+    if pretrained or weights is not None:
         attach(model, class_names=imagenet_names(model))
     return model
 

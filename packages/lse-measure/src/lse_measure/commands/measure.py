@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -252,7 +252,7 @@ def measure(
         shutil.rmtree(out / "rows", ignore_errors=True)
     measured = _measured(subjects, pictures, plan, out, changes=changes or None, **options)
     if layers:
-        targets = [_target(name, pretrained) for name, _ in modules]
+        targets = [one.target for one in modules]
         measured = _with_layers(measured, subjects, pictures, targets, seed)
     _written(measured, out, csv_file, as_json)
     above = [one for one in measured if fail_above is not None and (one.error or 0.0) > fail_above]
@@ -263,31 +263,43 @@ def measure(
         sys.exit(1)
 
 
+class Named(NamedTuple):
+    """A model of the command line: its name there, the module, and how `lse adapt` is told the same model."""
+
+    name: str
+    module: Any
+    target: list[str]
+
+
 def _split(
     arguments: Sequence[str],
     pretrained: bool,
     weights: Sequence[Path],
     settings: dict[str, Any],
     trust: bool,
-) -> tuple[list[tuple[str, Any]], list[str]]:
+) -> tuple[list[Named], list[str]]:
     """Models, which come first, and pictures; the first argument that is no model begins the pictures."""
     from lse_core.pictures import SUFFIXES
     from lse_measure.subjects import is_name, loaded, named
 
-    models: list[tuple[str, Any]] = []
+    models: list[Named] = []
     left = list(weights)
     rest = list(arguments)
     while rest:
         path = Path(rest[0])
         module: Any = None
+        target = [rest[0]]
         if path.exists() and path.suffix.lower() not in SUFFIXES:
             module = loaded(path, trust=trust)
         if module is None and (not path.exists() or not models) and is_name(rest[0]):
             file = left.pop(0) if left and ":" not in rest[0] else None
+            kept = ["--pretrained"] if pretrained else [] if file is None else ["--weights", str(file)]
+            changed = [word for key, value in settings.items() for word in ("--model-set", f"{key}={value}")]
+            target += ["--trust"] if ":" in rest[0] else [*kept, *changed]
             module = named(rest[0], pretrained=pretrained, weights=file, settings=settings, trust=trust)
         if module is None:
             break
-        models.append((rest.pop(0), module))
+        models.append(Named(rest.pop(0), module, target))
     if not models:
         raise LSEError(_no_model(arguments[0]))
     if left:
@@ -309,14 +321,14 @@ def _no_model(first: str) -> str:
     )
 
 
-def _subjects(modules: Sequence[tuple[str, Any]], **options: Any) -> list[Subject]:
+def _subjects(modules: Sequence[Named], **options: Any) -> list[Subject]:
     from lse_measure.subjects import subject
 
     names: list[str] = []
-    for name, _ in modules:
+    for name in (one.name for one in modules):
         count = sum(known == name or known.startswith(f"{name} (") for known in names)
         names.append(f"{name} ({count + 1})" if count else name)
-    return [subject(module, name, **options) for name, (_, module) in zip(names, modules, strict=True)]
+    return [subject(one.module, name, **options) for name, one in zip(names, modules, strict=True)]
 
 
 def _measured(
@@ -332,15 +344,6 @@ def _measured(
     except KeyboardInterrupt:
         click.echo("what was measured so far is kept; the same command goes on from there", err=True)
         raise
-
-
-def _target(name: str, pretrained: bool) -> tuple[str, ...]:
-    """How `lse adapt` names the same model; () where it cannot be given the same weights."""
-    if Path(name).exists():
-        return (name,)
-    if ":" in name:
-        return (name, "--trust")
-    return (name, "--pretrained") if pretrained else ()
 
 
 def _with_layers(
