@@ -30,7 +30,7 @@ test: install ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 soak: install ## interrupt every long command ten times by each signal (an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/interrupts.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py $(ARGS)
 
 docs: install ## build the documentation site into site/, strictly: a dead link is an error
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build

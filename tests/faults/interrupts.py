@@ -1,16 +1,10 @@
-"""Interrupts long commands at random moments, and says whether anything was lost.
-
-`make soak` runs it: every command ten times for each of SIGINT and SIGTERM. After each interrupt the same
-command is given again; it must end as if it had never been interrupted.
-"""
+"""Interrupts a long command, gives it again, and says whether anything was lost."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-import random
 import shlex
 import shutil
 import signal
@@ -18,15 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from faults.workshop import build
 
 SIGNALS = {"SIGINT": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 LSE = (sys.executable, "-c", "from lse_core.cli import main; main()")
@@ -168,6 +158,7 @@ def disturb(
     wait: Callable[[Any, Path], Any],
     expected: dict[str, str],
     start: Starter = start,
+    again: Starter | None = None,
 ) -> str:
     """Interrupt the command, then give it again; "interrupted" or "ended first".
 
@@ -178,6 +169,7 @@ def disturb(
         wait: returns when it is time to interrupt; it is given the process and the folder.
         expected: what the command writes when nobody interrupts it.
         start: starts the command.
+        again: starts it after the interrupt; `start` if it is left out.
 
     Raises:
         AssertionError: another exit status, a traceback, a half file that looks whole, or another end.
@@ -200,58 +192,15 @@ def disturb(
             left = {p.name for p in folder.iterdir()} - before
             hidden = {n for n in left if n.startswith(".") and n != ".cache"}
             assert not hidden, f"left behind: {sorted(hidden)}"
-        again = start(long, folder)
-        said, _ = again.communicate()
-        if again.returncode and "--force" in said:  # a folder of data that is not empty asks first
-            again = start(long, folder, "--force")
-            said, _ = again.communicate()
-        assert again.returncode == 0, f"the second time: {said[-800:]}"
+        resume = again or start
+        resumed = resume(long, folder)
+        said, _ = resumed.communicate()
+        if resumed.returncode and "--force" in said:  # a folder of data that is not empty asks first
+            resumed = resume(long, folder, "--force")
+            said, _ = resumed.communicate()
+        assert resumed.returncode == 0, f"the second time: {said[-800:]}"
         assert digest(folder, long.results) == expected, "another result than without the interrupt"
     return outcome
-
-
-def main() -> None:
-    """Interrupt every command, `--rounds` times for each signal, and print a line for each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
-    given = parser.parse_args()
-    draw = random.Random(given.seed)
-    counts = {(command, name): Counter[str]() for command in given.only for name in SIGNALS}
-    usual: dict[str, tuple[float, dict[str, str]]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        workshop = Path(place) / "workshop"
-        build(workshop)
-        for number in range(given.rounds):
-            for command, name in counts:
-                long = COMMANDS[command]
-                if command not in usual:
-                    usual[command] = undisturbed(long, workshop)
-                seconds, expected = usual[command]
-                share = draw.uniform(0.0, 1.1)
-                moment = share * seconds
-                wait = pause(moment) if number % 2 else once_begun(moment / 2, moment)
-                try:
-                    outcome = disturb(long, workshop, name, wait, expected)
-                    counts[command, name][outcome] += 1
-                    counts[command, name]["resumed equal"] += outcome == "interrupted"
-                except AssertionError as error:
-                    counts[command, name]["failed"] += 1
-                    print(f"{command}, {name} at {share:.2f}: {str(error)[-800:]}", flush=True)
-            print(f"after {number + 1} of {given.rounds} rounds:", flush=True)
-            for (command, name), found in counts.items():
-                print(f"  {command:8} {name:8} {told(found)}", flush=True)
-    total = sum(counts.values(), Counter[str]())
-    print(f"{len(given.only)} commands in all: {told(total)}", flush=True)
-    sys.exit(min(total["failed"], 1))
-
-
-def pause(seconds: float) -> Callable[[Any, Path], None]:
-    """Waits so long, whatever the command does."""
-    return lambda process, folder: time.sleep(seconds)
 
 
 def once_begun(seconds: float, most: float) -> Callable[[Any, Path], None]:
@@ -267,13 +216,3 @@ def once_begun(seconds: float, most: float) -> Callable[[Any, Path], None]:
         time.sleep(0.0 if time.monotonic() >= end else seconds)
 
     return wait
-
-
-def told(counts: Counter[str]) -> str:
-    """Counts as a line says them."""
-    kinds = ("interrupted", "resumed equal", "ended first", "failed")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds)
-
-
-if __name__ == "__main__":
-    main()
