@@ -28,7 +28,13 @@ def run(program: tuple[str, ...], words: list[str], folder: str, output: str) ->
         from faults.segment import main
     else:
         from lse_core.cli import main
-    main()
+    try:
+        main()
+    except (
+        KeyboardInterrupt
+    ):  # what Python does with it at the end of a program, and multiprocessing does not
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 class Fork:

@@ -182,9 +182,11 @@ def disturb(
         process.send_signal(number)
         said, _ = process.communicate()
         # before Python has taken the signal over, the system ends the process
-        assert process.returncode in (status, 0, -number), f"exit status {process.returncode}: {said[-800:]}"
+        assert process.returncode in (status, 0, -number), f"exit status {process.returncode}: {said[-700:]}"
         outcome = "ended first" if process.returncode == 0 else "interrupted"
-        assert long.by_signal or process.returncode == -number or "Traceback" not in said, said[-1500:]
+        assert long.by_signal or process.returncode == -number or "Traceback" not in said, (
+            f"a traceback: {said[-700:]}"
+        )
         for result in long.results:
             if process.returncode and (folder / result).is_file() and long.whole is not None:
                 assert long.whole(folder / result), f"{result} is there and not whole"
@@ -198,7 +200,7 @@ def disturb(
         if resumed.returncode and "--force" in said:  # a folder of data that is not empty asks first
             resumed = resume(long, folder, "--force")
             said, _ = resumed.communicate()
-        assert resumed.returncode == 0, f"the second time: {said[-800:]}"
+        assert resumed.returncode == 0, f"the second time, exit status {resumed.returncode}: {said[-700:]}"
         assert digest(folder, long.results) == expected, "another result than without the interrupt"
     return outcome
 
