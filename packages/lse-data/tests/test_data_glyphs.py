@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 import struct
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from torchvision.datasets import MNIST
 
 from lse_core.errors import UnknownNameError
 from lse_data import SPLITS, DataError, DigitsConfig, Glyphs, generate_digits, load_glyphs, mnist_glyphs
-from lse_data.glyphs import SKLEARN_FRACTIONS, sklearn_glyphs, stratified_parts
+from lse_data.commands.data import data
+from lse_data.glyphs import SKLEARN_FRACTIONS, fetch_mnist, sklearn_glyphs, stratified_parts
 
 SCANS = load_digits()
 
@@ -171,3 +181,55 @@ def test_fingerprint_sees_every_part():
     for change in ({"images": ink}, {"labels": torch.arange(10).flip(0)}, {"index": torch.arange(1, 11)}):
         seen.add(Glyphs(**{**good_glyphs(), **change}).fingerprint())
     assert len(seen) == 4
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that a web server on this machine offers, from which torchvision is told to fetch MNIST."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    files = {}
+    for path in sorted(write_mnist(tmp_path / "made").iterdir()):
+        packed = gzip.compress(path.read_bytes(), mtime=0)
+        (folder / f"{path.name}.gz").write_bytes(packed)
+        files[f"{path.name}.gz"] = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(folder))) as served:
+        Thread(target=served.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{served.server_port}/"])
+        monkeypatch.setattr(MNIST, "resources", list(files.items()))
+        yield folder
+        served.shutdown()
+
+
+def test_mnist_is_fetched_once_and_checked(server: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(data, ["mnist", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "100 train, 20 val, 40 test" in done.output
+    for file in server.iterdir():
+        file.unlink()
+    again = CliRunner().invoke(data, ["mnist", "--out", str(out), "--json"])  # nothing is fetched
+    assert json.loads(again.output) == {"folder": str(out), "train": 100, "val": 20, "test": 40}
+
+
+def test_packed_files_that_are_there_are_taken(server: Path, tmp_path: Path):
+    raw = tmp_path / "out" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in server.iterdir():
+        file.rename(raw / file.name)
+    assert len(mnist_glyphs(fetch_mnist(tmp_path / "out").parents[1], "test")) == 40
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_cannot_be_fetched_is_said_in_one_line(server: Path, tmp_path: Path, damaged: bool):
+    file = server / "t10k-labels-idx1-ubyte.gz"
+    if damaged:
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        file.unlink()
+    with pytest.raises(
+        DataError, match=r"could not be fetched into .*t10k-labels.*where there is no network"
+    ):
+        fetch_mnist(tmp_path / "out")
+    assert not (tmp_path / "out/MNIST/raw/t10k-labels-idx1-ubyte").exists()

@@ -1,5 +1,7 @@
 """The best warps of a family for known boxes: exact where the family can, least squares where it cannot."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor
 
 from lse_core import SeparableWarp, TriangularWarp
 from lse_core.errors import LSEError, ShapeError, UnknownNameError
-from lse_train.true_scales import best_warp, misfit, undo, unscaled_boxes
+from lse_data import build_digits
+from lse_train.true_scales import best_warp, build_true_scales, misfit, undo, unscaled_boxes
 
 ROW = torch.tensor([[0.05, 0.3, 0.25, 0.6], [0.35, 0.2, 0.6, 0.5], [0.7, 0.4, 0.95, 0.7]])
 RESIZED = torch.tensor([[0.03, 0.35, 0.13, 0.5], [0.25, 0.1, 0.68, 0.6], [0.72, 0.45, 0.82, 0.6]])
@@ -127,3 +130,25 @@ def test_what_does_not_fit_is_refused(arguments: tuple, kind: type[LSEError], te
         best_warp(*arguments)
     with pytest.raises(UnknownNameError, match="unknown order 'zy'"):
         best_warp(ROW[None], RESIZED[None], order="zy")
+
+
+@pytest.mark.parametrize("family", ["separable", "triangular"])
+def test_digits_at_true_scales_look_like_digits_at_factor_one(family: str, tmp_path: Path) -> None:
+    settings = {"count": 12, "resolution": 64, "variants": 2, "reference": True, "cache_dir": tmp_path}
+    drawn = build_digits(**settings, scale=(0.5, 2.0), directions=("diagonal",))
+    undone = build_true_scales(family, **settings, scale=(0.5, 2.0), directions=("diagonal",))
+    assert torch.equal(undone.labels, drawn.labels)
+
+    def apart(images: Tensor) -> float:
+        one, other = images.float().unflatten(0, (-1, 2)).unbind(1)
+        return float((one - other).square().mean())
+
+    # both families can resize digits along a diagonal; resampling and room at the border take the rest
+    assert apart(undone.images) < 0.35 * apart(drawn.images)
+    reference = drawn.images[::2].float()
+    assert float((undone.images[::2].float() - reference).square().mean()) < 0.02 * apart(drawn.images)
+
+
+def test_an_unknown_family_of_the_data_set_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="unknown family 'separble'"):
+        build_true_scales("separble", count=1)

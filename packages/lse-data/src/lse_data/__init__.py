@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lse_data.dataset import DigitsDataset
     from lse_data.digits import DigitSampler, generate_digits
     from lse_data.folder import ImageFolder, build_image_folder, build_scaled_folder
-    from lse_data.glyphs import Glyphs, load_glyphs, mnist_glyphs, sklearn_glyphs
+    from lse_data.glyphs import Glyphs, fetch_mnist, load_glyphs, mnist_glyphs, sklearn_glyphs
     from lse_data.scenes import SceneConfig, build_scenes, write_scenes
     from lse_data.store import (
         build_digits,
@@ -32,7 +32,7 @@ _HOMES = {
     "dataset": ["DigitsDataset"],
     "digits": ["DigitSampler", "generate_digits"],
     "folder": ["ImageFolder", "build_image_folder", "build_scaled_folder"],
-    "glyphs": ["Glyphs", "load_glyphs", "mnist_glyphs", "sklearn_glyphs"],
+    "glyphs": ["Glyphs", "fetch_mnist", "load_glyphs", "mnist_glyphs", "sklearn_glyphs"],
     "scenes": ["SceneConfig", "build_scenes", "write_scenes"],
     "store": [
         "build_digits", "load_digits_dataset", "read_digits", "write_digits_file", "write_digits_folder",
@@ -42,8 +42,8 @@ _HOMES = {
 __all__ = [
     "DIRECTIONS", "SPLITS", "DataError", "DigitSampler", "DigitsConfig", "DigitsDataset", "Glyphs",
     "ImageFolder", "SceneConfig", "build_digits", "build_image_folder", "build_scaled_folder", "build_scenes",
-    "generate_digits", "load_digits_dataset", "load_glyphs", "mnist_glyphs", "read_digits", "sklearn_glyphs",
-    "write_digits_file", "write_digits_folder", "write_scenes",
+    "fetch_mnist", "generate_digits", "load_digits_dataset", "load_glyphs", "mnist_glyphs", "read_digits",
+    "sklearn_glyphs", "write_digits_file", "write_digits_folder", "write_scenes",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torchvision.datasets import MNIST
 from lse_core.errors import DataError, unknown_name
 from lse_data.config import SPLITS
 
-__all__ = ["Glyphs", "load_glyphs", "mnist_glyphs", "sklearn_glyphs", "stratified_parts"]
+__all__ = ["Glyphs", "fetch_mnist", "load_glyphs", "mnist_glyphs", "sklearn_glyphs", "stratified_parts"]
 
 SKLEARN_FRACTIONS = (0.7, 0.1, 0.2)
 MNIST_FILES = tuple(
@@ -127,8 +127,8 @@ def mnist_glyphs(root: str | os.PathLike[str], split: str, seed: int = 0) -> Gly
     absent = [name for name in MNIST_FILES if not (raw / name).is_file()]
     if absent:
         raise DataError(
-            f"no MNIST under {root}: {absent[0]} is missing from {raw}; put MNIST's four unpacked files "
-            "there, or let torchvision.datasets.MNIST(root, download=True) fetch them"
+            f"no MNIST under {root}: {absent[0]} is missing from {raw}; "
+            f"`lse data mnist --out {root}` fetches it, or put MNIST's four unpacked files there"
         )
     try:
         data = MNIST(root, train=split != "test", download=False)
@@ -144,6 +144,32 @@ def mnist_glyphs(root: str | os.PathLike[str], split: str, seed: int = 0) -> Gly
     return Glyphs(
         images[pick].float() / 255, labels[pick], pick, f"MNIST in {root}, {split} split of seed {seed}"
     )
+
+
+def fetch_mnist(root: str | os.PathLike[str]) -> Path:
+    """Put MNIST into a folder by torchvision, which checks the files and takes packed ones that are there.
+
+    Args:
+        root: gets MNIST/raw with the four unpacked files, 66 MB with the packed ones; made if need be.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        DataError: no network, no server that has the files, a damaged file, or no room.
+    """
+    raw = Path(root) / "MNIST" / "raw"
+    if all((raw / name).is_file() for name in MNIST_FILES):
+        return raw
+    try:
+        MNIST(root, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"MNIST could not be fetched into {raw}: {reason}; where there is no network, put the four files "
+            f"{MNIST_FILES[0]}.gz, ... there, and give the same command again"
+        ) from error
+    return raw
 
 
 def load_glyphs(source: str, split: str, seed: int = 0) -> Glyphs:

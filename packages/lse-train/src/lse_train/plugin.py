@@ -9,6 +9,14 @@ from lse_core.plugins import hookimpl
 
 
 @hookimpl
+def lse_datasets() -> Mapping[str, Any]:
+    """Give digits whose factors are undone, the ceiling of what canonicalizers can reach."""
+    from lse_train.true_scales import build_true_scales
+
+    return {"true_scales": build_true_scales}
+
+
+@hookimpl
 def lse_methods() -> Mapping[str, Any]:
     """Give the task alone, Eq. 5 alone, and the paper's methods."""
     from lse_train.methods import METHODS

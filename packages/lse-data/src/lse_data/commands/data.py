@@ -23,6 +23,7 @@ def data() -> None:
     Example:
       lse data digits --out runs/digits --count 6000
       lse data scenes --out runs/scenes --count 200
+      lse data mnist --out runs/mnist
       lse data preview --out digits.png
     """
 
@@ -114,6 +115,29 @@ def scenes(out: Path, force: bool, as_json: bool, **settings: Any) -> None:
 def _tell(out: Path, images: int, side: int, as_json: bool, said: dict[str, Any]) -> None:
     text = f"wrote {images} images of {side} x {side} px to {out}"
     click.echo(json.dumps({"folder": str(out), **said}) if as_json else text)
+
+
+@data.command()
+@options.out
+@options.as_json
+def mnist(out: Path, as_json: bool) -> None:
+    """Fetch MNIST, 70,000 handwritten digits of 28 x 28 pixels, for --source and recipes.
+
+    torchvision fetches and checks the four packed files, 12 MB; it needs the network. Files that are in
+    OUT/MNIST/raw already, packed or not, are taken as they are.
+
+    \b
+    Example:
+      lse data mnist --out runs/mnist
+      lse data preview --out digits.png --source runs/mnist
+      lse train tools/recipes/unseen_scales.yaml --profile mnist
+    """
+    from lse_data.glyphs import fetch_mnist, mnist_glyphs
+
+    folder = fetch_mnist(out)
+    counts = {split: len(mnist_glyphs(out, split)) for split in ("train", "val", "test")}
+    said = ", ".join(f"{count} {split}" for split, count in counts.items())
+    click.echo(json.dumps({"folder": str(out), **counts}) if as_json else f"MNIST is in {folder}: {said}")
 
 
 @data.command()

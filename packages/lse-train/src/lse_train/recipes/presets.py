@@ -21,6 +21,7 @@ def _under(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 _ABSOLUTE: Mapping[str, Any] = {"adapt.sites": ["image"], **_under("adapt", AT_IMAGE.adapt)}
 _DEC: Mapping[str, Any] = {**_ABSOLUTE, "adapt.rule": "compose"}
 _CENTRED: Mapping[str, Any] = {"canonicalizer.centre": 1.0}
+_TRUE: Mapping[str, Any] = {"adapt": None, "augment.warp_ratio": 1.0, "data.name": "true_scales"}
 _BY_TASK: Mapping[str, Any] = {"canonicalizer.weight": 0.0, "canonicalizer.task_gradient": True}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -51,6 +52,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         **_under("adapt", LATENT.adapt),
         **_under("canonicalizer", LATENT.training),
     },
+    # without Eq. 5: a training picture is its own canonical form; and half of each
+    "dec_prior": {**_ABSOLUTE, "canonicalizer.prior": 1.0},
+    "dec_half_prior": {**_ABSOLUTE, "canonicalizer.prior": 0.5},
+    # ceilings: the known factors are undone, as well as a family of warps can, for training and tests
+    "true_separable": {**_TRUE, "data.options.family": "separable"},
+    "true_triangular": {**_TRUE, "data.options.family": "triangular"},
     # the rule of the authors' code, and their signal too
     "dec_authors": {**_ABSOLUTE, **_BY_TASK},
     "dec_variation": {**_DEC, "adapt.start": "variation"},
