@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lse_soft
@@ -157,6 +157,16 @@ def test_the_command_softens_lists_and_certifies(tmp_path):
     (row,) = json.loads(done.stdout)["places"]
     assert not row["guaranteed"]
     assert row["vacuous_beyond"] is None
+
+
+def test_the_command_takes_weights_from_a_file(vit, tmp_path):
+    save_file(vit.state_dict(), tmp_path / "w.safetensors")
+    given = ["soften", NAME, *MODEL_SET, "--weights", tmp_path / "w.safetensors", "--keep", 1.0]
+    done = run(*given, "--out", tmp_path / "soft")
+    assert done.exit_code == 0, done.output
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(lse_soft.load(tmp_path / "soft").eval()(x), vit.eval()(x), rtol=0, atol=1e-5)
+    assert "one of --weights and --pretrained" in one_line(run(*given, "--pretrained", "--out", tmp_path), 2)
 
 
 def test_errors_of_the_command_are_one_line(tmp_path):

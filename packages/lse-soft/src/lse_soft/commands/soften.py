@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lse_core.card import attach
 from lse_core.commands.common import print_table, read_settings
-from lse_core.timm_models import make
+from lse_core.timm_models import imagenet_names, make
+from lse_core.weights import load_weights
 
 if TYPE_CHECKING:
     from lse_soft.certificate import Certificate
@@ -64,6 +66,11 @@ __all__ = ["soften"]
     "--pretrained", is_flag=True, help="Load timm's pretrained weights of MODEL, which needs the network."
 )
 @click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of weights for MODEL: safetensors, or a state dict saved by torch.",
+)
+@click.option(
     "--list",
     "only_list",
     is_flag=True,
@@ -88,6 +95,7 @@ def soften(
     settings: tuple[str, ...],
     model_set: tuple[str, ...],
     pretrained: bool,
+    weights: Path | None,
     only_list: bool,
     out: Path | None,
     folder: Path | None,
@@ -103,6 +111,7 @@ def soften(
     \b
     Example:
       lse soften resnet18 --group rotation --keep 0.9 --out runs/soft
+      lse soften resnet18 --weights resnet18.safetensors --keep 0.9 --out runs/soft
       lse soften vit_tiny_patch16_224 --group local_scale --softness 0.5 --set ratio=2 --out runs/soft
       lse soften --list vit_tiny_patch16_224
       lse soften --bound runs/soft
@@ -118,8 +127,14 @@ def soften(
         raise click.UsageError("give --list to see the places, or --out FOLDER to write the softened model")
     if not only_list and (softness is None) == (keep is None):
         raise click.UsageError("give exactly one of --softness and --keep")
+    if weights is not None and pretrained:
+        raise click.UsageError("give one of --weights and --pretrained")
     kwargs = read_settings(model_set)
     made = make(model, kwargs, pretrained=pretrained, trust=True).eval()
+    if weights is not None:
+        load_weights(made, weights)
+    if weights is not None or pretrained:
+        attach(made, class_names=imagenet_names(made))
     if only_list:
         _list(made, as_json)
         return
@@ -140,7 +155,10 @@ def soften(
     lse_soft.save(made, out, model_kwargs=kwargs)
     _show(bound(made), as_json)
     if not as_json:
-        click.echo(f"{model} softened by {group}; written to {out}. Next: lse_soft.load({str(out)!r})")
+        click.echo(
+            f"{model} softened by {group}; written to {out}. Next: lse measure {out} PICTURES --change "
+            f"rotation, or lse_soft.load({str(out)!r}) in Python"
+        )
 
 
 def _places(given: Sequence[str]) -> dict[str, str] | None:
