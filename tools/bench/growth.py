@@ -32,8 +32,8 @@ from torch import nn
 
 from lse_core import unscale
 from lse_core.atomic import replacing
-from lse_core.process import keep_memory
 from lse_dec.canonicalizers import DEC
+from lse_train.cpu import keep_memory
 
 
 @dataclass(frozen=True)

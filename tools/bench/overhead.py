@@ -39,7 +39,7 @@ from costs.timing import bandwidth, machine, versions
 
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError
-from lse_core.process import keep_memory
+from lse_train.cpu import keep_memory
 
 MODELS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",

@@ -25,8 +25,8 @@ from costs.variants import adapted
 
 from lse_core import GridWarp, SeparableWarp, scale
 from lse_core.atomic import replacing
-from lse_core.process import keep_memory
 from lse_data import DigitSampler, DigitsConfig
+from lse_train.cpu import keep_memory
 from lse_train.numbers import number_model
 
 MODELS = ("small_resnet:48:32", "vit_tiny_patch16_224:224:8")
