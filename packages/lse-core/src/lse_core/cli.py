@@ -174,7 +174,7 @@ def _fail(text: str, status: int) -> NoReturn:
 @click.group(
     cls=LSEGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="lse-core", prog_name="lse", message="%(prog)s %(version)s")

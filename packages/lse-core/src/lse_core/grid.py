@@ -17,7 +17,7 @@ from torch import Tensor
 from lse_core.batched import saved_by
 from lse_core.errors import ConvergenceError, ShapeError, WarpError
 from lse_core.log_slopes import logits_to_log_slopes, pixel_centres, uniform_knots
-from lse_core.monotone import MonotoneMap
+from lse_core.monotone import MonotoneMap, check_maps
 from lse_core.pointwise import PointwiseWarp
 from lse_core.sampling import pixel_weights
 from lse_core.separable import SeparableWarp
@@ -61,10 +61,7 @@ class GridWarp(PointwiseWarp):
         # each row and each column is a monotone map: those have the checks
         for name, maps in (("row", n[..., 0].flatten(0, 1)), ("column", n[..., 1].mT.flatten(0, 1))):
             knots = uniform_knots(maps.shape[1] - 1, device=n.device, dtype=n.dtype).expand_as(maps)
-            try:
-                MonotoneMap(knots, maps)
-            except WarpError as error:
-                raise WarpError(f"a grid {name} is not a monotone map: {error}") from error
+            check_maps(f"a grid {name} is not a monotone map", knots, maps)
 
     # construction -----------------------------------------------------------------------------
 
@@ -231,8 +228,7 @@ class GridWarp(PointwiseWarp):
 
     @staticmethod
     def _average(values: Tensor) -> MonotoneMap:
-        inner = values[:, 1:-1].sum(1) + 0.5 * (values[:, 0] + values[:, -1])
-        mean = inner / (values.shape[1] - 1)
+        mean = (0.5 * (values[:, 1:] + values[:, :-1])).mean(1)
         knots = uniform_knots(values.shape[2] - 1, device=values.device, dtype=values.dtype)
         return MonotoneMap(knots.expand_as(mean), mean, check=False)
 

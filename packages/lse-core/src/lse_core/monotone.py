@@ -335,6 +335,14 @@ class MonotoneMap(Batched):
         )
 
 
+def check_maps(what: str, knots: Tensor, values: Tensor) -> None:
+    """Raise the WarpError of `MonotoneMap`, begun with `what`, unless these are monotone maps."""
+    try:
+        MonotoneMap(knots, values)
+    except WarpError as error:
+        raise WarpError(f"{what}: {error}") from error
+
+
 def _rebuild(knots: Tensor, values: Tensor) -> MonotoneMap:
     return MonotoneMap(knots, values, check=False)
 

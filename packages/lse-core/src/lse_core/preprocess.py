@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -102,8 +103,6 @@ class Preprocess(Settings):
         Raises:
             SettingsError, UnknownNameError: no such description.
         """
-        import json
-
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -112,8 +111,6 @@ class Preprocess(Settings):
 
     def to_json(self) -> str:
         """As one line of text, for metadata of files."""
-        import json
-
         return json.dumps(self.plain())
 
     def resized(self, source: tuple[int, int]) -> tuple[int, int]:

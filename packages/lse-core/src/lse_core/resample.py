@@ -105,8 +105,7 @@ def unscale(
     bare = x.ndim == 3 and labels  # a label map without channels
     lay = as_layout("nchw" if bare else layout)
     spatial, rest = lay.unpack(x.unsqueeze(1) if bare else x)
-    h_axis = 1 if lay.channels_last else 2
-    h, w = spatial.shape[h_axis], spatial.shape[h_axis + 1]
+    h, w, _ = _sizes(spatial, lay.channels_last)
     out_h, out_w = size or (h, w)
     warp = _fit(warp, spatial, out_h, out_w)
     if isinstance(warp, PointwiseWarp):
@@ -291,9 +290,8 @@ def warp_by_weights(x: Tensor, w_x: Tensor, w_y: Tensor, *, channels_last: bool)
 
 def _pick(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
     """The nearest pixels to positions that broadcast to (B, m_h, m_w)."""
-    h_axis = 1 if channels_last else 2
-    i_y = s_y.round().long().clamp(0, x.shape[h_axis] - 1)
-    i_x = s_x.round().long().clamp(0, x.shape[h_axis + 1] - 1)
+    h, w, _ = _sizes(x, channels_last)
+    i_y, i_x = s_y.round().long().clamp(0, h - 1), s_x.round().long().clamp(0, w - 1)
     i_b = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
     if channels_last:
         return x[i_b, i_y, i_x]

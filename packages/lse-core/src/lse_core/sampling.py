@@ -167,19 +167,14 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 def _products_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
     """Gradients to the map and the positions, channels last, in differentiable operations."""
     h, w = x.shape[1:3]
-    need_x, need_s_x, need_s_y = need
     w_x, w_y = _weights(s_x, w, x), _weights(s_y, h, x)
-    back = _along_x(w_x.transpose(1, 2).contiguous(), g) if need_x or need_s_y else None
-    grad_x = grad_s_x = grad_s_y = None
-    if need_x and back is not None:
-        grad_x = _along_y(w_y.transpose(1, 2), back)
-    if need_s_x:
-        slope = _along_x(_weights(s_x, w, x, slope=True), _along_y(w_y, x))
-        grad_s_x = (g * slope).sum((1, 3)).to(s_x.dtype)
-    if need_s_y and back is not None:
-        slope = _along_y(_weights(s_y, h, x, slope=True), x)
-        grad_s_y = (back * slope).sum((2, 3)).to(s_y.dtype)
-    return grad_x, grad_s_x, grad_s_y
+    back = _along_x(w_x.transpose(1, 2).contiguous(), g)
+    grad_x = _along_y(w_y.transpose(1, 2), back) if need[0] else None
+    if not (need[1] or need[2]):
+        return grad_x, None, None
+    slope_x = _along_x(_weights(s_x, w, x, slope=True), _along_y(w_y, x))
+    slope_y = _along_y(_weights(s_y, h, x, slope=True), x)
+    return grad_x, (g * slope_x).sum((1, 3)).to(s_x.dtype), (back * slope_y).sum((2, 3)).to(s_y.dtype)
 
 
 # A few samples at a time stay in the processor's cache between one pass over them and the next, and

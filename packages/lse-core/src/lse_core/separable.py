@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,17 +89,10 @@ class SeparableWarp(Batched):
         """Random warps, Omega in Eq. 23: see `lse_core.random.random_log_slopes`."""
         from lse_core.random import random_log_slopes
 
-        w = random_log_slopes(
-            batch,
-            segments,
-            ratio,
-            distribution=distribution,
-            strength=strength,
-            generator=generator,
-            device=device,
-            dtype=dtype,
+        how: dict[str, Any] = {"distribution": distribution, "strength": strength, "generator": generator}
+        return cls.from_log_slopes(
+            random_log_slopes(batch, segments, ratio, device=device, dtype=dtype, **how)
         )
-        return cls.from_log_slopes(w)
 
     @classmethod
     def stack(cls, warps: Sequence[SeparableWarp]) -> SeparableWarp:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lse_core.batched import saved_by
-from lse_core.errors import DTypeError, ShapeError, WarpError, unknown_name
+from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.log_slopes import knots_and_values, pixel_centres, ramp, uniform_knots, with_ends
-from lse_core.monotone import MonotoneMap
+from lse_core.monotone import MonotoneMap, check_maps
 from lse_core.pointwise import ComposedWarp, PointwiseWarp
 from lse_core.separable import SeparableWarp
 
@@ -164,14 +164,9 @@ class TriangularWarp(Triangular):
             raise DTypeError(
                 "nodes, knots, values and the first map must share one floating dtype and device"
             )
-        for name, knots, values in (
-            ("nodes", x, x),
-            ("columns", y.repeat_interleave(x.shape[1], 0), v.flatten(0, 1)),
-        ):
-            try:
-                MonotoneMap(knots, values)
-            except WarpError as error:
-                raise WarpError(f"the {name} of a triangular warp are no monotone maps: {error}") from error
+        check_maps("the nodes of a triangular warp are no monotone map", x, x)
+        columns = y.repeat_interleave(x.shape[1], 0), v.flatten(0, 1)
+        check_maps("the columns of a triangular warp are no monotone maps", *columns)
 
     @classmethod
     def identity(

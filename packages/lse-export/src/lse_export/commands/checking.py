@@ -22,7 +22,7 @@ from lse_export.commands import common
 @click.option(
     "--tolerance", type=float, help="Largest difference, of the output's range.  [default: by the precision]"
 )
-@click.option("--provider", default="cpu", show_default=True, help="Where FILE runs: cpu, cuda or tensorrt.")
+@click.option("--provider", default="cpu", help="Where FILE runs: cpu, cuda or tensorrt.")
 @common.size_option
 @common.images_option
 @common.trust_option

@@ -26,7 +26,6 @@ from lse_export.commands import common
 @click.option(
     "--flavour",
     default="tensorrt",
-    show_default=True,
     help="tensorrt builds for the GPU at hand; rtx builds for GeForce and RTX GPUs, and needs none.",
 )
 @click.option(
@@ -123,7 +122,7 @@ def tensorrt(
 @click.argument("file", type=common.PATH)
 @click.argument("repository", type=common.PATH)
 @click.option("--name", help="The model's name in the repository.  [default: the file's]")
-@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="The model's version.")
+@click.option("--version", type=click.IntRange(1), default=1, help="The model's version.")
 @click.option("--plan", type=common.PATH, help="TensorRT engine, built from FILE, to serve instead of FILE.")
 @click.option("--max-batch-size", type=click.IntRange(1), help="Largest batch.  [default: 32, or the plan's]")
 @click.option(
@@ -131,13 +130,10 @@ def tensorrt(
     "max_queue_delay_us",
     type=click.IntRange(0),
     default=100,
-    show_default=True,
     help="How long a request may wait for others, in microseconds.",
 )
-@click.option("--kind", default="auto", show_default=True, help="Where instances run: cpu, gpu or auto.")
-@click.option(
-    "--instances", type=click.IntRange(1), default=1, show_default=True, help="Instances side by side."
-)
+@click.option("--kind", default="auto", help="Where instances run: cpu, gpu or auto.")
+@click.option("--instances", type=click.IntRange(1), default=1, help="Instances side by side.")
 @click.option("--warmup/--no-warmup", default=True, help="Run a random batch before reporting ready.")
 @common.json_option
 def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:
