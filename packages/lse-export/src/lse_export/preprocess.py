@@ -143,9 +143,10 @@ class Prepare(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """The model's input; ShapeError or DTypeError for anything but raw pictures of the right shape."""
-        if picture.dtype != torch.uint8:
+        kind = getattr(picture, "dtype", type(picture).__name__)
+        if kind != torch.uint8:
             raise DTypeError(
-                f"the file prepares pictures itself: give raw ones, uint8 from 0 to 255, not {picture.dtype}"
+                f"the file prepares pictures itself: give raw ones, uint8 from 0 to 255, not {kind}"
             )
         if picture.ndim != 4 or tuple(picture.shape[1:]) != self.raw.shape or not picture.shape[0]:
             raise ShapeError(

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import DTypeError, LSEError
+from lse_core.errors import LSEError
 from lse_export.errors import ExportError, VerificationError
 from lse_export.gate.graph import load_proto
 from lse_export.metadata import FileFacts, facts_of, shown
@@ -243,8 +243,6 @@ def verify(
         if prepare is None:
             prepared = inputs = check_example(model, inputs)
         else:
-            if not isinstance(inputs, Tensor):
-                raise DTypeError(f"the inputs must be a tensor of raw pictures; got {type(inputs).__name__}")
             prepared = prepare(inputs)
         groups = [("real", size, _batches(inputs, size)) for size in sizes]
         if edges:

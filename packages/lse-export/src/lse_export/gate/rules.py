@@ -89,20 +89,16 @@ def control_flow(model: Model, table: Table) -> Iterator[Problem]:
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there, and browsers have to be told where."""
-    missing, short, outside = set(), set(), set()
-    for tensor in model.initializers:
-        if uses_external_data(tensor):
-            place = ExternalDataInfo(tensor).location
-            outside.add(place)
-            file = model.path.parent / place
-            if not file.is_file():
-                missing.add(place)
-            elif file.stat().st_size < _end(tensor):
-                short.add(place)
-    for place in sorted(missing):
-        yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
-    for place in sorted(short):
-        yield at("external-data", place, "weights lie in a file that is truncated", "copy it again")
+    outside: dict[str, int] = {}  # how long each file must be
+    for tensor in filter(uses_external_data, model.initializers):
+        place = ExternalDataInfo(tensor).location
+        outside[place] = max(outside.get(place, 0), _end(tensor))
+    for place, size in sorted(outside.items()):
+        file = model.path.parent / place
+        if not file.is_file():
+            yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
+        elif file.stat().st_size < size:
+            yield at("external-data", place, "weights lie in a file that is truncated", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",

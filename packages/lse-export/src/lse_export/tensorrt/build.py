@@ -290,8 +290,6 @@ def _plan(
     config.progress_monitor = found.Monitor(progress)
     with interrupts(progress.stop):
         plan: tensorrt.IHostMemory | None = builder.build_serialized_network(parsed.network, config)
-    if progress.stopped:
-        raise KeyboardInterrupt
     if plan is None:
         raise ExportError(f"{found.title} cannot build {path}{parsed.log.last()}")
     return plan

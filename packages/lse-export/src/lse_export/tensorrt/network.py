@@ -56,11 +56,8 @@ def read(found: Bindings, path: Path) -> Parsed:
     strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: tensorrt.INetworkDefinition = builder.create_network(strongly_typed)
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log)
-    stopped: list[bool] = []
-    with interrupts(lambda: stopped.append(True)):
+    with interrupts():
         taken = parser.parse_from_file(str(path))
-    if stopped:
-        raise KeyboardInterrupt
     refusals = []
     for k in range(0 if taken else parser.num_errors):
         fault: tensorrt.ParserError = parser.get_error(k)
