@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from answers import write_page
 from costs.authors import described, revision
 from costs.cases import GROUPS, Case, Settings, family_of, measure, take_up
 from costs.figures import overhead_figure
@@ -225,8 +226,7 @@ def _write(records: Sequence[dict[str, Any]], notes: dict[str, Any], out: Path |
         return
     drawing = out.with_suffix(".svg")
     drawn = overhead_figure(records, drawing)
-    with replacing(out, overwrite=True) as path:
-        path.write_text(page(records, notes, drawing.name if drawn else None), encoding="utf-8")
+    write_page(out, page(records, notes, drawing.name if drawn else None))
 
 
 if __name__ == "__main__":
