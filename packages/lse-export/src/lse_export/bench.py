@@ -83,7 +83,6 @@ def bench(
     """
     if not models:
         raise LSEError("a benchmark needs at least one model")
-    _check_rounds(rounds, warmup)
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
@@ -146,7 +145,6 @@ def latency_ratio(
         ExportError: the file cannot be run.
         LSEError: fewer than two rounds.
     """
-    _check_rounds(rounds, warmup)
     session = open_session(path, provider, threads=torch.get_num_threads())
     calls = [lambda: run(session, example), _eager(model, example)]
     ours, theirs = interleaved(calls, rounds, warmup)
@@ -154,7 +152,13 @@ def latency_ratio(
 
 
 def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
-    """Seconds of every call in every round, the calls taking turns: one list per call."""
+    """Seconds of every call in every round, the calls taking turns: one list per call.
+
+    Raises:
+        LSEError: fewer than two rounds, or a negative warmup.
+    """
+    if rounds < 2 or warmup < 0:
+        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
     seconds: list[list[float]] = [[] for _ in calls]
     for k in range(warmup + rounds):
         for call, record in zip(calls, seconds, strict=True):
@@ -163,11 +167,6 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int)
             if k >= warmup:
                 record.append(time.perf_counter() - began)
     return seconds
-
-
-def _check_rounds(rounds: int, warmup: int) -> None:
-    if rounds < 2 or warmup < 0:
-        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
 
 
 def _row(

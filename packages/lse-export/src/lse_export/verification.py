@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,11 @@ class Comparison:
     verdict: Verdict
 
 
+def _over_real(name: str, worst: Callable[[Iterator[float]], float], text: str) -> property:
+    """The worst number of this name on real inputs."""
+    return property(lambda self: worst(getattr(row, name) for row in self.real), doc=text)
+
+
 @dataclass(frozen=True)
 class Verification:
     """What `verify` found. Plain numbers are over the real inputs, all outputs and batch sizes.
@@ -107,25 +112,10 @@ class Verification:
         """The comparisons on real inputs."""
         return [row for row in self.rows if row.inputs == "real"]
 
-    @property
-    def max_abs_diff(self) -> float:
-        """Largest absolute difference on real inputs."""
-        return max(row.max_abs_diff for row in self.real)
-
-    @property
-    def mean_abs_diff(self) -> float:
-        """Largest of the mean absolute differences on real inputs."""
-        return max(row.mean_abs_diff for row in self.real)
-
-    @property
-    def relative(self) -> float:
-        """Largest difference on real inputs, relative to the range of the output it is in."""
-        return max(row.relative for row in self.real)
-
-    @property
-    def argmax_agreement(self) -> float:
-        """Least share of real images with the same answer."""
-        return min(row.argmax_agreement for row in self.real)
+    max_abs_diff = _over_real("max_abs_diff", max, "Largest absolute difference on real inputs.")
+    mean_abs_diff = _over_real("mean_abs_diff", max, "Largest of the mean absolute differences there.")
+    relative = _over_real("relative", max, "Largest difference there, of the range of the output it is in.")
+    argmax_agreement = _over_real("argmax_agreement", min, "Least share of real images of the same answer.")
 
     @property
     def ok(self) -> bool:

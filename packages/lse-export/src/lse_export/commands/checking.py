@@ -56,7 +56,7 @@ def verify(
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
         fixed, own = facts_of(file).image_shape()
-        inputs = images_for(adapted, size or own, images, file=file, skip=True)
+        inputs = images_for(adapted, size or own, images, file=file)
     with working(f"comparing {file}"):
         report = compare(
             file,

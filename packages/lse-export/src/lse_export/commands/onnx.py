@@ -114,8 +114,8 @@ def onnx(
     check_target(out, force)  # before the work, not after
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
-        example = images_for(adapted, size, images, skip=True)
-        ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
+        example = images_for(adapted, size, images)
+        ranges = images_for(adapted, size, calibration, limit=256) if calibration else None
     facts: dict[str, str] = {}
     count = steps if isinstance(steps, int) else None
     if steps == "auto":

@@ -31,7 +31,6 @@ class Model:
         self.shapes: dict[str, list[int | None]] = {}
         self.constants: set[str] = set()
         self.tensors: dict[str, onnx.TensorProto] = {}
-        self.initializers: list[onnx.TensorProto] = []
         try:
             graph = onnx.shape_inference.infer_shapes(proto).graph
         except (onnx.shape_inference.InferenceError, ValueError):
@@ -51,7 +50,6 @@ class Model:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)
             self.tensors[tensor.name] = tensor
-            self.initializers.append(tensor)
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
                 self.constants.update(node.output)
@@ -162,11 +160,9 @@ def type_name(number: int) -> str:
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
     """Value of an attribute; text as str."""
-    for item in node.attribute:
-        if item.name == name:
-            value = helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
+    found = (helper.get_attribute_value(item) for item in node.attribute if item.name == name)
+    value = next(found, default)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def label(node: onnx.NodeProto) -> str:

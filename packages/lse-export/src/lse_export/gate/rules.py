@@ -90,7 +90,7 @@ def control_flow(model: Model, table: Table) -> Iterator[Problem]:
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there, and browsers have to be told where."""
     outside: dict[str, int] = {}  # how long each file must be
-    for tensor in filter(uses_external_data, model.initializers):
+    for tensor in filter(uses_external_data, model.tensors.values()):
         place = ExternalDataInfo(tensor).location
         outside[place] = max(outside.get(place, 0), _end(tensor))
     for place, size in sorted(outside.items()):

@@ -120,5 +120,11 @@ def load_table(target: str) -> Table:
     return validated(Table, {**more, **data, "target": target, "date": str(data["date"])}, f"{target}.toml")
 
 
+@cache
+def fixes() -> dict[str, str]:
+    """What to do about a problem, by the rule that found it."""
+    return _read("fixes")
+
+
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((files(__package__) / "tables" / f"{name}.toml").read_text("utf-8"))
