@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,7 @@ from lse_export.commands import common
 @common.force_option("engine")
 @common.json_option
 def tensorrt(
-    model: Path,
-    out: Path,
-    axes: tuple[str, ...],
-    flavour: str,
-    compute_capabilities: tuple[str, ...],
-    timing_cache: Path | None,
-    device: str | None,
-    force: bool,
-    as_json: bool,
-    **options: Any,
+    model: Path, out: Path, axes: tuple[str, ...], force: bool, as_json: bool, **options: Any
 ) -> None:
     """Build a TensorRT engine of the ONNX file MODEL.
 
@@ -80,19 +72,17 @@ def tensorrt(
     from lse_export.tensorrt.library import BuildProgress, flavour_of
     from lse_export.tensorrt.sidecar import parse_axis
 
+    settings = {field.name: options.pop(field.name) for field in fields(BuildOptions)}
     progress = BuildProgress()
     with progress:
         built = build_engine(
             model,
             out,
             axes=dict(parse_axis(text) for text in axes),
-            options=BuildOptions(**options),
-            timing_cache=timing_cache,
-            device=device,
+            options=BuildOptions(**settings),
             overwrite=force,
             progress=progress,
-            flavour=flavour,
-            compute_capabilities=compute_capabilities,
+            **options,
         )
     if as_json:
         made = {"path": str(built.path), "seconds": built.seconds, "layers": built.layer_count}

@@ -91,8 +91,10 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there, and browsers have to be told where."""
     outside: dict[str, int] = {}  # how long each file must be
     for tensor in filter(uses_external_data, model.tensors.values()):
-        place = ExternalDataInfo(tensor).location
-        outside[place] = max(outside.get(place, 0), _end(tensor))
+        told = ExternalDataInfo(tensor)
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
+        end = (told.offset or 0) + (told.length or size)
+        outside[told.location] = max(outside.get(told.location, 0), end)
     for place, size in sorted(outside.items()):
         file = model.path.parent / place
         if not file.is_file():
@@ -104,13 +106,6 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
             "pass them in the session option externalData", "warning",
         )  # fmt: skip
-
-
-def _end(tensor: onnx.TensorProto) -> int:
-    """Where a tensor's bytes end in the file they are kept in."""
-    told = ExternalDataInfo(tensor)
-    size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
-    return (told.offset or 0) + (told.length or size)
 
 
 def saturation(model: Model, table: Table) -> Iterator[Problem]:
