@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import nan
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -45,11 +46,11 @@ class BenchRow:
 
     model: str
     way: str
-    milliseconds: float
-    spread: tuple[float, float]
-    throughput: float
-    ratio: float
-    to_first_way: float
+    milliseconds: float = nan
+    spread: tuple[float, float] = (nan, nan)
+    throughput: float = nan
+    ratio: float = nan
+    to_first_way: float = nan
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -173,8 +174,7 @@ def _row(
     name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]], error: str
 ) -> BenchRow:
     if error:
-        nan = float("nan")
-        return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, error)
+        return BenchRow(name, way, error=error)
     own = [1e3 * time for time in seconds[way, name]]
     low, _, high = quantiles(own, n=4)
 

@@ -6,7 +6,6 @@ does not take; the picture's size is therefore fixed when the file is made.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -134,12 +133,6 @@ class Prepare(nn.Module):
         self.register_buffer("along_x", _weights(raw, 1).T.contiguous(), persistent=False)
         self.register_buffer("factor", 1.0 / (255.0 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
-
-    def shifted(self, offset: float) -> Prepare:
-        """The same, but rounding from a point that is `offset` levels higher."""
-        other = copy.copy(self)
-        other.offset += offset
-        return other
 
     def forward(self, picture: Tensor) -> Tensor:
         """The model's input; ShapeError or DTypeError for anything but raw pictures of the right shape."""

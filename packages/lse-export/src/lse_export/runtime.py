@@ -129,8 +129,7 @@ def open_session(
     except RuntimeError as error:  # raised for providers; files that cannot be read have other classes
         raise ExportError(f"ONNX Runtime cannot start provider {provider!r} ({_plain(error)})") from error
     except Exception as error:  # its exceptions share no base class
-        text = " ".join(str(error).split())
-        raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
+        raise ExportError(f"{path}: ONNX Runtime cannot load it ({_plain(error)})") from error
     if session.get_providers()[0] != wanted:
         raise ExportError(
             f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start, "

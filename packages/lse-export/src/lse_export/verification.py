@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -351,10 +352,11 @@ def _shake(model: nn.Module, image: Tensor, index: int, expected: Tensor) -> flo
 
     if not image.is_floating_point():
         # levels of raw pictures are whole, but resizing may round to either of two: each is a sum of dozens
-        offsets = (8.0 * ROUNDING * 255.0, -8.0 * ROUNDING * 255.0)
-        prepare: Any
         prepare, inner = model.children()
-        return max(moved(nn.Sequential(prepare.shifted(offset), inner), image) for offset in offsets)
+        others: list[Any] = [copy.copy(prepare), copy.copy(prepare)]
+        for other, sign in zip(others, (1.0, -1.0), strict=True):
+            other.offset += sign * 8.0 * ROUNDING * 255.0
+        return max(moved(nn.Sequential(other, inner), image) for other in others)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(image.shape, generator=generator) * 2 - 1 for _ in range(2)]
     # pixels on their own, and all together: an average over the image hides the former

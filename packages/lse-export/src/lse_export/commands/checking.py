@@ -58,14 +58,8 @@ def verify(
         fixed, own = facts_of(file).image_shape()
         inputs = images_for(adapted, size or own, images, file=file)
     with working(f"comparing {file}"):
-        report = compare(
-            file,
-            adapted,
-            inputs,
-            batch_sizes=batch_sizes or ((1, 5) if fixed is None else (fixed,)),
-            throw=False,
-            **options,
-        )
+        sizes = batch_sizes or ((1, 5) if fixed is None else (fixed,))
+        report = compare(file, adapted, inputs, batch_sizes=sizes, throw=False, **options)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     else:

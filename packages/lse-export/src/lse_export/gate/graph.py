@@ -84,30 +84,26 @@ def weight_files(path: Path, graph: onnx.GraphProto) -> list[str]:
     Raises:
         ExportError: a name that leads out of the folder, by itself or by a link, or names no regular file.
     """
-    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
+    names = sorted({ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)})
     for name in names:
-        _check_place(path, name)
-    return sorted(names)
-
-
-def _check_place(path: Path, name: str) -> None:
-    plain = PureWindowsPath(name)  # knows drives and both slashes
-    inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
-    file = path.parent / name
-    try:
-        inside = inside and file.resolve().is_relative_to(path.parent.resolve())
-        there, regular = inside and file.exists(), inside and file.is_file()
-    except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-        raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
-    if not inside:
-        raise ExportError(
-            f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
-            "save the model again with its weights beside it"
-        )
-    if not there:
-        raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
-    if not regular:
-        raise ExportError(f"{file} is not a regular file, but {path} keeps weights in it")
+        plain = PureWindowsPath(name)  # knows drives and both slashes
+        inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
+        file = path.parent / name
+        try:
+            inside = inside and file.resolve().is_relative_to(path.parent.resolve())
+            there, regular = inside and file.exists(), inside and file.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+            raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
+        if not inside:
+            raise ExportError(
+                f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
+                "save the model again with its weights beside it"
+            )
+        if not there:
+            raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
+        if not regular:
+            raise ExportError(f"{file} is not a regular file, but {path} keeps weights in it")
+    return names
 
 
 def load_proto(path: Path) -> onnx.ModelProto:

@@ -110,10 +110,7 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
 
 def saturation(model: Model, table: Table) -> Iterator[Problem]:
     """Eight-bit weights that overflow in ONNX Runtime's kernels on some CPUs: one warning for the file."""
-    if table.target != "onnxruntime":
-        return
-    layers = overflowing(model.proto)
-    if layers:
+    if table.target == "onnxruntime" and (layers := overflowing(model.proto)):
         overflow = f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions"
         yield at("saturation", layers[0], overflow)
 
@@ -214,10 +211,8 @@ def grid_sample(model: Model, table: Table) -> Iterator[Problem]:
 
 def half_grid_sample(model: Model, table: Table) -> Iterator[Problem]:
     """float32 GridSample in a model in half precision is wrong since 10.14 (pytorch/TensorRT issue 4074)."""
-    if "float16" not in model.types.values():
-        return
     for node in nodes_of(model, "GridSample"):
-        if model.types.get(node.input[0]) == "float32":
+        if model.types.get(node.input[0]) == "float32" and "float16" in model.types.values():
             what = "float32 among float16 tensors, computed wrongly since 10.14"
             yield at("half-grid-sample", node, what)
 
@@ -240,31 +235,23 @@ def volumes(model: Model, table: Table) -> Iterator[Problem]:
             yield at("volume", node, "its input is not an image (4 axes)")
 
 
-# input that must be known when the engine is built, by operator
-_CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1} | dict.fromkeys(
-    ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-     "ReduceProd", "ReduceSum", "ReduceSumSquare"), 1,
-)  # fmt: skip
+# input that must be known when the engine is built, by operator; of every "Reduce..." it is the second
+_CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1}
 
 
 def constant_axes(model: Model, table: Table) -> Iterator[Problem]:
     """Axes must be written in the file, not computed."""
     for node in model.nodes:
-        k = _CONSTANT.get(node.op_type)
+        k = 1 if node.op_type.startswith("Reduce") else _CONSTANT.get(node.op_type)
         if k is not None and len(node.input) > k and node.input[k] not in ("", *model.constants):
             yield at("axes", node, f"axes come from {node.input[k]!r}, which is computed")
 
 
-# how many outputs TensorRT gives
-_OUTPUTS = {"LayerNormalization": 1, "MaxPool": 1, "BatchNormalization": 1}
-
-
 def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
     """TensorRT does not compute optional outputs of some operators."""
-    for node in model.nodes:
-        limit = _OUTPUTS.get(node.op_type, len(node.output))
-        if any(node.output[limit:]):
-            yield at("outputs", node, f"only its first output is computed, not {node.output[limit]!r}")
+    for node in nodes_of(model, "LayerNormalization", "MaxPool", "BatchNormalization"):
+        if any(node.output[1:]):
+            yield at("outputs", node, f"only its first output is computed, not {node.output[1]!r}")
 
 
 SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_outputs)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -25,6 +25,8 @@ from lse_export.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     import tensorrt
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -210,6 +212,13 @@ def _bind(trt: Any, flavour: Flavour) -> Bindings:
             self.progress.finish(phase_name)
 
     return Bindings(flavour, trt, Log, Monitor)
+
+
+def need(given: T | None, log: Any, text: str) -> T:
+    """What TensorRT gave; ExportError, `text` and the last words of `log`, where that is None or False."""
+    if given is None or given is False:
+        raise ExportError(f"{text}{log.last()}")
+    return given
 
 
 def new_runtime(found: Bindings, log: Any, host_code: bool = False) -> tensorrt.Runtime:
