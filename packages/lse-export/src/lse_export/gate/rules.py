@@ -146,10 +146,9 @@ def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
     values = np.ravel(found).astype(float)
     allowed = bound.values
     if bound.index is not None:
-        place = _place(node, bound.index)
-        if place is None or place >= values.size:
-            return None
-        values = values[place : place + 1]
+        axes = attribute(node, "axes")  # a node that has them lists only those axes
+        places = axes if isinstance(axes, list) else list(range(values.size))
+        values = values[[place for place, axis in enumerate(places[: values.size]) if axis == bound.index]]
     if bound.same_as_input:
         sizes = model.shapes.get(node.input[0], [])
         size = sizes[bound.index or 0] if len(sizes) > (bound.index or 0) else None
@@ -162,14 +161,6 @@ def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
     if bound.largest is not None:
         good &= values <= bound.largest
     return None if good.all() else float(values[~good][0])
-
-
-def _place(node: onnx.NodeProto, axis: int) -> int | None:
-    """Position of `axis` among a node's numbers; a node with an attribute "axes" lists only those axes."""
-    axes = attribute(node, "axes", None)
-    if not isinstance(axes, list):
-        return axis
-    return axes.index(axis) if axis in axes else None
 
 
 def refused(model: Model, table: Table) -> Iterator[Problem]:
