@@ -15,6 +15,8 @@ from lse_core.commands.common import print_table, working
 from lse_export.commands import common
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lse_export.predict import Prediction
 
 
@@ -152,10 +154,8 @@ def bench(
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust).to(device)
         example = images_for(adapted, size, ()).repeat(batch, 1, 1, 1)[:batch].to(device)
-        models = {"plain": adapted}
-        if bare := getattr(adapted, "without_sites", None):  # as adapted models have
-            with bare() as base:
-                models = {"plain": copy.deepcopy(base), "adapted": adapted}
+        both = hasattr(adapted, "without_sites")
+        models = {"plain": _plain(adapted), "adapted": adapted} if both else {"plain": adapted}
     with working("measuring"):
         rows = measure(models, example, ways=ways, **options)
     if as_json:
@@ -168,3 +168,10 @@ def bench(
                    f"{row.ratio:.2f}", f"{row.to_first_way:.2f}")  # fmt: skip
         shown.append((row.way, row.model, *(("not here", row.error, "", "", "") if row.error else numbers)))
     print_table(("way", "model", "ms", "quartiles", "images/s", "to plain", f"to {ways[0]}"), shown)
+
+
+def _plain(adapted: nn.Module) -> nn.Module:
+    """A copy of the model without its canonicalizers, by `without_sites`, which adapted models have."""
+    with adapted.without_sites() as base:  # type: ignore[operator]
+        plain: nn.Module = copy.deepcopy(base)
+    return plain
