@@ -21,6 +21,10 @@ import torch.nn.functional as F
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+from answers import write_page
+
 from lse_core import GridWarp, SeparableWarp, unscale
 from lse_core.pointwise import PointwiseWarp
 
@@ -125,8 +129,7 @@ def main() -> None:
         f"pictures have {SIZE} x {SIZE} pixels.",
     ]
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n".join(text) + "\n")
+        write_page(args.out, "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lse_core.atomic import replacing
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+from answers import HOW, write_page
+
 from lse_core.errors import LSEError
 from lse_train.recipes import open_results
 from lse_train.recipes.report import gather, markdown, numbers, read_results
 
-HOW = "## How it was measured"
 LAST = "without starts and measurements."
 """The last words of what this script writes."""
 
@@ -49,17 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawing = options.write.with_suffix(".svg")
     figure(recipe, results, drawing)
     before = options.write.read_text(encoding="utf-8") if options.write.exists() else ""
-    text = page(recipe, notes, results, tables, drawing.name, *by_hand(before))
-    with replacing(options.write, overwrite=True) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_page(options.write, page(recipe, notes, results, tables, drawing.name, remarks(before)))
     print(f"written to {options.write} and {drawing}")
 
 
-def by_hand(page: str) -> tuple[str, str]:
-    """What people wrote on a page: its answer, with the sections that follow it, and the last remarks."""
-    answer = re.search(rf"^## Answer$.*?(?=^{HOW}$)", page, re.DOTALL | re.MULTILINE)
-    remarks = re.search(LAST.replace(" ", r"\s+") + "(.*)", page, re.DOTALL)  # lines may have been wrapped
-    return (answer[0].strip() if answer else "", remarks[1].strip() if remarks else "")
+def remarks(page: str) -> str:
+    """What people wrote at the end of a page."""
+    found = re.search(LAST.replace(" ", r"\s+") + "(.*)", page, re.DOTALL)  # lines may have been wrapped
+    return found[1].strip() if found else ""
 
 
 def page(
@@ -68,10 +67,9 @@ def page(
     results: Sequence[Any],
     tables: str,
     drawing: str,
-    answer: str = "",
-    remarks: str = "",
+    last: str = "",
 ) -> str:
-    """The page in Markdown; `answer` and `remarks` are what `by_hand` found on an earlier one."""
+    """The page in Markdown without its answer; `last` are the remarks of an earlier one."""
     runs = {id(r): r.seconds for r in results}
     seeds = sorted({r.seed for r in results})
     versions = ", ".join(f"{name} {version}" for name, version in notes["versions"].items())
@@ -97,7 +95,6 @@ def page(
             "",
             f"![{recipe.title}]({drawing})",
             "",
-            *([answer, ""] if answer else []),
             HOW,
             "",
             f"`{notes['command']}`, then `python tools/tables.py FOLDER --write PAGE.md` with the folder "
@@ -110,7 +107,7 @@ def page(
             f"{notes['machine']}; {versions}. Training of the finished runs took "
             f"{sum(runs.values()) / 60:.0f} minutes of wall time, {LAST}",
             "",
-            *([remarks, ""] if remarks else []),
+            *([last, ""] if last else []),
         ]
     )
 

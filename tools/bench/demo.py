@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from answers import write_page
+
 METHODS = {"aug": "Aug (start)", "aug_continued": "Aug continued", "dec": "DEC"}
 
 
@@ -34,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(page)
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        write_page(options.out, page)
         print(f"written to {options.out}")
 
 

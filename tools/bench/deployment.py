@@ -18,6 +18,7 @@ from pathlib import Path
 import onnxruntime
 import timm
 import torch
+from answers import write_page
 
 from lse_dec import adapt, unadapt
 from lse_export.bench import WAYS, BenchRow, bench
@@ -106,7 +107,7 @@ def main() -> None:
             print("\n".join(table), flush=True)
             lines += table
             if args.out:  # after every table: the whole takes minutes
-                args.out.write_text("\n".join([*lines, *end]), "utf-8")
+                write_page(args.out, "\n".join([*lines, *end]))
 
 
 if __name__ == "__main__":

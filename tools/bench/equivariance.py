@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from answers import write_page
 from torch import Tensor
 
 from lse_core.separable import SeparableWarp
@@ -88,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(page)
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        write_page(options.out, page)
         print(f"written to {options.out}")
 
 

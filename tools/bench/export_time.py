@@ -1,6 +1,6 @@
 """Measure the nodes of an exported graph and the time of the export by solver and number of steps K.
 
-Run from the root: python tools/bench/export_time.py > docs/results/export_time.md
+Run from the root: python tools/bench/export_time.py --out docs/results/export_time.md
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import timm
 import torch
+from answers import printed_to
 from torch import Tensor, nn
 
 import lse_export
@@ -93,11 +94,18 @@ def as_region(solvers: Sequence[str], counts: Sequence[int], folder: Path) -> No
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Export with every solver and number of steps, print Markdown."""
+    """Export with every solver and number of steps, and write the page or print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--solvers", nargs="+", default=SOLVERS)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--out", type=Path, help="page to write; else it is printed")
     options = parser.parse_args(arguments)
+    with printed_to(options.out):
+        report(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the page."""
     print("# Nodes and export time by solver steps\n")
     print(
         "**Question.** How do the size of an exported graph and the time of the export grow with the "

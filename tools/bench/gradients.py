@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from answers import write_page
 from torch import Tensor, nn
 
 from lse_dec.canonicalizers import DEC, Optim
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(page)
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        write_page(options.out, page)
         print(f"written to {options.out}")
 
 

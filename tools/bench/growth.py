@@ -23,6 +23,7 @@ from typing import Any
 
 import timm
 import torch
+from answers import write_page
 from costs.cases import runner
 from costs.counts import Counts, count
 from costs.figures import plots, save
@@ -31,9 +32,8 @@ from costs.variants import adapted
 from torch import nn
 
 from lse_core import unscale
-from lse_core.atomic import replacing
-from lse_core.process import keep_memory
 from lse_dec.canonicalizers import DEC
+from lse_train.cpu import keep_memory
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.out is not None:
             drawing = options.out.with_suffix(".svg")
             draw(found, drawing)
-            with replacing(options.out, overwrite=True) as path:
-                path.write_text(page(head, found, drawing.name), encoding="utf-8")
+            write_page(options.out, page(head, found, drawing.name))
     if options.out is None:
         print(page(head, found))
 

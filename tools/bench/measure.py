@@ -26,6 +26,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
+from answers import write_page
 from costs.timing import in_turns, ratio
 from photographs import lite0, write_photographs
 
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\n\n".join(parts))
         return
     draw(photographs, stages, options.write.with_suffix(".svg"))
-    options.write.write_text(page(parts, options.write), encoding="utf-8")
+    write_page(options.write, page(parts, options.write))
     print(f"written to {options.write}")
 
 
@@ -245,9 +246,7 @@ def draw(photographs: Measurement, stages: dict[str, Layers], path: Path) -> Non
 
 
 def page(parts: Sequence[str], path: Path) -> str:
-    """The page; the answer of an earlier page is kept."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    answer = old.partition("## Answer\n")[2].partition("\n## ")[0].strip() or "Not written yet."
+    """The page, without its answer."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("lse-core", "torch", "timm"))
     return "\n\n".join(
         [
@@ -257,7 +256,6 @@ def page(parts: Sequence[str], path: Path) -> str:
             "gain of sites?",
             *parts,
             f"![Probability by factor, and shares by stage]({path.with_suffix('.svg').name})",
-            f"## Answer\n\n{answer}",
             "## How it was measured\n\n"
             "`python tools/bench/measure.py --demo runs/demo --write docs/results/measure.md`, after "
             "`lse demo --out runs/demo` (seed 0). The gains of Table A3 are those of another training: "

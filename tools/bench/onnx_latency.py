@@ -1,10 +1,11 @@
 """Time the adapted vit_tiny in ONNX Runtime and in eager torch, and the share of its canonicalizers.
 
-Run from the root: .venv/bin/python tools/bench/onnx_latency.py > docs/results/onnx_latency.md
+Run from the root: python tools/bench/onnx_latency.py --out docs/results/onnx_latency.md
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from statistics import median, quantiles
 import onnxruntime
 import timm
 import torch
+from answers import printed_to
 from torch import nn
 
 from lse_dec import adapt
@@ -32,7 +34,15 @@ def spread(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure in turns, print Markdown."""
+    """Measure in turns, and write the page or print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, help="page to write; else it is printed")
+    with printed_to(parser.parse_args().out):
+        report()
+
+
+def report() -> None:
+    """Print the page."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plain = timm.create_model("vit_tiny_patch16_224").eval()

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from answers import write_page
 from costs.authors import described, revision
 from costs.cases import GROUPS, Case, Settings, family_of, measure, take_up
 from costs.figures import overhead_figure
@@ -39,7 +40,7 @@ from costs.timing import bandwidth, machine, versions
 
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError
-from lse_core.process import keep_memory
+from lse_train.cpu import keep_memory
 
 MODELS = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "swin_tiny_patch4_window7_224",
@@ -225,8 +226,7 @@ def _write(records: Sequence[dict[str, Any]], notes: dict[str, Any], out: Path |
         return
     drawing = out.with_suffix(".svg")
     drawn = overhead_figure(records, drawing)
-    with replacing(out, overwrite=True) as path:
-        path.write_text(page(records, notes, drawing.name if drawn else None), encoding="utf-8")
+    write_page(out, page(records, notes, drawing.name if drawn else None))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measure how many solver steps the demo's DEC needs when it is exported (`lse export onnx --steps auto`).
 
 Run from the root, of a finished demo, or of one that is run for it:
-    python tools/bench/steps.py --model runs/demo > docs/results/steps.md
+    python tools/bench/steps.py --model runs/demo --out docs/results/steps.md
     python tools/bench/steps.py --quick
 """
 
@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from answers import printed_to
 
 from lse_core.card import card_of
 from lse_core.errors import LSEError
@@ -30,13 +31,20 @@ TOLERANCES = (1e-2, 1e-3)
 
 
 def main() -> None:
-    """Measure how few steps do for test images, print Markdown."""
+    """Measure how few steps do for test images, and write the page or print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="what `lse demo --out FOLDER` left")
     parser.add_argument("--quick", action="store_true", help="run `lse demo --quick` for the model")
+    parser.add_argument("--out", type=Path, help="page to write; else it is printed")
     options = parser.parse_args()
     if options.model is not None and options.quick:
         parser.error("--quick trains a model of its own; leave --model out")
+    with printed_to(options.out):
+        report(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print the page."""
     with tempfile.TemporaryDirectory() as place:
         folder = options.model or Path(place) / "demo"
         if options.model is None:

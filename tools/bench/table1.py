@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from answers import write_page
 
 from lse_data.objects import DESCRIPTION, ObjectsConfig, write_objects
 from lse_seg.running import load_config, make_runner, set_data
@@ -53,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(page)
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        write_page(options.out, page)
         print(f"written to {options.out}")
 
 

@@ -19,14 +19,14 @@ from statistics import median
 from typing import Any
 
 import torch
+from answers import write_page
 from costs.cases import runner
 from costs.timing import in_turns, machine, ratio, versions
 from costs.variants import adapted
 
 from lse_core import GridWarp, SeparableWarp, scale
-from lse_core.atomic import replacing
-from lse_core.process import keep_memory
 from lse_data import DigitSampler, DigitsConfig
+from lse_train.cpu import keep_memory
 from lse_train.numbers import number_model
 
 MODELS = ("small_resnet:48:32", "vit_tiny_patch16_224:224:8")
@@ -74,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for model in options.models:
         lines += table(model, options)
         if options.out is not None:
-            with replacing(options.out, overwrite=True) as path:
-                path.write_text("\n".join([*lines, *end]) + "\n", encoding="utf-8")
+            write_page(options.out, "\n".join([*lines, *end]) + "\n")
     if options.out is None:
         print("\n".join([*lines, *end]))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from answers import write_page
 from torch import Tensor
 from warps import machine, sample, seconds
 
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     how = f"`{command}` on {machine('cpu', args.threads)}. {args.note}".rstrip()
     page += ["", "## How it was measured", "", how]
     if args.out:
-        args.out.write_text("\n".join(page) + "\n")
+        write_page(args.out, "\n".join(page) + "\n")
 
 
 if __name__ == "__main__":

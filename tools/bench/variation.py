@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from answers import write_page
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(page)
     else:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        write_page(options.out, page)
         print(f"written to {options.out}")
 
 

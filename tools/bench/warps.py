@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from answers import write_page
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -214,8 +215,7 @@ def main() -> None:
         "goes through NCHW and back.",
     ]
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n".join(text) + "\n")
+        write_page(args.out, "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_folder_left_behind_by_a_module_that_went_is_not_imported(package, tmp
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("lse_core.commands.group", "lse_core.commands.common"),
+        ("lse_core.commands.group", "lse_data.commands.group"),
         ("lse_dec.training", "lse_train"),
         ("lse_dec.data", "lse_data"),
         ("lse_train.data", "lse_data"),

@@ -90,7 +90,7 @@ def test_a_model_made_for_other_pictures_than_its_config() -> None:
     assert other is not None
     assert other.size == (64, 64)
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "border"}
-    with pytest.raises(UnknownNameError, match="unknown crop_mode of a data config 'border'"):
+    with pytest.raises(SettingsError, match=r"data config: .crop_mode.: .*; got .border."):
         preprocess_of(model)
     assert preprocess_of(nn.Conv2d(3, 4, 3)) is None
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 import lse_export
 from lse_core.errors import LSEError
-from lse_export.quantize import overflowing, quantize
+from lse_export.quantize import KERNEL_TOLERANCE, kernel_difference, overflowing, quantize
 from lse_export.runtime import open_session, run
-from lse_export.verification import KERNEL_TOLERANCE, kernel_difference
 
 CHANNELS, CLASSES = 64, 16
 

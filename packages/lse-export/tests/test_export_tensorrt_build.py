@@ -8,12 +8,13 @@ tests/test_tensorrt_gpu.py, and what TensorRT for RTX makes of it for test_expor
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import onnx
 import pytest
@@ -215,10 +216,17 @@ def test_a_build_that_fails_tells_what_tensorrt_logged(library: Library, tmp_pat
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_an_interrupt_ends_the_build_and_leaves_nothing(library: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_build_and_leaves_nothing(
+    library: Library, tmp_path: Path, number: signal.Signals
+) -> None:
     class Impatient(BuildProgress):
         def step(self, phase: str, step: int) -> bool:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
+            return super().step(phase, step)
+
+    def stopped(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
 
     def build(network: Any, config: Any) -> bytes | None:
         ((monitor,),) = library.given("IBuilderConfig.progress_monitor")
@@ -226,8 +234,13 @@ def test_an_interrupt_ends_the_build_and_leaves_nothing(library: Library, tmp_pa
         return PLAN if monitor.step_complete("building", 0) else None
 
     library.answers["Builder.build_serialized_network"] = build
-    with Impatient() as progress, pytest.raises(KeyboardInterrupt):
-        lse_export.build_engine(make(tmp_path / "m.onnx"), tmp_path / "e.plan", progress=progress)
+    before = signal.signal(number, stopped)
+    try:
+        with Impatient() as progress, pytest.raises(KeyboardInterrupt, match=str(int(number))):
+            lse_export.build_engine(make(tmp_path / "m.onnx"), tmp_path / "e.plan", progress=progress)
+        assert signal.getsignal(number) is stopped
+    finally:
+        signal.signal(number, before)
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 

@@ -70,6 +70,6 @@ __all__ = [
 ]
 
 
-_MOVED = {"commands.group": "lse_core.commands.common"}
+_MOVED = {"commands.group": "lse_data.commands.group", "process": "lse_train.cpu"}
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, _MOVED, Path(__file__).with_name("names.toml"))

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,7 +148,7 @@ def _missing_home(name: str) -> str:
     homes = {command: home for home, commands in listed.items() for command in commands}
     close = get_close_matches(name, [*registry().names("command"), *homes], n=1, cutoff=0.6)
     home = homes.get(close[0]) if close else None
-    if home is None or _is_installed(home):
+    if home is None or find_spec(home.replace("-", "_")) is not None:
         return ""
     if close[0] == name:
         return f"command {name!r} is part of {home}, which is not installed: pip install {home}"
@@ -156,14 +156,6 @@ def _missing_home(name: str) -> str:
         f"unknown command {name!r}. Did you mean {close[0]!r}? It is part of {home}, "
         f"which is not installed: pip install {home}"
     )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -182,7 +174,7 @@ def _fail(text: str, status: int) -> NoReturn:
 @click.group(
     cls=LSEGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="lse-core", prog_name="lse", message="%(prog)s %(version)s")

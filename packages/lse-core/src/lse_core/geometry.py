@@ -36,11 +36,7 @@ def curve_distance(u: Tensor, y_a: Tensor, y_b: Tensor, kind: str = "max") -> Te
     if kind not in DISTANCES:
         raise unknown_name("distance", kind, DISTANCES)
     if kind == "fisher_rao":
-        # each segment gives sqrt(a' b') du = sqrt(rise_a rise_b); the chord keeps small angles exact,
-        # where the arc cosine of their sum would round them to 3e-4
-        q_a, q_b = (_safe_sqrt(y.diff(dim=1)) for y in (y_a, y_b))
-        chord = _safe_sqrt((q_a - q_b).square().sum(1))
-        return 2.0 * torch.asin((0.5 * chord).clamp_max(1.0))
+        return _angle(*(_safe_sqrt(y.diff(dim=1)) for y in (y_a, y_b)))
     d = y_a - y_b
     if kind == "max":
         return d.abs().amax(dim=1)
@@ -72,7 +68,7 @@ def geodesic_values(knots: Tensor, values: Tensor, t: Tensor) -> Tensor:
         t: (B, 1), 0 giving the identity and 1 the map.
     """
     start, end = _safe_sqrt(knots.diff(dim=1)), _safe_sqrt(values.diff(dim=1))
-    angle = 2.0 * torch.asin((0.5 * _safe_sqrt((start - end).square().sum(1, keepdim=True))).clamp_max(1.0))
+    angle = _angle(start, end).unsqueeze(1)
     small = angle < 1e-4
     safe = torch.where(small, torch.ones_like(angle), angle)
     # sin(t a)/sin(a) tends to t as the map tends to the identity
@@ -82,6 +78,13 @@ def geodesic_values(knots: Tensor, values: Tensor, t: Tensor) -> Tensor:
     inner = (rises.cumsum(dim=1) / rises.sum(dim=1, keepdim=True))[:, :-1]
     edge = torch.zeros_like(rises[:, :1])
     return torch.cat([edge, inner, edge + 1.0], dim=1)
+
+
+def _angle(q_a: Tensor, q_b: Tensor) -> Tensor:
+    """Angle between points of the sphere, roots (B, K-1) of the rises on the same segments; (B,)."""
+    # the chord keeps small angles exact, where the arc cosine of the sum of q_a q_b would round them to 3e-4
+    chord = _safe_sqrt((q_a - q_b).square().sum(1))
+    return 2.0 * torch.asin((0.5 * chord).clamp_max(1.0))
 
 
 def _safe_sqrt(x: Tensor) -> Tensor:

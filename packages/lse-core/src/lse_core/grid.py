@@ -11,18 +11,15 @@ it would no longer be two maps of one variable. Rotate the picture before and af
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from lse_core.batched import saved_by
 from lse_core.errors import ConvergenceError, ShapeError, WarpError
-from lse_core.log_slopes import logits_to_log_slopes, uniform_knots
-from lse_core.monotone import MonotoneMap
+from lse_core.log_slopes import logits_to_log_slopes, pixel_centres, uniform_knots
+from lse_core.monotone import MonotoneMap, check_maps
 from lse_core.pointwise import PointwiseWarp
-from lse_core.sampling import hat
+from lse_core.sampling import pixel_weights
 from lse_core.separable import SeparableWarp
 
 __all__ = ["GridInverse", "GridWarp"]
@@ -48,6 +45,7 @@ class GridWarp(PointwiseWarp):
     """
 
     __slots__ = ("nodes",)
+    PARTS = ("nodes",)
 
     nodes: Tensor
 
@@ -63,10 +61,7 @@ class GridWarp(PointwiseWarp):
         # each row and each column is a monotone map: those have the checks
         for name, maps in (("row", n[..., 0].flatten(0, 1)), ("column", n[..., 1].mT.flatten(0, 1))):
             knots = uniform_knots(maps.shape[1] - 1, device=n.device, dtype=n.dtype).expand_as(maps)
-            try:
-                MonotoneMap(knots, maps)
-            except WarpError as error:
-                raise WarpError(f"a grid {name} is not a monotone map: {error}") from error
+            check_maps(f"a grid {name} is not a monotone map", knots, maps)
 
     # construction -----------------------------------------------------------------------------
 
@@ -139,8 +134,7 @@ class GridWarp(PointwiseWarp):
         """Bilinear weights of the columns (B, n, cols) and of the rows (B, n, rows)."""
         rows, cols = self.nodes.shape[1:3]
         p = points.clamp(0.0, 1.0)
-        j, i = (torch.arange(n, device=p.device, dtype=p.dtype) for n in (cols, rows))
-        return hat(p[..., :1] * (cols - 1) - j), hat(p[..., 1:] * (rows - 1) - i)
+        return pixel_weights(p[..., 0] * (cols - 1), cols), pixel_weights(p[..., 1] * (rows - 1), rows)
 
     def _evaluate(self, points: Tensor) -> Tensor:
         w_x, w_y = self._weights(points)
@@ -151,9 +145,7 @@ class GridWarp(PointwiseWarp):
     def lattice(self, h: int, w: int) -> Tensor:
         """l at the pixel centres of an h x w picture, (B, h, w, 2): two products, as grids are separable."""
         b, rows, cols = self.nodes.shape[:3]
-        x, y = self._pixel_centres(w), self._pixel_centres(h)
-        w_x = hat(x.unsqueeze(-1) * (cols - 1) - torch.arange(cols, device=x.device, dtype=x.dtype))
-        w_y = hat(y.unsqueeze(-1) * (rows - 1) - torch.arange(rows, device=y.device, dtype=y.dtype))
+        w_x, w_y = (pixel_weights(pixel_centres(n, self) * (m - 1), m) for n, m in ((w, cols), (h, rows)))
         up = (w_y @ self.nodes.reshape(b, rows, cols * 2)).view(b, h, cols, 2)
         return w_x @ up
 
@@ -236,21 +228,9 @@ class GridWarp(PointwiseWarp):
 
     @staticmethod
     def _average(values: Tensor) -> MonotoneMap:
-        inner = values[:, 1:-1].sum(1) + 0.5 * (values[:, 0] + values[:, -1])
-        mean = inner / (values.shape[1] - 1)
+        mean = (0.5 * (values[:, 1:] + values[:, :-1])).mean(1)
         knots = uniform_knots(values.shape[2] - 1, device=values.device, dtype=values.dtype)
         return MonotoneMap(knots.expand_as(mean), mean, check=False)
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> GridWarp:
-        return GridWarp(f(self.nodes), check=False)
-
-    @property
-    def tensor(self) -> Tensor:
-        """The nodes, whose batch, device and dtype are the warp's."""
-        return self.nodes
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.nodes,)
 
     def __repr__(self) -> str:
         if torch.compiler.is_compiling() or not isinstance(self.nodes, Tensor):
@@ -273,6 +253,8 @@ class GridInverse(PointwiseWarp):
     """
 
     __slots__ = ("steps", "tolerance", "warp")
+    PARTS = ("warp",)
+    SETTINGS = ("tolerance", "steps")
 
     def __init__(self, warp: GridWarp, tolerance: float | None = None, steps: int = 20) -> None:
         self.warp, self.tolerance, self.steps = warp, tolerance, steps
@@ -326,14 +308,6 @@ class GridInverse(PointwiseWarp):
         """The grid itself."""
         return self.warp
 
-    def _map(self, f: Callable[[Tensor], Tensor]) -> GridInverse:
-        return GridInverse(self.warp._map(f), self.tolerance, self.steps)
-
-    @property
-    def tensor(self) -> Tensor:
-        """The grid's nodes."""
-        return self.warp.nodes
-
     def __repr__(self) -> str:
         how = "axis by axis" if self.tolerance is None else f"to {self.tolerance:.2g} of the side"
         return f"inverse {how} of {self.warp!r}"
@@ -382,10 +356,4 @@ def _rebuild(nodes: Tensor) -> GridWarp:
     return GridWarp(nodes, check=False)
 
 
-torch.serialization.add_safe_globals([_rebuild])
-pytree.register_pytree_node(
-    GridWarp,
-    lambda w: ([w.nodes], None),
-    lambda leaves, _: GridWarp(*leaves, check=False),
-    serialized_type_name="lse_core.grid.GridWarp",
-)
+saved_by(GridWarp, _rebuild)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,11 @@ __all__ = [
     "constant_knots",
     "knots_and_values",
     "logits_to_log_slopes",
+    "pixel_centres",
     "ramp",
     "uniform_basis",
     "uniform_knots",
+    "with_ends",
 ]
 
 
@@ -41,6 +44,22 @@ def uniform_knots(segments: int, *, device: torch.device | None = None, dtype: t
 
 constant_knots = constant(uniform_knots)
 """`uniform_knots`, remembered; never to be written to."""
+
+
+def pixel_centres(n: int, like: Any) -> Tensor:
+    """Centres of `n` pixels on [0, 1], ends included (align_corners=True); 1/2 for a single pixel.
+
+    `like` is a tensor, a map or a warp whose device and dtype they have.
+    """
+    if n == 1:
+        return torch.full((1,), 0.5, device=like.device, dtype=like.dtype)
+    return constant_knots(n - 1, device=like.device, dtype=like.dtype)
+
+
+def with_ends(values: Tensor) -> Tensor:
+    """Values (..., K), the first of them exactly 0 and the last exactly 1."""
+    edge = torch.zeros_like(values[..., :1])
+    return torch.cat([edge, values[..., 1:-1], edge + 1.0], dim=-1)
 
 
 def uniform_basis(u: Tensor, segments: int) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lse_core.batched import Batched
+from lse_core.batched import Batched, saved_by
 from lse_core.constants import in_a_graph
 from lse_core.errors import DTypeError, ShapeError, WarpError
 from lse_core.geometry import curve_distance, geodesic_values
@@ -20,6 +18,7 @@ from lse_core.log_slopes import (
     ramp,
     uniform_basis,
     uniform_knots,
+    with_ends,
 )
 
 __all__ = [
@@ -51,6 +50,7 @@ class MonotoneMap(Batched):
     """
 
     __slots__ = ("knots", "values")
+    PARTS = ("knots", "values")
 
     knots: Tensor
     values: Tensor
@@ -193,8 +193,7 @@ class MonotoneMap(Batched):
 
     def _search(self, u: Tensor) -> Tensor:
         batch = self.batch if u.shape[0] == 1 else u.shape[0]
-        x, y = (t.expand(batch, -1).contiguous() for t in (self.knots, self.values))
-        u = u.expand(batch, -1).contiguous()
+        x, y, u = (t.expand(batch, -1).contiguous() for t in (self.knots, self.values, u))
         i = torch.searchsorted(x, u, right=True).clamp(1, self.segments) - 1
         dx = x.diff(dim=1)
         dx = torch.where(dx > torch.finfo(dx.dtype).eps ** 1.5, dx, 1.0)
@@ -228,19 +227,14 @@ class MonotoneMap(Batched):
         """
         if not isinstance(other, MonotoneMap):
             return NotImplemented
-        mine, theirs = (
-            self.broadcast(max(self.batch, other.batch)),
-            other.broadcast(max(self.batch, other.batch)),
-        )
+        batch = max(self.batch, other.batch)
+        mine, theirs = self.broadcast(batch), other.broadcast(batch)
         inner_x, inner_y = mine.knots[:, 1:-1], mine.values[:, 1:-1]
         x = torch.cat([theirs.knots, (~theirs)(inner_x)], dim=1)
         y = torch.cat([mine(theirs.values), inner_y], dim=1)
         # both rows are images of one increasing sequence: sorting each keeps the pairs together
-        x, y = x.sort(dim=1).values, y.sort(dim=1).values
-        ends = torch.zeros_like(x[:, :1])
         # rounding may leave an end a hair off 0 or 1; the ends are part of the contract
-        x = torch.cat([ends, x[:, 1:-1].clamp(0.0, 1.0), ends + 1.0], dim=1)
-        y = torch.cat([ends, y[:, 1:-1].clamp(0.0, 1.0), ends + 1.0], dim=1)
+        x, y = (with_ends(t.sort(dim=1).values.clamp(0.0, 1.0)) for t in (x, y))
         return MonotoneMap(x, y, check=False)
 
     def resample(self, segments: int) -> MonotoneMap:
@@ -252,9 +246,8 @@ class MonotoneMap(Batched):
         if segments < 1:
             raise ShapeError(f"resample needs at least one segment; got {segments}")
         u = uniform_knots(segments, device=self.knots.device, dtype=self.knots.dtype)
-        y = self(u)
-        ends = torch.zeros_like(y[:, :1])
-        return MonotoneMap(u.expand_as(y), torch.cat([ends, y[:, 1:-1], ends + 1.0], dim=1), check=False)
+        y = with_ends(self(u))
+        return MonotoneMap(u.expand_as(y), y, check=False)
 
     def distance(self, other: MonotoneMap, kind: str = "max") -> Tensor:
         """How far two maps are apart, (B,), exactly.
@@ -284,9 +277,8 @@ class MonotoneMap(Batched):
         share = torch.as_tensor(t, device=self.knots.device, dtype=self.knots.dtype)
         if share.ndim > 1 or (share.ndim == 1 and share.shape[0] != self.batch):
             raise ShapeError(f"t must be a number or ({self.batch},); got {tuple(share.shape)}")
-        return MonotoneMap(
-            self.knots, geodesic_values(self.knots, self.values, share.reshape(-1, 1)), check=False
-        )
+        values = geodesic_values(self.knots, self.values, share.reshape(-1, 1))
+        return MonotoneMap(self.knots, values, check=False)
 
     # description ------------------------------------------------------------------------------
 
@@ -320,21 +312,6 @@ class MonotoneMap(Batched):
         """Natural logarithm of `slopes`, (B, K-1); `from_log_slopes` takes it back on equal segments."""
         return self.slopes.log()
 
-    @property
-    def tensor(self) -> Tensor:
-        """The knots."""
-        return self.knots
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> MonotoneMap:
-        return MonotoneMap(f(self.knots), f(self.values), check=False)
-
-    def to(self, *args: Any, **kwargs: Any) -> MonotoneMap:
-        """The map on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
-        moved = super().to(*args, **kwargs)
-        if not moved.dtype.is_floating_point:
-            raise DTypeError(f"a monotone map needs a floating dtype; got {moved.dtype}")
-        return moved
-
     def state_dict(self) -> dict[str, Tensor]:
         """The map as named tensors, "knots" and "values", for safetensors or a module's buffers."""
         return {"knots": self.knots, "values": self.values}
@@ -348,10 +325,6 @@ class MonotoneMap(Batched):
             )
         return cls(state["knots"], state["values"])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # a plain function of two tensors, so torch.load(weights_only=True) can be told to trust it
-        return _rebuild, (self.knots, self.values)
-
     def __repr__(self) -> str:
         if torch.compiler.is_compiling() or not isinstance(self.knots, Tensor):
             return "MonotoneMap(...)"
@@ -362,22 +335,16 @@ class MonotoneMap(Batched):
         )
 
 
+def check_maps(what: str, knots: Tensor, values: Tensor) -> None:
+    """Raise the WarpError of `MonotoneMap`, begun with `what`, unless these are monotone maps."""
+    try:
+        MonotoneMap(knots, values)
+    except WarpError as error:
+        raise WarpError(f"{what}: {error}") from error
+
+
 def _rebuild(knots: Tensor, values: Tensor) -> MonotoneMap:
     return MonotoneMap(knots, values, check=False)
 
 
-torch.serialization.add_safe_globals([_rebuild])
-
-
-def _flatten(m: MonotoneMap) -> tuple[list[Any], None]:
-    return [m.knots, m.values], None
-
-
-def _unflatten(leaves: Any, _: None) -> MonotoneMap:
-    return MonotoneMap(*leaves, check=False)
-
-
-# lets maps pass through torch.compile, torch.export, vmap and tree_map as what they are: two tensors
-pytree.register_pytree_node(
-    MonotoneMap, _flatten, _unflatten, serialized_type_name="lse_core.monotone.MonotoneMap"
-)
+saved_by(MonotoneMap, _rebuild)

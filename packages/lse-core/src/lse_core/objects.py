@@ -98,14 +98,8 @@ def scale_objects(
         here = alpha[:, i, 0] > 0.5
         seen &= ~here.unsqueeze(1)
         seen[:, i] = here
-        pull = torch.stack(
-            [
-                (s_x[:, i] - p_x).unsqueeze(1).expand(b, h, w),
-                (s_y[:, i] - p_y).unsqueeze(2).expand(b, h, w),
-            ],
-            dim=-1,
-        )
-        flow = torch.where(here.unsqueeze(-1), pull, flow)
+        pull = torch.broadcast_tensors((s_x[:, i] - p_x).unsqueeze(1), (s_y[:, i] - p_y).unsqueeze(2))
+        flow = torch.where(here.unsqueeze(-1), torch.stack(pull, dim=-1), flow)
     return ScaledObjects(scene, seen, flow, hidden & ~seen.any(dim=1))
 
 

@@ -84,7 +84,6 @@ def read_picture(path: str | Path, channels: int = 3) -> Image.Image:
 
 def _eight_bits(path: str | Path, picture: Image.Image, kind: str | None) -> Image.Image:
     """The picture with eight bits a channel and no transparency."""
-    import numpy as np
     from PIL import Image
 
     mode = picture.mode

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lse_core.batched import Batched
 from lse_core.errors import ShapeError
-from lse_core.log_slopes import uniform_knots
+from lse_core.log_slopes import pixel_centres
 from lse_core.separable import SeparableWarp
 
 __all__ = ["ComposedWarp", "PointwiseWarp"]
@@ -47,14 +46,9 @@ class PointwiseWarp(Batched, ABC):
 
     def lattice(self, h: int, w: int) -> Tensor:
         """l at the pixel centres of an h x w picture, (B, h, w, 2)."""
-        x, y = self._pixel_centres(w), self._pixel_centres(h)
+        x, y = pixel_centres(w, self), pixel_centres(h, self)
         points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).view(-1, 2)
         return self(points).view(-1, h, w, 2)
-
-    def _pixel_centres(self, n: int) -> Tensor:
-        if n == 1:
-            return torch.full((1,), 0.5, device=self.device, dtype=self.dtype)
-        return uniform_knots(n - 1, device=self.device, dtype=self.dtype)
 
     def __matmul__(self, other: object) -> ComposedWarp:
         if not isinstance(other, (PointwiseWarp, SeparableWarp)):
@@ -76,6 +70,7 @@ class ComposedWarp(PointwiseWarp):
     """
 
     __slots__ = ("inner", "outer")
+    PARTS = ("outer", "inner")
 
     def __init__(self, outer: SeparableWarp | PointwiseWarp, inner: SeparableWarp | PointwiseWarp) -> None:
         batch = max(outer.batch, inner.batch)
@@ -87,14 +82,6 @@ class ComposedWarp(PointwiseWarp):
     def __invert__(self) -> ComposedWarp:
         """The inverses in reverse order, as good as theirs are."""
         return type(self)(~self.inner, ~self.outer)
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> ComposedWarp:
-        return type(self)(self.outer._map(f), self.inner._map(f))
-
-    @property
-    def tensor(self) -> Tensor:
-        """A tensor of the outer warp."""
-        return self.outer.tensor
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.outer!r} after {self.inner!r})"

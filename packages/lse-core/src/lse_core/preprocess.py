@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lse_core.errors import LSEError, unknown_name
+from lse_core.errors import LSEError
 from lse_core.settings import Settings, validated
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Preprocess(Settings):
             size: (height, width) of the model's input, where it is another than the config's.
 
         Raises:
-            UnknownNameError: an interpolation or a crop mode that is not known here.
+            SettingsError: an interpolation or a crop mode that is not known here.
         """
         own = tuple(config.get("input_size") or (3, 224, 224))
         mean = tuple(config.get("mean") or (0.485, 0.456, 0.406))
@@ -84,18 +85,12 @@ class Preprocess(Settings):
         channels = channels or own[0]
         if len(mean) != channels or len(std) != channels:
             mean = std = (0.5,) * channels
-        interpolation = config.get("interpolation") or "bicubic"
-        if interpolation not in INTERPOLATIONS:
-            raise unknown_name("interpolation of a data config", str(interpolation), INTERPOLATIONS)
-        crop_mode = config.get("crop_mode") or "center"
-        if crop_mode not in ("center", "squash"):
-            raise unknown_name("crop_mode of a data config", str(crop_mode), ("center", "squash"))
         values = {
             "channels": channels,
             "size": size or own[1:],
-            "crop_mode": crop_mode,
+            "crop_mode": config.get("crop_mode") or "center",
             "crop_pct": min(1.0, config.get("crop_pct") or 0.875),
-            "interpolation": interpolation,
+            "interpolation": config.get("interpolation") or "bicubic",
             "mean": mean,
             "std": std,
         }
@@ -108,8 +103,6 @@ class Preprocess(Settings):
         Raises:
             SettingsError, UnknownNameError: no such description.
         """
-        import json
-
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -118,8 +111,6 @@ class Preprocess(Settings):
 
     def to_json(self) -> str:
         """As one line of text, for metadata of files."""
-        import json
-
         return json.dumps(self.plain())
 
     def resized(self, source: tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,8 @@ read. `unscale` pulls: the output at p is the input at l(p). `scale` pulls throu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from torch import Tensor
 from lse_core.columns import sample_columns
 from lse_core.errors import DTypeError, ShapeError, unknown_name
 from lse_core.layouts import Layout, as_layout
-from lse_core.log_slopes import constant_knots
+from lse_core.log_slopes import pixel_centres
 from lse_core.monotone import MonotoneMap
 from lse_core.pointwise import PointwiseWarp
 from lse_core.sampling import (
@@ -24,8 +26,7 @@ from lse_core.sampling import (
     on_pixels,
     pixel_numbers,
     pixel_weights,
-    plain_grid_sample,
-    sample_grid,
+    sample_at,
     sample_separable,
 )
 from lse_core.separable import SeparableWarp
@@ -104,8 +105,7 @@ def unscale(
     bare = x.ndim == 3 and labels  # a label map without channels
     lay = as_layout("nchw" if bare else layout)
     spatial, rest = lay.unpack(x.unsqueeze(1) if bare else x)
-    h_axis = 1 if lay.channels_last else 2
-    h, w = spatial.shape[h_axis], spatial.shape[h_axis + 1]
+    h, w, _ = _sizes(spatial, lay.channels_last)
     out_h, out_w = size or (h, w)
     warp = _fit(warp, spatial, out_h, out_w)
     if isinstance(warp, PointwiseWarp):
@@ -146,28 +146,39 @@ def _positions(warp: SeparableWarp, out: tuple[int, int], size: tuple[int, int])
 
 def _coupled(x: Tensor, at: Tensor, channels_last: bool, nearest: bool) -> Tensor:
     """Sample at coordinates (B, m_h, m_w, 2) within [0, 1]."""
-    first = x.permute(0, 3, 1, 2) if channels_last else x
+    h, w, _ = _sizes(x, channels_last)
     graded = torch.is_grad_enabled() and (x.requires_grad or at.requires_grad)
-    if not (
-        nearest or graded or torch.compiler.is_compiling()
-    ):  # the shortest way, without an eye on gradients
-        out = F.grid_sample(
-            first.to(at.dtype), 2.0 * at - 1.0, mode="bilinear", padding_mode="border", align_corners=True
-        ).to(x.dtype)
-        return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
-    h, w = first.shape[2:]
+    if not (nearest or graded or torch.compiler.is_compiling()):
+
+        def sample(t: Tensor) -> Tensor:  # the shortest way, without an eye on gradients
+            grid = 2.0 * at - 1.0
+            return F.grid_sample(t.to(at.dtype), grid, padding_mode="border", align_corners=True).to(t.dtype)
+
+        return _channels_first(sample, x, channels_last)
     s_x, s_y = on_pixels(at[..., 0] * (w - 1), w), on_pixels(at[..., 1] * (h - 1), h)
     if nearest:
         return _pick(x, s_x, s_y, channels_last)
-    out = sample_grid(first, torch.stack([s_x, s_y], dim=-1))
-    return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
+    return _channels_first(partial(sample_at, s_x=s_x, s_y=s_y), x, channels_last)
+
+
+def _sizes(x: Tensor, channels_last: bool) -> tuple[int, int, int]:
+    """Height, width and channels of a map."""
+    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    return h, w, c
+
+
+def _channels_first(sample: Callable[[Tensor], Tensor], x: Tensor, channels_last: bool) -> Tensor:
+    """What `sample`, a function of (B, C, H, W), makes of a map, with the channels where they were."""
+    if not channels_last:
+        return sample(x)
+    return sample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
 def _columns_pay(x: Tensor, channels_last: bool) -> bool:
     """Whether to sample column by column, in operations of every runtime, and not by grid_sample."""
     if torch.compiler.is_exporting():
         return True
-    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    h, w, c = _sizes(x, channels_last)
     if x.device.type != "cpu":  # deterministic there, which grid_sample's backward is not
         return c >= FEW_CHANNELS and h * w <= MANY_PIXELS_CUDA
     return channels_last and c >= FEW_CHANNELS and h * w <= MANY_PIXELS
@@ -175,7 +186,7 @@ def _columns_pay(x: Tensor, channels_last: bool) -> bool:
 
 def _columns(x: Tensor, warp: Triangular, size: tuple[int, int], channels_last: bool) -> Tensor:
     """Bilinear sampling at a triangular warp's positions: two passes of products, or of products and taps."""
-    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    h, w, c = _sizes(x, channels_last)
     s, t = warp.positions(*size)
     xy = warp.order == "xy"
     first, second = (w, h) if xy else (h, w)
@@ -196,37 +207,21 @@ def _bilinear(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tenso
 
     The ways add up in different orders: their float32 results differ by some 1e-6 of the values.
     """
-    h, w, c = x.shape[1:] if channels_last else (*x.shape[2:], x.shape[1])
+    h, w, c = _sizes(x, channels_last)
+    exporting, compiling = torch.compiler.is_exporting(), torch.compiler.is_compiling()
     gpu = x.device.type != "cpu"
     many = h * w > (MANY_PIXELS_CUDA if gpu else MANY_PIXELS)
-    if torch.compiler.is_exporting():
-        # exported graphs hold only ops that every runtime shares, which GridSample is not
-        return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
-    if s_x.requires_grad or s_y.requires_grad:
+    if not exporting and (s_x.requires_grad or s_y.requires_grad):
         s_x, s_y = on_pixels(s_x, w), on_pixels(s_y, h)
-    if torch.compiler.is_compiling():
-        # the compiler derives gradients itself, of plain operations
-        if many:
-            first = x.permute(0, 3, 1, 2) if channels_last else x
-            out = plain_grid_sample(first, s_x, s_y)
-            return out.permute(0, 2, 3, 1).contiguous() if channels_last else out
+    # exported graphs hold only ops that every runtime shares, which GridSample is not; the compiler derives
+    # gradients itself, of plain operations; on a GPU grid_sample's backward is not deterministic
+    if exporting or (not many and (compiling or (gpu and not channels_last))):
         return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=channels_last)
-    if not channels_last:
-        if gpu and not many:  # deterministic there, which grid_sample's backward is not
-            return warp_by_weights(x, pixel_weights(s_x, w), pixel_weights(s_y, h), channels_last=False)
-        return sample_separable(x, s_x, s_y, "grid_sample")
-    if many and c < FEW_CHANNELS:
-        first = x.permute(0, 3, 1, 2)
-        return sample_separable(first, s_x, s_y, "grid_sample").permute(0, 2, 3, 1).contiguous()
+    if compiling or not channels_last or (many and c < FEW_CHANNELS):
+        sample = partial(sample_at, s_x=s_x.unsqueeze(1), s_y=s_y.unsqueeze(2))
+        return _channels_first(sample, x, channels_last)
     taps = not gpu and c >= FEW_CHANNELS and min(h, w) > 1 and x.dtype in (torch.float32, torch.float64)
     return sample_separable(x, s_x, s_y, "taps" if taps else "products")
-
-
-def pixel_centres(n: int, like: SeparableWarp | Tensor) -> Tensor:
-    """Centres of `n` pixels on [0, 1], ends included (align_corners=True); 1/2 for a single pixel."""
-    if n == 1:
-        return torch.full((1,), 0.5, device=like.device, dtype=like.dtype)
-    return constant_knots(n - 1, device=like.device, dtype=like.dtype)
 
 
 def axis_weights(u: Tensor, n: int) -> Tensor:
@@ -295,9 +290,8 @@ def warp_by_weights(x: Tensor, w_x: Tensor, w_y: Tensor, *, channels_last: bool)
 
 def _pick(x: Tensor, s_x: Tensor, s_y: Tensor, channels_last: bool) -> Tensor:
     """The nearest pixels to positions that broadcast to (B, m_h, m_w)."""
-    h_axis = 1 if channels_last else 2
-    i_y = s_y.round().long().clamp(0, x.shape[h_axis] - 1)
-    i_x = s_x.round().long().clamp(0, x.shape[h_axis + 1] - 1)
+    h, w, _ = _sizes(x, channels_last)
+    i_y, i_x = s_y.round().long().clamp(0, h - 1), s_x.round().long().clamp(0, w - 1)
     i_b = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
     if channels_last:
         return x[i_b, i_y, i_x]

@@ -2,10 +2,8 @@
 
 `F.grid_sample` has no second derivative, and at exact pixel positions (the identity!) the derivative
 of one side only. Here the derivative at a pixel is the mean of both sides, and gradients have
-gradients. Two autograd functions, each with a fast first backward and a plain one for higher orders:
-
-- `sample_separable` for separable coordinates, by matrix products, taps or `F.grid_sample`;
-- `sample_grid` for any coordinates, by `F.grid_sample`.
+gradients. Two autograd functions, each with a fast first backward and a plain one for higher orders: one
+by matrix products or taps, for separable coordinates, and one by `F.grid_sample`, for any.
 
 Positions are in pixels, 0 the centre of the first.
 """
@@ -26,6 +24,7 @@ __all__ = [
     "pixel_numbers",
     "pixel_weights",
     "plain_grid_sample",
+    "sample_at",
     "sample_grid",
     "sample_separable",
 ]
@@ -84,6 +83,8 @@ def sample_separable(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor
     Returns:
         (B, m_h, m_w, C), or (B, C, m_h, m_w), in the dtype of `x`.
     """
+    if kernel == "grid_sample":
+        return sample_at(x, s_x.unsqueeze(1), s_y.unsqueeze(2))
     # the way through autograd costs as much as small samplings themselves
     run = _Separable.apply if torch.is_grad_enabled() else _Separable.forward
     out: Tensor = run(x, s_x, s_y, kernel)
@@ -133,8 +134,6 @@ def _pair(share: Tensor, slope: bool) -> Tensor:
 class _Separable(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, s_x: Tensor, s_y: Tensor, kernel: str) -> Tensor:
-        if kernel == "grid_sample":
-            return _grid_sample(x.to(s_x.dtype), _axes_grid(x, s_x, s_y)).to(x.dtype)
         if kernel == "taps":
             return _taps(x, s_x, s_y)
         h, w = x.shape[1:3]
@@ -147,19 +146,12 @@ class _Separable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        need = ctx.needs_input_grad[:3]
         x, s_x, s_y = ctx.saved_tensors
         g = g.to(x.dtype)  # under autocast the product was in half precision
         # with gradients of gradients asked for, only the products are differentiable
-        first = not torch.is_grad_enabled()
-        if ctx.kernel != "grid_sample":
-            backward = _taps_backward if first and ctx.kernel == "taps" else _products_backward
-            return *backward(g, x, s_x, s_y, need), None
-        if first:
-            return *_grid_backward(g, x, s_x, s_y, need), None
-        g, x = g.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
-        grad_x, grad_s_x, grad_s_y = _products_backward(g, x, s_x, s_y, need)
-        return None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_s_x, grad_s_y, None
+        taps = ctx.kernel == "taps" and not torch.is_grad_enabled()
+        backward = _taps_backward if taps else _products_backward
+        return *backward(g, x, s_x, s_y, ctx.needs_input_grad[:3]), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
@@ -175,19 +167,14 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 def _products_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
     """Gradients to the map and the positions, channels last, in differentiable operations."""
     h, w = x.shape[1:3]
-    need_x, need_s_x, need_s_y = need
     w_x, w_y = _weights(s_x, w, x), _weights(s_y, h, x)
-    back = _along_x(w_x.transpose(1, 2).contiguous(), g) if need_x or need_s_y else None
-    grad_x = grad_s_x = grad_s_y = None
-    if need_x and back is not None:
-        grad_x = _along_y(w_y.transpose(1, 2), back)
-    if need_s_x:
-        slope = _along_x(_weights(s_x, w, x, slope=True), _along_y(w_y, x))
-        grad_s_x = (g * slope).sum((1, 3)).to(s_x.dtype)
-    if need_s_y and back is not None:
-        slope = _along_y(_weights(s_y, h, x, slope=True), x)
-        grad_s_y = (back * slope).sum((2, 3)).to(s_y.dtype)
-    return grad_x, grad_s_x, grad_s_y
+    back = _along_x(w_x.transpose(1, 2).contiguous(), g)
+    grad_x = _along_y(w_y.transpose(1, 2), back) if need[0] else None
+    if not (need[1] or need[2]):
+        return grad_x, None, None
+    slope_x = _along_x(_weights(s_x, w, x, slope=True), _along_y(w_y, x))
+    slope_y = _along_y(_weights(s_y, h, x, slope=True), x)
+    return grad_x, (g * slope_x).sum((1, 3)).to(s_x.dtype), (back * slope_y).sum((2, 3)).to(s_y.dtype)
 
 
 # A few samples at a time stay in the processor's cache between one pass over them and the next, and
@@ -229,61 +216,6 @@ def _with_pixels(s: Tensor, n: int) -> Tensor:
     return ((s == s.round()) & (s > 0) & (s < n - 1)).any(1).nonzero().view(-1)
 
 
-def _grid_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
-    """torch's own backward, a second time from the other side where positions are on pixels."""
-    h, w = x.shape[2:]
-    need_s = need[1] or need[2]
-    nudge_x, nudge_y = (_nudge(s, n) for s, n in ((s_x, w), (s_y, h)))
-    g, full = g.to(s_x.dtype), x.to(s_x.dtype)
-    grid = _axes_grid(x, s_x + nudge_x, s_y + nudge_y)
-    grad_x, grad_grid = _grid_sample_backward(g, full, grid, need[0], need_s)
-    if need_s and x.device.type != "cpu":  # asking which samples need it would wait for the device
-        other = _grid_sample_backward(g, full, _axes_grid(x, s_x - nudge_x, s_y - nudge_y), False, True)[1]
-        grad_grid = 0.5 * (grad_grid + other)
-    elif need_s and (at := torch.cat([nudge_x, nudge_y], dim=1).any(1).nonzero().view(-1)).numel():
-        grid = _axes_grid(x, (s_x - nudge_x)[at], (s_y - nudge_y)[at])
-        other = _grid_sample_backward(g[at], full[at], grid, False, True)[1]
-        grad_grid[at] = 0.5 * (grad_grid[at] + other)
-    if not need_s:
-        return grad_x.to(x.dtype), None, None
-    return (
-        grad_x.to(x.dtype) if need[0] else None,
-        grad_grid[..., 0].sum(1) * (2.0 / max(w - 1, 1)),
-        grad_grid[..., 1].sum(2) * (2.0 / max(h - 1, 1)),
-    )
-
-
-def _axes_grid(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
-    """The grid that `F.grid_sample` wants, (B, m_h, m_w, 2) in [-1, 1], of positions on each axis."""
-    h, w = x.shape[2:]
-    shape = (s_x.shape[0], s_y.shape[1], s_x.shape[1])
-    g_x, g_y = s_x * (2.0 / max(w - 1, 1)) - 1.0, s_y * (2.0 / max(h - 1, 1)) - 1.0
-    return torch.stack([g_x.unsqueeze(1).expand(shape), g_y.unsqueeze(2).expand(shape)], dim=-1)
-
-
-def _nudge(s: Tensor, n: int) -> Tensor:
-    """A step off the pixel for positions on one inside the picture, small against a pixel; else 0."""
-    step = 32.0 * torch.finfo(s.dtype).eps * n
-    on = (s == s.round()) & (s > 0) & (s < n - 1)
-    return torch.where(on, step, 0.0).to(s.dtype)
-
-
-def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
-
-
-def _grid_sample_backward(
-    g: Tensor, x: Tensor, grid: Tensor, want_x: bool, want_grid: bool
-) -> tuple[Tensor, Tensor]:
-    # 0, 1: bilinear, border
-    return torch.ops.aten.grid_sampler_2d_backward(g, x, grid, 0, 1, True, [want_x, want_grid])
-
-
-def plain_grid_sample(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
-    """`F.grid_sample` of (B, C, H, W) at separable positions; one-sided derivatives, no second ones."""
-    return _grid_sample(x.to(s_x.dtype), _axes_grid(x, s_x, s_y)).to(x.dtype)
-
-
 def _fold(t: Tensor, dim: int | None, size: int) -> Tensor:
     """Put vmap's axis into the batch axis."""
     t = t.unsqueeze(0).expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
@@ -301,16 +233,30 @@ def sample_grid(x: Tensor, s: Tensor) -> Tensor:
     Computed in the dtype of `s`, returned in that of `x`: positions in half precision would miss
     whole pixels.
     """
-    full = x.to(s.dtype)
+    return sample_at(x, s[..., 0], s[..., 1])
+
+
+def plain_grid_sample(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+    """`F.grid_sample` of (B, C, H, W) at separable positions; one-sided derivatives, no second ones."""
+    full = x.to(s_x.dtype)
+    return _grid_sample(full, _grid(full, s_x.unsqueeze(1), s_y.unsqueeze(2))).to(x.dtype)
+
+
+def sample_at(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+    """`sample_grid` at columns s_x and rows s_y, which broadcast to (B, m_h, m_w)."""
+    full = x.to(s_x.dtype)
     if torch.compiler.is_compiling():  # the compiler derives gradients itself, of plain operations
-        return _grid_sample(full, _grid(full, s)).to(x.dtype)
-    out: Tensor = _Grid.apply(full, s)
+        return _grid_sample(full, _grid(full, s_x, s_y)).to(x.dtype)
+    run = _Grid.apply if torch.is_grad_enabled() else _Grid.forward
+    out: Tensor = run(full, s_x, s_y)
     return out.to(x.dtype)
 
 
-def _grid(x: Tensor, s: Tensor) -> Tensor:
+def _grid(x: Tensor, *s: Tensor) -> Tensor:
+    """The grid that `F.grid_sample` wants, (B, m_h, m_w, 2) in [-1, 1]."""
     # not by a tensor of two numbers, which would have to be sent to the device
-    return torch.stack([s[..., i] * per_pixel - 1.0 for i, per_pixel in enumerate(_steps(x))], dim=-1)
+    scaled = [a * per_pixel - 1.0 for a, per_pixel in zip(s, _steps(x), strict=True)]
+    return torch.stack(torch.broadcast_tensors(*scaled), dim=-1)
 
 
 def _steps(x: Tensor) -> tuple[float, float]:
@@ -319,64 +265,79 @@ def _steps(x: Tensor) -> tuple[float, float]:
     return 2.0 / max(w - 1, 1), 2.0 / max(h - 1, 1)
 
 
+def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
 class _Grid(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, s: Tensor) -> Tensor:
-        return _grid_sample(x, _grid(x, s))
+    def forward(x: Tensor, s_x: Tensor, s_y: Tensor) -> Tensor:
+        return _grid_sample(x, _grid(x, s_x, s_y))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, s = ctx.saved_tensors
-        need_x, need_s = ctx.needs_input_grad
-        grad_x, grad_s = (_plain_backward if torch.is_grad_enabled() else _native_backward)(g, x, s, need_s)
-        return (grad_x if need_x else None), (grad_s if need_s else None)
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        backward = _gathered_backward if torch.is_grad_enabled() else _native_backward
+        x, s_x, s_y = ctx.saved_tensors
+        return backward(g, x, s_x, s_y, ctx.needs_input_grad)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, s: Tensor) -> tuple[Tensor, int]:
-        out = _Grid.apply(_fold(x, in_dims[0], info.batch_size), _fold(s, in_dims[1], info.batch_size))
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Tensor) -> tuple[Tensor, int]:
+        out = _Grid.apply(*(_fold(t, d, info.batch_size) for t, d in zip(args, in_dims, strict=True)))
         return out.unflatten(0, (info.batch_size, -1)), 0
 
 
-def _nudges(x: Tensor, s: Tensor) -> Tensor:
-    h, w = x.shape[2:]
-    return torch.stack([_nudge(s[..., 0], w), _nudge(s[..., 1], h)], dim=-1)
+def _nudges(x: Tensor, *s: Tensor) -> list[Tensor]:
+    """Steps off the pixel for positions on one inside the picture, small against a pixel; else 0."""
+    nudges = []
+    for a, n in zip(s, (x.shape[3], x.shape[2]), strict=True):
+        on = (a == a.round()) & (a > 0) & (a < n - 1)
+        nudges.append(torch.where(on, 32.0 * torch.finfo(a.dtype).eps * n, 0.0).to(a.dtype))
+    return nudges
 
 
-def _native_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:
+def _native_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
     """torch's own backward, a second time from the other side where positions are on pixels."""
-    nudge = _nudges(x, s)
-    # where asking costs a wait for the device, not asking costs less
-    twice = need_s and (x.device.type != "cpu" or bool(nudge.any()))
-    at = s + nudge if twice else s
-    grad_x, grad_grid = _grid_sample_backward(g, x, _grid(x, at), True, need_s)
-    if twice:
-        other = _grid_sample_backward(g, x, _grid(x, s - nudge), False, True)[1]
-        grad_grid = 0.5 * (grad_grid + other)
+
+    def backward(rows: Any, grid: Tensor, *want: bool) -> tuple[Tensor, Tensor]:
+        # 0, 1: bilinear, border
+        return torch.ops.aten.grid_sampler_2d_backward(g[rows], x[rows], grid, 0, 1, True, list(want))
+
+    need_s = need[1] or need[2]
+    off_x, off_y = _nudges(x, s_x, s_y)
+    grad_x, grad_grid = backward(slice(None), _grid(x, s_x + off_x, s_y + off_y), need[0], need_s)
     if not need_s:
-        return grad_x, grad_grid
+        return grad_x, None, None
+    other = _grid(x, s_x - off_x, s_y - off_y)
+    if x.device.type != "cpu":  # asking which samples need it would wait for the device
+        grad_grid = 0.5 * (grad_grid + backward(slice(None), other, False, True)[1])
+    elif (at := torch.cat([off_x.flatten(1), off_y.flatten(1)], 1).any(1).nonzero().view(-1)).numel():
+        grad_grid[at] = 0.5 * (grad_grid[at] + backward(at, other[at], False, True)[1])
     # the derivative of [-1, 1] coordinates in pixels
-    return grad_x, torch.stack([grad_grid[..., i] * step for i, step in enumerate(_steps(x))], dim=-1)
+    per_x, per_y = (grad_grid[..., i] * step for i, step in enumerate(_steps(x)))
+    return grad_x if need[0] else None, per_x.sum_to_size(s_x.shape), per_y.sum_to_size(s_y.shape)
 
 
-def _plain_backward(g: Tensor, x: Tensor, s: Tensor, need_s: bool) -> tuple[Tensor, Tensor]:
+def _gathered_backward(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor, need: tuple[bool, ...]) -> Gradients:
     """The same by gathering, in operations that autograd can differentiate again."""
-    nudge = _nudges(x, s.detach())
-    grad_x, right = _gathered_backward(g, x, s + nudge)
-    left = _gathered_backward(g, x, s - nudge)[1]
-    return grad_x, 0.5 * (left + right)
+    off_x, off_y = _nudges(x, s_x.detach(), s_y.detach())
+    grad_x, right_x, right_y = _gathered(g, x, s_x + off_x, s_y + off_y)
+    _, left_x, left_y = _gathered(g, x, s_x - off_x, s_y - off_y)
+    mean_x, mean_y = 0.5 * (left_x + right_x), 0.5 * (left_y + right_y)
+    return grad_x, mean_x.sum_to_size(s_x.shape), mean_y.sum_to_size(s_y.shape)
 
 
-def _gathered_backward(g: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def _gathered(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     b, c, h, w = x.shape
+    s_x, s_y = torch.broadcast_tensors(s_x, s_y)
     # beyond the border the picture is held: no slope there
-    held = torch.stack([s[..., 0].clamp(0, w - 1), s[..., 1].clamp(0, h - 1)], dim=-1)
-    floor = held.detach().floor()
-    j, i = floor[..., 0].clamp(0, max(w - 2, 0)).long(), floor[..., 1].clamp(0, max(h - 2, 0)).long()
-    fx, fy = (held[..., 0] - j).unsqueeze(1), (held[..., 1] - i).unsqueeze(1)
+    held_x, held_y = s_x.clamp(0, w - 1), s_y.clamp(0, h - 1)
+    j = held_x.detach().floor().clamp(0, max(w - 2, 0)).long()
+    i = held_y.detach().floor().clamp(0, max(h - 2, 0)).long()
+    fx, fy = (held_x - j).unsqueeze(1), (held_y - i).unsqueeze(1)
     flat = x.reshape(b, c, h * w)
     grad_flat = torch.zeros_like(flat)
     corners = {}
@@ -388,6 +349,5 @@ def _gathered_backward(g: Tensor, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]
             grad_flat = grad_flat.scatter_add(2, index, (g * weight_y * weight_x).flatten(2))
     slope_x = (corners[0, 1] - corners[0, 0]) * (1.0 - fy) + (corners[1, 1] - corners[1, 0]) * fy
     slope_y = (corners[1, 0] - corners[0, 0]) * (1.0 - fx) + (corners[1, 1] - corners[0, 1]) * fx
-    inside = (s.detach() == held.detach()).to(g.dtype)
-    grad_s = torch.stack([(g * slope_x).sum(1), (g * slope_y).sum(1)], dim=-1) * inside
-    return grad_flat.view(x.shape), grad_s
+    inside_x, inside_y = (s_x == held_x).to(g.dtype), (s_y == held_y).to(g.dtype)
+    return grad_flat.view(x.shape), (g * slope_x).sum(1) * inside_x, (g * slope_y).sum(1) * inside_y

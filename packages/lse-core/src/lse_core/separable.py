@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lse_core.batched import Batched
+from lse_core.batched import Batched, saved_by
 from lse_core.errors import ShapeError
 from lse_core.geometry import combine
-from lse_core.log_slopes import knots_and_values
+from lse_core.log_slopes import knots_and_values, logits_to_log_slopes
 from lse_core.monotone import MonotoneMap
 
 __all__ = ["SeparableWarp"]
@@ -34,6 +33,7 @@ class SeparableWarp(Batched):
     """
 
     __slots__ = ("x", "y")
+    PARTS = ("x", "y")
 
     x: MonotoneMap
     y: MonotoneMap
@@ -71,9 +71,7 @@ class SeparableWarp(Batched):
     @classmethod
     def from_logits(cls, z: Tensor, ratio: float = 2.0) -> SeparableWarp:
         """Warp with slopes within [1/ratio, ratio] from logits (B, 2, N), axis x first; zero is identity."""
-        if z.ndim != 3 or z.shape[1] != 2:
-            raise ShapeError(f"logits of a separable warp must be (batch, 2, segments); got {tuple(z.shape)}")
-        return cls(MonotoneMap.from_logits(z[:, 0], ratio), MonotoneMap.from_logits(z[:, 1], ratio))
+        return cls.from_log_slopes(logits_to_log_slopes(z, ratio))
 
     @classmethod
     def random(
@@ -91,17 +89,10 @@ class SeparableWarp(Batched):
         """Random warps, Omega in Eq. 23: see `lse_core.random.random_log_slopes`."""
         from lse_core.random import random_log_slopes
 
-        w = random_log_slopes(
-            batch,
-            segments,
-            ratio,
-            distribution=distribution,
-            strength=strength,
-            generator=generator,
-            device=device,
-            dtype=dtype,
+        how: dict[str, Any] = {"distribution": distribution, "strength": strength, "generator": generator}
+        return cls.from_log_slopes(
+            random_log_slopes(batch, segments, ratio, device=device, dtype=dtype, **how)
         )
-        return cls.from_log_slopes(w)
 
     @classmethod
     def stack(cls, warps: Sequence[SeparableWarp]) -> SeparableWarp:
@@ -143,18 +134,6 @@ class SeparableWarp(Batched):
         """The warp a share `t` of the way from the identity to this one; see `MonotoneMap.geodesic`."""
         return SeparableWarp(self.x.geodesic(t), self.y.geodesic(t))
 
-    @property
-    def tensor(self) -> Tensor:
-        """The knots of the horizontal map."""
-        return self.x.knots
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> SeparableWarp:
-        return SeparableWarp(self.x._map(f), self.y._map(f))
-
-    def to(self, *args: Any, **kwargs: Any) -> SeparableWarp:
-        """The warp on another device or in another floating dtype; arguments as `torch.Tensor.to`."""
-        return SeparableWarp(self.x.to(*args, **kwargs), self.y.to(*args, **kwargs))
-
     def state_dict(self) -> dict[str, Tensor]:
         """The warp as named tensors, "x.knots" to "y.values", for safetensors or a module's buffers."""
         return {
@@ -174,9 +153,6 @@ class SeparableWarp(Batched):
             raise ShapeError(f"a separable warp's state is 'x.knots' to 'y.values'; got {sorted(state)}")
         return cls(*(MonotoneMap.from_state_dict(axis) for axis in axes))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.x, self.y)
-
     def __repr__(self) -> str:
         return f"SeparableWarp(x={self.x!r}, y={self.y!r})"
 
@@ -185,17 +161,4 @@ def _rebuild(x: MonotoneMap, y: MonotoneMap) -> SeparableWarp:
     return SeparableWarp(x, y)
 
 
-torch.serialization.add_safe_globals([_rebuild])
-
-
-def _flatten(w: SeparableWarp) -> tuple[list[Any], None]:
-    return [w.x, w.y], None
-
-
-def _unflatten(leaves: Any, _: None) -> SeparableWarp:
-    return SeparableWarp(*leaves)
-
-
-pytree.register_pytree_node(
-    SeparableWarp, _flatten, _unflatten, serialized_type_name="lse_core.separable.SeparableWarp"
-)
+saved_by(SeparableWarp, _rebuild)

@@ -18,15 +18,7 @@ from lse_core.plugins import registry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "FETCHING",
-    "check_keywords",
-    "check_name",
-    "imagenet_names",
-    "make",
-    "reason_of",
-    "timm_keywords",
-]
+__all__ = ["FETCHING", "check_keywords", "check_name", "imagenet_names", "make", "reason_of", "timm_keywords"]
 
 FETCHING = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 """Keywords of `timm.create_model` that read weights from a file or the network."""

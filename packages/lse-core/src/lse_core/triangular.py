@@ -10,16 +10,15 @@ inverses are kept, exactly, as what they are; `resample` reads them off at nodes
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lse_core.errors import DTypeError, ShapeError, WarpError, unknown_name
-from lse_core.log_slopes import knots_and_values, ramp, uniform_knots
-from lse_core.monotone import MonotoneMap
+from lse_core.batched import saved_by
+from lse_core.errors import DTypeError, ShapeError, unknown_name
+from lse_core.log_slopes import knots_and_values, pixel_centres, ramp, uniform_knots, with_ends
+from lse_core.monotone import MonotoneMap, check_maps
 from lse_core.pointwise import ComposedWarp, PointwiseWarp
 from lse_core.separable import SeparableWarp
 
@@ -65,8 +64,8 @@ class Triangular(PointwiseWarp):
         n and m are w and h for the order "xy", h and w for "yx".
         """
         n, m = (w, h) if self.order == "xy" else (h, w)
-        u = self._pixel_centres(n).expand(self.batch, n)
-        return self._first(u), self._second(self._pixel_centres(m).view(1, 1, m), u)
+        u = pixel_centres(n, self).expand(self.batch, n)
+        return self._first(u), self._second(pixel_centres(m, self).view(1, 1, m), u)
 
     def lattice(self, h: int, w: int) -> Tensor:
         """l at the pixel centres of an h x w picture, (B, h, w, 2)."""
@@ -105,8 +104,8 @@ class Triangular(PointwiseWarp):
             uniform_knots(n, device=self.device, dtype=self.dtype).expand(self.batch, -1)
             for n in (columns - 1, segments)
         )
-        first = MonotoneMap(knots, _with_ends(self._first(knots)), check=False)
-        return _rebuild((first, nodes, knots, _with_ends(self._second(knots[:, None], nodes))), self.order)
+        first = MonotoneMap(knots, with_ends(self._first(knots)), check=False)
+        return _rebuild(first, nodes, knots, with_ends(self._second(knots[:, None], nodes)), self.order)
 
 
 class TriangularWarp(Triangular):
@@ -134,6 +133,8 @@ class TriangularWarp(Triangular):
     """
 
     __slots__ = ("first", "knots", "nodes", "order", "values")
+    PARTS = ("first", "nodes", "knots", "values")
+    SETTINGS = ("order",)
 
     def __init__(
         self,
@@ -163,14 +164,9 @@ class TriangularWarp(Triangular):
             raise DTypeError(
                 "nodes, knots, values and the first map must share one floating dtype and device"
             )
-        for name, knots, values in (
-            ("nodes", x, x),
-            ("columns", y.repeat_interleave(x.shape[1], 0), v.flatten(0, 1)),
-        ):
-            try:
-                MonotoneMap(knots, values)
-            except WarpError as error:
-                raise WarpError(f"the {name} of a triangular warp are no monotone maps: {error}") from error
+        check_maps("the nodes of a triangular warp are no monotone map", x, x)
+        columns = y.repeat_interleave(x.shape[1], 0), v.flatten(0, 1)
+        check_maps("the columns of a triangular warp are no monotone maps", *columns)
 
     @classmethod
     def identity(
@@ -282,24 +278,13 @@ class TriangularWarp(Triangular):
         """
         width = self.nodes.diff(dim=1).unsqueeze(-1)
         mean = (0.5 * width * (self.values[:, 1:] + self.values[:, :-1])).sum(1)
-        second = MonotoneMap(self.knots, _with_ends(mean), check=False)
+        second = MonotoneMap(self.knots, with_ends(mean), check=False)
         return SeparableWarp(*((self.first, second) if self.order == "xy" else (second, self.first)))
 
     def geodesic(self, t: float) -> TriangularWarp:
         """The warp a share `t` in [0, 1] of the way from the identity, map by map: `MonotoneMap.geodesic`."""
         values = self.columns.geodesic(t).values.view(self.values.shape)
-        return _rebuild((self.first.geodesic(t), self.nodes, self.knots, values), self.order)
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> TriangularWarp:
-        return _rebuild((self.first._map(f), f(self.nodes), f(self.knots), f(self.values)), self.order)
-
-    @property
-    def tensor(self) -> Tensor:
-        """The values, whose batch, device and dtype are the warp's."""
-        return self.values
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, ((self.first, self.nodes, self.knots, self.values), self.order)
+        return _rebuild(self.first.geodesic(t), self.nodes, self.knots, values, self.order)
 
     def __repr__(self) -> str:
         if torch.compiler.is_compiling() or not isinstance(self.values, Tensor):
@@ -319,6 +304,7 @@ class TriangularInverse(Triangular):
     """
 
     __slots__ = ("order", "warp")
+    PARTS = ("warp",)
 
     def __init__(self, warp: TriangularWarp) -> None:
         self.warp, self.order = warp, warp.order
@@ -342,14 +328,6 @@ class TriangularInverse(Triangular):
     def __invert__(self) -> TriangularWarp:
         """The warp itself."""
         return self.warp
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> TriangularInverse:
-        return TriangularInverse(self.warp._map(f))
-
-    @property
-    def tensor(self) -> Tensor:
-        """A tensor of the warp."""
-        return self.warp.tensor
 
     def __repr__(self) -> str:
         return f"inverse of {self.warp!r}"
@@ -379,21 +357,8 @@ class TriangularProduct(ComposedWarp, Triangular):
         return self.outer.slope_bounds * self.inner.slope_bounds
 
 
-def _with_ends(values: Tensor) -> Tensor:
-    """Values (..., K) that begin at exactly 0 and end at exactly 1."""
-    edge = torch.zeros_like(values[..., :1])
-    return torch.cat([edge, values[..., 1:-1], edge + 1.0], dim=-1)
-
-
-def _rebuild(parts: Iterable[Any], order: str) -> TriangularWarp:
-    first, nodes, knots, values = parts
+def _rebuild(first: MonotoneMap, nodes: Tensor, knots: Tensor, values: Tensor, order: str) -> TriangularWarp:
     return TriangularWarp(first, nodes, knots, values, order, check=False)
 
 
-torch.serialization.add_safe_globals([_rebuild])
-pytree.register_pytree_node(
-    TriangularWarp,
-    lambda w: ([w.first, w.nodes, w.knots, w.values], w.order),
-    _rebuild,
-    serialized_type_name="lse_core.triangular.TriangularWarp",
-)
+saved_by(TriangularWarp, _rebuild)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import nan
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -45,11 +46,11 @@ class BenchRow:
 
     model: str
     way: str
-    milliseconds: float
-    spread: tuple[float, float]
-    throughput: float
-    ratio: float
-    to_first_way: float
+    milliseconds: float = nan
+    spread: tuple[float, float] = (nan, nan)
+    throughput: float = nan
+    ratio: float = nan
+    to_first_way: float = nan
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,7 +84,6 @@ def bench(
     """
     if not models:
         raise LSEError("a benchmark needs at least one model")
-    _check_rounds(rounds, warmup)
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
@@ -146,7 +146,6 @@ def latency_ratio(
         ExportError: the file cannot be run.
         LSEError: fewer than two rounds.
     """
-    _check_rounds(rounds, warmup)
     session = open_session(path, provider, threads=torch.get_num_threads())
     calls = [lambda: run(session, example), _eager(model, example)]
     ours, theirs = interleaved(calls, rounds, warmup)
@@ -154,7 +153,13 @@ def latency_ratio(
 
 
 def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
-    """Seconds of every call in every round, the calls taking turns: one list per call."""
+    """Seconds of every call in every round, the calls taking turns: one list per call.
+
+    Raises:
+        LSEError: fewer than two rounds, or a negative warmup.
+    """
+    if rounds < 2 or warmup < 0:
+        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
     seconds: list[list[float]] = [[] for _ in calls]
     for k in range(warmup + rounds):
         for call, record in zip(calls, seconds, strict=True):
@@ -165,17 +170,11 @@ def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int)
     return seconds
 
 
-def _check_rounds(rounds: int, warmup: int) -> None:
-    if rounds < 2 or warmup < 0:
-        raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
-
-
 def _row(
     name: str, way: str, batch: int, seconds: dict[tuple[str, str], list[float]], error: str
 ) -> BenchRow:
     if error:
-        nan = float("nan")
-        return BenchRow(name, way, nan, (nan, nan), nan, nan, nan, error)
+        return BenchRow(name, way, error=error)
     own = [1e3 * time for time in seconds[way, name]]
     low, _, high = quantiles(own, n=4)
 

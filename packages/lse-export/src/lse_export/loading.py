@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,23 +51,34 @@ def images_for(
     images: Sequence[Path] = (),
     limit: int = 64,
     file: Path | None = None,
-    skip: bool = False,
 ) -> Tensor:
     """A batch as `model` takes it: the pictures given (at most `limit`), or two made-up images.
 
-    Given an ONNX `file` that prepares pictures itself, what that takes: raw ones.
-
-    With `skip`, pictures that cannot be read are left out with a warning.
+    Given an ONNX `file` that prepares pictures itself, what that takes: raw ones. Pictures that cannot be
+    read are left out with a warning.
 
     Raises:
         ExportError: the model does not say what size it takes or, with pictures, how they are prepared.
-        PictureError: a file is no picture; with `skip`, none is.
+        PictureError: none of the files is a picture.
     """
     how: RawPictures | Preprocess | None = facts_of(file).raw_pictures() if file is not None else None
     how = how or _preprocess(model, size, bool(images))
     if not images:
         return how.sample()
-    found = _read(images, how.read, limit, skip)
+    found: list[Tensor] = []
+    bad: list[PictureError] = []
+    for picture in picture_files(images):
+        if len(found) == limit:
+            break
+        try:
+            found.append(how.read(picture))
+        except PictureError as error:
+            bad.append(error)
+    seen = len(found) + len(bad)
+    if not found:
+        raise PictureError(f"none of {seen} pictures can be read; {bad[0]}") from bad[0]
+    if bad:
+        warnings.warn(f"left out {len(bad)} of {seen} pictures; {bad[0]}", LSEWarning, stacklevel=2)
     if len({image.shape for image in found}) > 1:
         raise LSEError("the pictures differ in size, and the model takes any: give one size for all")
     return torch.stack(found)
@@ -76,10 +87,8 @@ def images_for(
 def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) -> Preprocess:
     """How the model prepares pictures; where it does not say and there are none, what it takes suffices."""
     found = preprocess_of(model, size)
-    if found is not None:
-        return found
-    if pictures:
-        return preprocessing_of(model)
+    if found is not None or pictures:
+        return found or preprocessing_of(model)
     channels, own = channels_and_size(model)
     side = size or own
     if channels is None or side is None:
@@ -88,28 +97,6 @@ def _preprocess(model: nn.Module, size: tuple[int, int] | None, pictures: bool) 
             "lse_dec.save(..., preprocess=...)"
         )
     return Preprocess(channels=channels, size=side, mean=(0.0,) * channels, std=(1.0,) * channels)
-
-
-def _read(images: Sequence[Path], read: Callable[[Path], Tensor], limit: int, skip: bool) -> list[Tensor]:
-    """The first pictures that can be read, at most `limit`; without `skip` the first must be."""
-    found: list[Tensor] = []
-    bad: list[PictureError] = []
-    for file in picture_files(images):
-        if len(found) == limit:
-            break
-        try:
-            found.append(read(file))
-        except PictureError as error:
-            if not skip:
-                raise
-            bad.append(error)
-    seen = len(found) + len(bad)
-    if not found:
-        raise PictureError(f"none of {seen} pictures can be read; {bad[0]}") from bad[0]
-    if bad:
-        text = f"left out {len(bad)} of {seen} pictures; {bad[0]}"
-        warnings.warn(text, LSEWarning, stacklevel=3)
-    return found
 
 
 def check_preprocess(model: nn.Module, file: Path) -> None:

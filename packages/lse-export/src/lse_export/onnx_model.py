@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +75,18 @@ class OnnxModel(nn.Module):
             )
         raw = facts.raw_pictures()
         self._bytes = facts.kind == "uint8"
-        self._last = raw.layout == "nhwc" if raw is not None else _channels_last(facts.shape)
+        _, first, _, last = facts.shape
+        layout = "nhwc" if last in COLOURS and first not in COLOURS else "nchw"
+        self._last = (raw.layout if raw is not None else layout) == "nhwc"
         self.batch = facts.shape[0]
         self._log = _ends_in_softmax(proto.graph)
         self.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
-        sides = facts.shape[1:3] if self._last else facts.shape[2:]
-        if (channels := facts.shape[3 if self._last else 1]) is not None:
+        self._sides = (last, *facts.shape[1:3]) if self._last else facts.shape[1:]
+        channels, height, width = self._sides
+        if channels is not None:
             self.in_chans = channels
-        if sides[0] is not None and sides[1] is not None:
-            self.img_size = (sides[0], sides[1])
+        if height is not None and width is not None:
+            self.img_size = (height, width)
         attach(self, preprocess=self._told(), class_names=tuple(facts.class_names()) or None)
 
     def _told(self) -> Preprocess | None:
@@ -117,12 +120,11 @@ class OnnxModel(nn.Module):
             if given:
                 raise ExportError(f"{path} normalises pictures itself; leave mean and std out")
             return self._whole_levels()
-        told, shape = facts.preprocess(), facts.shape
-        shape = (shape[0], shape[3], shape[1], shape[2]) if self._last else shape
+        told, shape = facts.preprocess(), (self.batch, *self._sides)
         # sizes that the file leaves open are as the model was trained
         own = (told.channels, *(told.size or (None, None))) if told else (None,) * 3
-        sides = [a if a is not None else b for a, b in zip(shape[1:], own, strict=False)]
-        if len(shape) != 4 or None in sides:
+        sides = [a if a is not None else b for a, b in zip(self._sides, own, strict=True)]
+        if None in sides:
             raise ExportError(
                 f"{path} takes {shown(shape)} and does not say of what size images must be; "
                 "export it without --dynamic-size"
@@ -154,7 +156,10 @@ class OnnxModel(nn.Module):
 
     def run(self, images: Tensor) -> Tensor:
         """The same, of images of the file's own layout and levels."""
-        session = self._session(images.device.type)
+        provider = "cuda" if images.device.type == "cuda" else "cpu"
+        if provider not in self._sessions:
+            self._sessions[provider] = open_session(self._path, provider)
+        session = self._sessions[provider]
         out = torch.cat([self._run(session, part) for part in images.split(self.batch or len(images))])
         if self._last and out.ndim == 4:
             out = out.permute(0, 3, 1, 2)
@@ -166,22 +171,11 @@ class OnnxModel(nn.Module):
         whole = torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
         return next(iter(run(session, whole).values()))[: len(part)]
 
-    def _session(self, device: str) -> onnxruntime.InferenceSession:
-        provider = "cuda" if device == "cuda" else "cpu"
-        if provider not in self._sessions:
-            self._sessions[provider] = open_session(self._path, provider)
-        return self._sessions[provider]
-
 
 def with_numbers(values: Mapping[str, Any], given: Mapping[str, Sequence[float]], where: str) -> Preprocess:
     """The preprocessing `values` with the numbers that were given; one number stands for all channels."""
     spread = {k: list(v) * (values["channels"] if len(v) == 1 else 1) for k, v in given.items()}
     return validated(Preprocess, {**values, **spread}, where)
-
-
-def _channels_last(shape: Iterable[int | None]) -> bool:
-    _, first, _, last = shape
-    return last in COLOURS and first not in COLOURS
 
 
 def _ends_in_softmax(graph: onnx.GraphProto) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lse_core.card import card_of
 from lse_core.errors import LSEError, LSEWarning
 from lse_core.pictures import PictureError
-from lse_core.preprocess import Preprocess
 from lse_export.errors import ExportError
 from lse_export.loading import load_model
 from lse_export.onnx_model import OnnxModel, with_numbers
@@ -90,7 +89,10 @@ def predict(
     if not isinstance(model, nn.Module):
         model = load_model(Path(model), trust=trust)
     raw = model.facts.raw_pictures() if isinstance(model, OnnxModel) else None
-    how = _preprocess(model, given)
+    if isinstance(model, OnnxModel):
+        how = model.prepared(given)
+    else:
+        how = with_numbers(preprocessing_of(model).plain(), given, type(model).__name__)
     found: list[Prediction] = []
     refitted = 0
     size = (model.batch if isinstance(model, OnnxModel) else None) or batch
@@ -150,9 +152,3 @@ def _scores(model: nn.Module, images: Tensor) -> Tensor:
             f"{type(model).__name__} answers with a {type(out).__name__}, not with class scores"
         )
     return found
-
-
-def _preprocess(model: nn.Module, given: Mapping[str, Sequence[float]]) -> Preprocess:
-    if isinstance(model, OnnxModel):
-        return model.prepared(given)
-    return with_numbers(preprocessing_of(model).plain(), given, type(model).__name__)

@@ -6,7 +6,6 @@ does not take; the picture's size is therefore fixed when the file is made.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -135,17 +134,12 @@ class Prepare(nn.Module):
         self.register_buffer("factor", 1.0 / (255.0 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
-    def shifted(self, offset: float) -> Prepare:
-        """The same, but rounding from a point that is `offset` levels higher."""
-        other = copy.copy(self)
-        other.offset += offset
-        return other
-
     def forward(self, picture: Tensor) -> Tensor:
         """The model's input; ShapeError or DTypeError for anything but raw pictures of the right shape."""
-        if picture.dtype != torch.uint8:
+        kind = getattr(picture, "dtype", type(picture).__name__)
+        if kind != torch.uint8:
             raise DTypeError(
-                f"the file prepares pictures itself: give raw ones, uint8 from 0 to 255, not {picture.dtype}"
+                f"the file prepares pictures itself: give raw ones, uint8 from 0 to 255, not {kind}"
             )
         if picture.ndim != 4 or tuple(picture.shape[1:]) != self.raw.shape or not picture.shape[0]:
             raise ShapeError(

@@ -56,17 +56,13 @@ class TensorrtOptions:
 
     def as_provider(self) -> dict[str, str]:
         """The same by ONNX Runtime's names."""
-        options: dict[str, str] = {}
-        if self.cache is not None:
-            for kind in ("engine", "timing"):
-                options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(self.cache)}
-        for k, name in enumerate(("min", "opt", "max")):
-            if self.profile:
-                options[f"trt_profile_{name}_shapes"] = ",".join(
-                    f"{tensor}:{'x'.join(map(str, shapes[k]))}" for tensor, shapes in self.profile.items()
-                )
-        if self.fp16:
-            options["trt_fp16_enable"] = "1"
+        options = {"trt_fp16_enable": "1"} if self.fp16 else {}
+        for kind in ("engine", "timing") if self.cache is not None else ():
+            options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(self.cache)}
+        for k, name in enumerate(("min", "opt", "max") if self.profile else ()):
+            options[f"trt_profile_{name}_shapes"] = ",".join(
+                f"{tensor}:{'x'.join(map(str, shapes[k]))}" for tensor, shapes in (self.profile or {}).items()
+            )
         return options
 
 
@@ -133,8 +129,7 @@ def open_session(
     except RuntimeError as error:  # raised for providers; files that cannot be read have other classes
         raise ExportError(f"ONNX Runtime cannot start provider {provider!r} ({_plain(error)})") from error
     except Exception as error:  # its exceptions share no base class
-        text = " ".join(str(error).split())
-        raise ExportError(f"{path}: ONNX Runtime cannot load it ({text[:240]})") from error
+        raise ExportError(f"{path}: ONNX Runtime cannot load it ({_plain(error)})") from error
     if session.get_providers()[0] != wanted:
         raise ExportError(
             f"ONNX Runtime fell back to {session.get_providers()[0]}: provider {provider!r} could not start, "

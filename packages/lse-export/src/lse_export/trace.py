@@ -54,11 +54,11 @@ def trace(
         model: the model inside `entry`, whose canonicalizers answer for `with_warps`.
         entry: takes `example`, gives what the model gives.
         example: a batch of images.
-        opset: ONNX opset.
-        dynamic_batch: let the first axis vary, as "batch".
-        dynamic_size: let height and width vary, as "height" and "width".
-        with_warps: outputs for every site's warp and residual too.
-        output_names: of the model's outputs; None: "logits", or "output_0", ....
+        opset: this and the rest as in `lse_export.export_onnx`.
+        dynamic_batch: see there.
+        dynamic_size: see there.
+        with_warps: see there.
+        output_names: see there.
 
     Returns:
         The graph, with `dynamic_size` the least and largest "height" and "width" it holds for, and the
@@ -160,21 +160,18 @@ def _quiet() -> Iterator[None]:
     """
     # the last writes whole graphs as text for whoever captures logs, which takes longer than tracing
     names = ("torch.onnx", "torch.export", "onnxscript", "torch.__trace")
-    loggers: list[Any] = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
+    key = "do_not_emit_stack_traces"
     traces: Any = torch.fx.config
-    before = getattr(traces, "do_not_emit_stack_traces", False)
-    try:
-        for logger in loggers:
+    with contextlib.ExitStack() as before:
+        for logger in map(logging.getLogger, names):
+            before.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
-        traces.do_not_emit_stack_traces = True
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        traces.do_not_emit_stack_traces = before
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        before.callback(setattr, traces, key, getattr(traces, key, False))
+        setattr(traces, key, True)
+        before.enter_context(warnings.catch_warnings())
+        before.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        warnings.simplefilter("ignore")
+        yield
 
 
 # fmt: off

@@ -120,7 +120,11 @@ def write_triton(
     facts.raw_pictures()
     batched = all(shape[:1] == [-1] for _, _, shape in (*inputs, *outputs))
     largest = asked if batched else 0
-    shown = [_io(*tensor, batched) for tensor in outputs]
+    # without the batch axis, where Triton adds that
+    taken, shown = (
+        [{"name": n, "data_type": kind, "dims": shape[batched:]} for n, kind, shape in tensors]
+        for tensors in (inputs, outputs)
+    )
     if labels:
         shown[0]["label_filename"] = LABELS
     told = {key: facts.metadata[key] for key in PARAMETERS if key in facts.metadata}
@@ -128,7 +132,7 @@ def write_triton(
         "name": name,
         "backend": "tensorrt" if plan else "onnxruntime",
         "max_batch_size": largest,
-        "input": [_io(*tensor, batched) for tensor in inputs],
+        "input": taken,
         "output": shown,
         "parameters": [{"key": key, "value": {"string_value": text}} for key, text in told.items()],
         "instance_group": {"kind": KINDS[kind], "count": instances},
@@ -173,11 +177,6 @@ def _tensor(value: onnx.ValueInfoProto) -> tuple[str, _Enum, list[int]]:
         raise ExportError(f"{value.name!r} is {kind}, which Triton cannot pass")
     name = kind.replace("bfloat", "bf").replace("float", "fp").upper()
     return value.name, _Enum(f"TYPE_{name}"), [-1 if n is None else n for n in sizes_of(value)]
-
-
-def _io(name: str, kind: _Enum, shape: list[int], batched: bool) -> dict[str, Any]:
-    """A tensor as the config describes it: without the batch axis, where Triton adds that."""
-    return {"name": name, "data_type": kind, "dims": shape[batched:]}
 
 
 def _text(message: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from lse_core.separable import SeparableWarp
 from lse_export.errors import ExportError, first_line
 
 __all__ = [
+    "EXTRAS",
     "PRECISIONS",
     "Half",
     "Unrolled",
@@ -30,6 +31,7 @@ __all__ = [
     "check_example",
     "check_precision",
     "evaluating",
+    "extent",
     "halved",
     "recording",
     "residual_traces",
@@ -124,6 +126,10 @@ def residual_traces(model: nn.Module, image: Tensor) -> dict[str, list[float]]:
     }
 
 
+EXTRAS = ("warp_x.", "warp_y.", "residual.")
+"""How outputs that `Unrolled` adds are called; they live on [0, 1], or are residuals in the same units."""
+
+
 class Unrolled(nn.Module):
     """A function from one tensor to a flat tuple of tensors, as graph formats have it.
 
@@ -160,6 +166,17 @@ class Unrolled(nn.Module):
             yield f"warp_y.{site}", answer.warp.y.values
             if answer.solution is not None:
                 yield f"residual.{site}", answer.solution.residual
+
+
+def extent(name: str, expected: Tensor) -> float:
+    """Range of the values (B, ...) of the output called `name`, by which differences are measured."""
+    if name.startswith(EXTRAS):
+        return 1.0
+    finite = expected[expected.isfinite()]
+    if not finite.numel():
+        return 1.0
+    # an output that does not vary is measured by its size instead
+    return max(float(finite.max() - finite.min()), 1e-3 * float(finite.abs().max()), 1e-12)
 
 
 def check_example(model: nn.Module, example: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,37 +12,31 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lse_core.errors import DTypeError, LSEError
+from lse_core.errors import LSEError
 from lse_export.errors import ExportError, VerificationError
 from lse_export.gate.graph import load_proto
 from lse_export.metadata import FileFacts, facts_of, shown
 from lse_export.preprocess import Prepare
-from lse_export.quantize import is_quantized, overflowing
+from lse_export.quantize import KERNEL_TOLERANCE, is_quantized, kernel_difference, overflowing
 from lse_export.runtime import open_session, run
 from lse_export.unroll import (
+    EXTRAS,
     Unrolled,
     check_example,
     evaluating,
+    extent,
     recording,
     residual_traces,
     tolerance_of,
     with_steps,
 )
 
-__all__ = ["KERNEL_TOLERANCE", "Comparison", "Verification", "edge_inputs", "kernel_difference", "verify"]
+__all__ = ["Comparison", "Verification", "edge_inputs", "verify"]
 
 Verdict = Literal["equal", "amplified", "different"]
 
 # two units in the last place of float32: the least that another order of summation may change
 ROUNDING = 2.0**-22
-# outputs that `with_warps` adds live on [0, 1], or are residuals in the same units
-EXTRAS = ("warp_x.", "warp_y.", "residual.")
-
-KERNEL_TOLERANCE = 0.01
-"""Largest difference, of the output's range, between fast and precise kernels; 0 where no sum overflows.
-
-With sums cut off it was 0.37 in the digits classifier of the tests, on an emulated CPU without VNNI.
-"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,11 @@ class Comparison:
     relative: float
     argmax_agreement: float
     verdict: Verdict
+
+
+def _over_real(name: str, worst: Callable[[Iterator[float]], float], text: str) -> property:
+    """The worst number of this name on real inputs."""
+    return property(lambda self: worst(getattr(row, name) for row in self.real), doc=text)
 
 
 @dataclass(frozen=True)
@@ -107,25 +107,10 @@ class Verification:
         """The comparisons on real inputs."""
         return [row for row in self.rows if row.inputs == "real"]
 
-    @property
-    def max_abs_diff(self) -> float:
-        """Largest absolute difference on real inputs."""
-        return max(row.max_abs_diff for row in self.real)
-
-    @property
-    def mean_abs_diff(self) -> float:
-        """Largest of the mean absolute differences on real inputs."""
-        return max(row.mean_abs_diff for row in self.real)
-
-    @property
-    def relative(self) -> float:
-        """Largest difference on real inputs, relative to the range of the output it is in."""
-        return max(row.relative for row in self.real)
-
-    @property
-    def argmax_agreement(self) -> float:
-        """Least share of real images with the same answer."""
-        return min(row.argmax_agreement for row in self.real)
+    max_abs_diff = _over_real("max_abs_diff", max, "Largest absolute difference on real inputs.")
+    mean_abs_diff = _over_real("mean_abs_diff", max, "Largest of the mean absolute differences there.")
+    relative = _over_real("relative", max, "Largest difference there, of the range of the output it is in.")
+    argmax_agreement = _over_real("argmax_agreement", min, "Least share of real images of the same answer.")
 
     @property
     def ok(self) -> bool:
@@ -243,8 +228,6 @@ def verify(
         if prepare is None:
             prepared = inputs = check_example(model, inputs)
         else:
-            if not isinstance(inputs, Tensor):
-                raise DTypeError(f"the inputs must be a tensor of raw pictures; got {type(inputs).__name__}")
             prepared = prepare(inputs)
         groups = [("real", size, _batches(inputs, size)) for size in sizes]
         if edges:
@@ -291,32 +274,6 @@ def edge_inputs(like: Tensor, batch: int) -> dict[str, Tensor]:
     return {kind: (image.round() if whole else image).to(like) for kind, image in edges.items()}
 
 
-def kernel_difference(path: Path, batches: list[Tensor]) -> float:
-    """Largest difference between ONNX Runtime's fast kernels on this CPU and its precise ones.
-
-    The fast 8-bit kernels of CPUs without VNNI instructions cut sums off, see `lse_export.quantize`.
-
-    Args:
-        path: an ONNX file of one input.
-        batches: inputs of the file.
-
-    Returns:
-        The difference, of the range of the output it is in; 0 where both are the same.
-
-    Raises:
-        ExportError: the file cannot be run.
-    """
-    fast, precise = (
-        [run(session, batch) for batch in batches]
-        for session in (open_session(path), open_session(path, precise=True))
-    )
-    worst = 0.0
-    for name in precise[0]:
-        here, there = (torch.cat([outputs[name] for outputs in found]).double() for found in (fast, precise))
-        worst = max(worst, float((here - there).abs().max()) / _extent(name, there))
-    return worst
-
-
 def _batches(inputs: Tensor, size: int) -> list[Tensor]:
     count = -(-len(inputs) // size)
     index = torch.arange(count * size, device=inputs.device) % len(inputs)
@@ -361,9 +318,9 @@ def _compare(
                 f"output {name!r} is {tuple(found[0][name].shape)} in the file and "
                 f"{tuple(wanted[0][index].shape)} in the model: it was not made from this model"
             )
-        diff, extent = _difference(expected, got), _extent(name, expected)
+        diff, span = _difference(expected, got), extent(name, expected)
         largest = float(diff.max())
-        verdict: Verdict = "equal" if largest <= tolerance * extent else "different"
+        verdict: Verdict = "equal" if largest <= tolerance * span else "different"
         agreement = 1.0
         if not name.startswith(EXTRAS):
             if verdict == "different":
@@ -372,12 +329,12 @@ def _compare(
                     for batch, outputs in zip(batches, wanted, strict=True)
                 )
                 # the same order of magnitude: the export moved no further than rounding alone can
-                if tolerance * extent < 8.0 * shaken and largest <= 32.0 * shaken:
+                if tolerance * span < 8.0 * shaken and largest <= 32.0 * shaken:
                     verdict = "amplified"
             if expected.ndim in (2, 4):
                 agreement = float((expected.argmax(1) == got.argmax(1)).double().mean())
         mean = float(diff.mean())
-        yield Comparison(name, kind, size, largest, mean, largest / extent, agreement, verdict)
+        yield Comparison(name, kind, size, largest, mean, largest / span, agreement, verdict)
 
 
 def _difference(expected: Tensor, got: Tensor) -> Tensor:
@@ -385,16 +342,6 @@ def _difference(expected: Tensor, got: Tensor) -> Tensor:
     diff = (expected - got).abs()
     same = (expected == got) | (expected.isnan() & got.isnan())
     return torch.where(same, 0.0, diff.nan_to_num(nan=torch.inf))
-
-
-def _extent(name: str, expected: Tensor) -> float:
-    if name.startswith(EXTRAS):
-        return 1.0
-    finite = expected[expected.isfinite()]
-    if not finite.numel():
-        return 1.0
-    # an output that does not vary is measured by its size instead
-    return max(float(finite.max() - finite.min()), 1e-3 * float(finite.abs().max()), 1e-12)
 
 
 def _shake(model: nn.Module, image: Tensor, index: int, expected: Tensor) -> float:
@@ -405,10 +352,11 @@ def _shake(model: nn.Module, image: Tensor, index: int, expected: Tensor) -> flo
 
     if not image.is_floating_point():
         # levels of raw pictures are whole, but resizing may round to either of two: each is a sum of dozens
-        offsets = (8.0 * ROUNDING * 255.0, -8.0 * ROUNDING * 255.0)
-        prepare: Any
         prepare, inner = model.children()
-        return max(moved(nn.Sequential(prepare.shifted(offset), inner), image) for offset in offsets)
+        others: list[Any] = [copy.copy(prepare), copy.copy(prepare)]
+        for other, sign in zip(others, (1.0, -1.0), strict=True):
+            other.offset += sign * 8.0 * ROUNDING * 255.0
+        return max(moved(nn.Sequential(other, inner), image) for other in others)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(image.shape, generator=generator) * 2 - 1 for _ in range(2)]
     # pixels on their own, and all together: an average over the image hides the former

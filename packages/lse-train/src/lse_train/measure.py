@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lse_core.card import card_of
 from lse_core.errors import LSEError
-from lse_core.metrics import accuracy_per_scale, invariance_error
+from lse_core.metrics import invariance_error
 from lse_core.modes import evaluating
 from lse_core.preprocess import Preprocess
 from lse_core.random import random_log_slopes
@@ -24,6 +24,7 @@ from lse_dec.adaptation import AdaptedModel, observe
 from lse_dec.checkpoint import load
 from lse_dec.monitor import displacement
 from lse_dec.solvers import Code
+from lse_train.accuracy import accuracy_per_scale
 from lse_train.config import ConfigError
 from lse_train.seeding import generator
 from lse_train.sources import Source, build_data, preprocess_for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -85,22 +86,15 @@ def _required_packages(found: tuple[PluginInfo, ...]) -> dict[str, str]:
     own = {normalize(info.distribution) for info in found}
     versions: dict[str, str] = {}
     for distribution in own:
-        for requirement in _requirements(distribution):
+        required = None
+        with suppress(metadata.PackageNotFoundError):  # registered in this process, or half removed
+            required = metadata.requires(distribution)
+        for requirement in required or []:
             name = normalize(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
-            if name in own:
-                continue
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue  # an extra that is not installed
+            if name not in own:
+                with suppress(metadata.PackageNotFoundError):  # an extra that is not installed
+                    versions[name] = metadata.version(name)
     return dict(sorted(versions.items()))
-
-
-def _requirements(distribution: str) -> list[str]:
-    try:
-        return metadata.requires(distribution) or []
-    except metadata.PackageNotFoundError:  # registered in this process, or half removed
-        return []
 
 
 @click.command()

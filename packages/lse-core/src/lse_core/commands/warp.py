@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,13 +16,8 @@ if TYPE_CHECKING:
     from lse_core.separable import SeparableWarp
     from lse_core.triangular import TriangularWarp
 
-F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 AT_MOST_20 = click.FloatRange(1, 20, min_open=True)
-
-
-def _number(flag: str, kind: click.ParamType, default: float, text: str) -> Callable[[F], F]:
-    return click.option(flag, type=kind, default=default, show_default=True, help=text)
 
 
 @click.command()
@@ -34,7 +28,6 @@ def _number(flag: str, kind: click.ParamType, default: float, text: str) -> Call
     "family",
     type=click.Choice(["separable", "triangular"]),
     default="separable",
-    show_default=True,
     help="Family of the warp. A triangular one resizes every column (or row) on its own.",
 )
 @click.option(
@@ -42,19 +35,29 @@ def _number(flag: str, kind: click.ParamType, default: float, text: str) -> Call
     type=click.Choice(["xy", "yx"]),
     help="Of a triangular warp: xy (the default) resizes each column on its own, yx each row.",
 )
-@_number("--segments", click.IntRange(1, 256), 4, "Number of linear segments along each axis.")
-@_number("--ratio", AT_MOST_20, 4.0, "Slopes of the warp lie between 1/RATIO and RATIO.")
 @click.option(
-    "--distribution", default="log_uniform", show_default=True,
-    help="Name of the distribution that the warp is drawn from.",
-)  # fmt: skip
-@_number("--strength", click.FloatRange(0, 1), 1.0, "How strong the warp is: 0 leaves the picture as it is.")
-@_number("--seed", click.IntRange(0, 2**63 - 1), 0, "Seed of the random warp.")
-@_number(
-    "--size", click.IntRange(16, 4096), 448,
-    "The picture is reduced to this length of its longest side, in pixels.",
-)  # fmt: skip
-@_number("--frames", click.IntRange(2, 200), 24, "Number of frames of the animation.")
+    "--segments", type=click.IntRange(1, 256), default=4, help="Number of linear segments along each axis."
+)
+@click.option(
+    "--ratio", type=AT_MOST_20, default=4.0, help="Slopes of the warp lie between 1/RATIO and RATIO."
+)
+@click.option(
+    "--distribution", default="log_uniform", help="Name of the distribution that the warp is drawn from."
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    help="How strong the warp is: 0 leaves the picture as it is.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of the random warp.")
+@click.option(
+    "--size",
+    type=click.IntRange(16, 4096),
+    default=448,
+    help="The picture is reduced to this length of its longest side, in pixels.",
+)
+@click.option("--frames", type=click.IntRange(2, 200), default=24, help="Number of frames of the animation.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the numbers and the paths of the files as one JSON object."
 )

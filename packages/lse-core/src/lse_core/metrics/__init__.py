@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lse_core.lazy import lazy_names
-from lse_core.metrics.accuracy import ScaleAccuracy, accuracy_per_scale
 from lse_core.metrics.functional import equivariance_error, invariance_error
 from lse_core.moved import announce_file
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EquivarianceError",
     "InvarianceError",
-    "ScaleAccuracy",
-    "accuracy_per_scale",
     "equivariance_error",
     "invariance_error",
 ]

@@ -78,10 +78,7 @@ def invariance_error(
     """
     if outputs_scaled.shape == outputs.shape:
         return _reduce(outputs - outputs_scaled, 1, per_element, reduction)
-    if outputs_scaled.ndim == outputs.ndim + 1 and (
-        outputs_scaled.shape[0],
-        *outputs_scaled.shape[2:],
-    ) == tuple(outputs.shape):
+    if outputs_scaled.shape[:1] + outputs_scaled.shape[2:] == outputs.shape:
         return _reduce(outputs.unsqueeze(1) - outputs_scaled, 2, per_element, reduction)
     raise ShapeError(
         f"outputs {tuple(outputs.shape)} need variants of the same shape, or with one more axis "

@@ -102,11 +102,6 @@ class Selection:
         return sorted((self._blocked | self._allowed) - known)
 
 
-def selection(environ: Mapping[str, str]) -> Selection:
-    """Read `LSE_PLUGINS` from `environ`."""
-    return Selection(environ.get("LSE_PLUGINS", ""))
-
-
 def is_strict(environ: Mapping[str, str]) -> bool:
     """Say whether `LSE_PLUGINS_STRICT` asks for an error instead of a warning."""
     return environ.get("LSE_PLUGINS_STRICT", "").strip().lower() not in ("", "0", "false", "no")

@@ -15,7 +15,7 @@ import pluggy
 
 from lse_core.errors import LSEWarning, PluginError, UnknownNameError, unknown_name
 from lse_core.plugins import hookspecs
-from lse_core.plugins.discovery import Candidate, candidates, is_strict, one_line, selection
+from lse_core.plugins.discovery import Candidate, Selection, candidates, is_strict, one_line
 
 KINDS = (
     *("warp", "solver", "update", "canonicalizer", "backbone"),
@@ -186,7 +186,7 @@ class Registry:
 
     def _discover(self) -> Iterator[_Plugin]:
         found = candidates()
-        chosen = selection(self._environ)
+        chosen = Selection(self._environ.get("LSE_PLUGINS", ""))
         for name in chosen.unmatched(found):
             known = ", ".join(candidate.name for candidate in found)
             text = f"LSE_PLUGINS names {name!r}, which no installed plugin is called; installed: {known}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from lse_core.commands.common import PluginGroup
 from lse_core.errors import OutputError
 from lse_data.commands import options
+from lse_data.commands.group import PluginGroup
 
 __all__ = ["data"]
 
@@ -35,7 +35,7 @@ _digits = options.together(
     click.option("--resolution", type=int, default=96, show_default=True, help="Side of an image in pixels."),
     click.option("--directions", multiple=True, default=("horizontal", "vertical", "diagonal"),
                  metavar="horizontal|vertical|diagonal",
-                 help="Arrangement of the digits; repeat for several.  [default: all]"),
+                 help="Arrangement of the digits; repeat for several."),
     click.option("--glyph-size", type=float, help="Pixels of a digit at factor 1.  [default: resolution/6]"),
     options.seed,
     options.split,

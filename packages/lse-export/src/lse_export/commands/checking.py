@@ -22,7 +22,7 @@ from lse_export.commands import common
 @click.option(
     "--tolerance", type=float, help="Largest difference, of the output's range.  [default: by the precision]"
 )
-@click.option("--provider", default="cpu", show_default=True, help="Where FILE runs: cpu, cuda or tensorrt.")
+@click.option("--provider", default="cpu", help="Where FILE runs: cpu, cuda or tensorrt.")
 @common.size_option
 @common.images_option
 @common.trust_option
@@ -56,16 +56,10 @@ def verify(
         adapted = load_model(model, trust=trust)
         check_preprocess(adapted, file)
         fixed, own = facts_of(file).image_shape()
-        inputs = images_for(adapted, size or own, images, file=file, skip=True)
+        inputs = images_for(adapted, size or own, images, file=file)
     with working(f"comparing {file}"):
-        report = compare(
-            file,
-            adapted,
-            inputs,
-            batch_sizes=batch_sizes or ((1, 5) if fixed is None else (fixed,)),
-            throw=False,
-            **options,
-        )
+        sizes = batch_sizes or ((1, 5) if fixed is None else (fixed,))
+        report = compare(file, adapted, inputs, batch_sizes=sizes, throw=False, **options)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     else:

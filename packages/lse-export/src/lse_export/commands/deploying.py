@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from lse_export.commands import common
 @click.option(
     "--flavour",
     default="tensorrt",
-    show_default=True,
     help="tensorrt builds for the GPU at hand; rtx builds for GeForce and RTX GPUs, and needs none.",
 )
 @click.option(
@@ -53,16 +53,7 @@ from lse_export.commands import common
 @common.force_option("engine")
 @common.json_option
 def tensorrt(
-    model: Path,
-    out: Path,
-    axes: tuple[str, ...],
-    flavour: str,
-    compute_capabilities: tuple[str, ...],
-    timing_cache: Path | None,
-    device: str | None,
-    force: bool,
-    as_json: bool,
-    **options: Any,
+    model: Path, out: Path, axes: tuple[str, ...], force: bool, as_json: bool, **options: Any
 ) -> None:
     """Build a TensorRT engine of the ONNX file MODEL.
 
@@ -81,19 +72,17 @@ def tensorrt(
     from lse_export.tensorrt.library import BuildProgress, flavour_of
     from lse_export.tensorrt.sidecar import parse_axis
 
+    settings = {field.name: options.pop(field.name) for field in fields(BuildOptions)}
     progress = BuildProgress()
     with progress:
         built = build_engine(
             model,
             out,
             axes=dict(parse_axis(text) for text in axes),
-            options=BuildOptions(**options),
-            timing_cache=timing_cache,
-            device=device,
+            options=BuildOptions(**settings),
             overwrite=force,
             progress=progress,
-            flavour=flavour,
-            compute_capabilities=compute_capabilities,
+            **options,
         )
     if as_json:
         made = {"path": str(built.path), "seconds": built.seconds, "layers": built.layer_count}
@@ -123,7 +112,7 @@ def tensorrt(
 @click.argument("file", type=common.PATH)
 @click.argument("repository", type=common.PATH)
 @click.option("--name", help="The model's name in the repository.  [default: the file's]")
-@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="The model's version.")
+@click.option("--version", type=click.IntRange(1), default=1, help="The model's version.")
 @click.option("--plan", type=common.PATH, help="TensorRT engine, built from FILE, to serve instead of FILE.")
 @click.option("--max-batch-size", type=click.IntRange(1), help="Largest batch.  [default: 32, or the plan's]")
 @click.option(
@@ -131,13 +120,10 @@ def tensorrt(
     "max_queue_delay_us",
     type=click.IntRange(0),
     default=100,
-    show_default=True,
     help="How long a request may wait for others, in microseconds.",
 )
-@click.option("--kind", default="auto", show_default=True, help="Where instances run: cpu, gpu or auto.")
-@click.option(
-    "--instances", type=click.IntRange(1), default=1, show_default=True, help="Instances side by side."
-)
+@click.option("--kind", default="auto", help="Where instances run: cpu, gpu or auto.")
+@click.option("--instances", type=click.IntRange(1), default=1, help="Instances side by side.")
 @click.option("--warmup/--no-warmup", default=True, help="Run a random batch before reporting ready.")
 @common.json_option
 def triton(file: Path, repository: Path, as_json: bool, **options: Any) -> None:

@@ -40,10 +40,9 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     "--tolerance",
     type=float,
     default=1e-3,
-    show_default=True,
     help="With --steps auto: largest deviation from the converged output, as a share of its range.",
 )
-@click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 18 or later.")
+@click.option("--opset", type=int, default=18, help="ONNX opset, 18 or later.")
 @click.option(
     "--fixed-batch", type=click.IntRange(1), help="Export a fixed batch size instead of a dynamic one."
 )
@@ -51,7 +50,6 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option(
     "--precision",
     default="float32",
-    show_default=True,
     help="Type to compute in: float32, float16 (or fp16), or int8, which needs --calibration.",
 )
 @click.option("--half-io", is_flag=True, help="With float16: leave the outputs in float16, too.")
@@ -69,10 +67,7 @@ def steps_or_auto(ctx: click.Context, param: click.Parameter, value: str | None)
     help="Take raw uint8 pictures of this size and prepare them in the graph.",
 )
 @click.option(
-    "--picture-layout",
-    default="nhwc",
-    show_default=True,
-    help="With --preprocess: layout of the pictures, nhwc or nchw.",
+    "--picture-layout", default="nhwc", help="With --preprocess: layout of the pictures, nhwc or nchw."
 )
 @click.option(
     "--external-data", is_flag=True, help="Keep the weights in a file beside the graph, whatever their size."
@@ -119,8 +114,8 @@ def onnx(
     check_target(out, force)  # before the work, not after
     with working(f"loading {model}"):
         adapted = load_model(model, trust=trust)
-        example = images_for(adapted, size, images, skip=True)
-        ranges = images_for(adapted, size, calibration, limit=256, skip=True) if calibration else None
+        example = images_for(adapted, size, images)
+        ranges = images_for(adapted, size, calibration, limit=256) if calibration else None
     facts: dict[str, str] = {}
     count = steps if isinstance(steps, int) else None
     if steps == "auto":

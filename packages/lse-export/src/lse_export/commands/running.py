@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=common.PATH)
 @click.argument("images", nargs=-1, required=True, type=common.PATH)
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to name.")
+@click.option("--top", type=click.IntRange(1), default=3, help="How many classes to name.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read, and count them.")
 @common.force_option("CSV file")
-@click.option(
-    "--provider", default="cpu", show_default=True, help="Where ONNX files run: cpu, cuda, tensorrt."
-)
+@click.option("--provider", default="cpu", help="Where ONNX files run: cpu, cuda, tensorrt.")
 @click.option(
     "--mean", multiple=True, type=float, help="Mean of all channels, or of each.  [default: the model's]"
 )
@@ -120,12 +118,11 @@ def _write(found: Sequence[Prediction], out: Path, force: bool) -> None:
     multiple=True,
     metavar="NAME",
     default=("eager", "ort-cpu"),
-    show_default=True,
     help="Way to run: eager, compiled, ort-cpu, ort-cuda, ort-tensorrt or tensorrt; repeatable.",
 )
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images in each call.")
-@click.option("--rounds", type=click.IntRange(2), default=20, show_default=True, help="Times each is run.")
-@click.option("--device", default="cpu", show_default=True, help="Device for eager and compiled.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Images in each call.")
+@click.option("--rounds", type=click.IntRange(2), default=20, help="Times each is run.")
+@click.option("--device", default="cpu", help="Device for eager and compiled.")
 @common.size_option
 @common.trust_option
 @common.tensorrt_options

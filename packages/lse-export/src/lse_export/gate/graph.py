@@ -31,7 +31,6 @@ class Model:
         self.shapes: dict[str, list[int | None]] = {}
         self.constants: set[str] = set()
         self.tensors: dict[str, onnx.TensorProto] = {}
-        self.initializers: list[onnx.TensorProto] = []
         try:
             graph = onnx.shape_inference.infer_shapes(proto).graph
         except (onnx.shape_inference.InferenceError, ValueError):
@@ -51,7 +50,6 @@ class Model:
             self.types[tensor.name] = type_name(tensor.data_type)
             self.constants.add(tensor.name)
             self.tensors[tensor.name] = tensor
-            self.initializers.append(tensor)
         for node in graph.node:
             if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
                 self.constants.update(node.output)
@@ -86,30 +84,26 @@ def weight_files(path: Path, graph: onnx.GraphProto) -> list[str]:
     Raises:
         ExportError: a name that leads out of the folder, by itself or by a link, or names no regular file.
     """
-    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
+    names = sorted({ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)})
     for name in names:
-        _check_place(path, name)
-    return sorted(names)
-
-
-def _check_place(path: Path, name: str) -> None:
-    plain = PureWindowsPath(name)  # knows drives and both slashes
-    inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
-    file = path.parent / name
-    try:
-        inside = inside and file.resolve().is_relative_to(path.parent.resolve())
-        there, regular = inside and file.exists(), inside and file.is_file()
-    except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-        raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
-    if not inside:
-        raise ExportError(
-            f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
-            "save the model again with its weights beside it"
-        )
-    if not there:
-        raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
-    if not regular:
-        raise ExportError(f"{file} is not a regular file, but {path} keeps weights in it")
+        plain = PureWindowsPath(name)  # knows drives and both slashes
+        inside = bool(plain.parts) and not plain.anchor and ".." not in plain.parts and "\0" not in name
+        file = path.parent / name
+        try:
+            inside = inside and file.resolve().is_relative_to(path.parent.resolve())
+            there, regular = inside and file.exists(), inside and file.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+            raise ExportError(f"cannot read {file}, where {path} keeps weights: {error}") from error
+        if not inside:
+            raise ExportError(
+                f"{path} keeps weights in {name!r}, outside of its folder, which is not followed; "
+                "save the model again with its weights beside it"
+            )
+        if not there:
+            raise ExportError(f"cannot read {file}: No such file, but {path} keeps weights in it")
+        if not regular:
+            raise ExportError(f"{file} is not a regular file, but {path} keeps weights in it")
+    return names
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -162,11 +156,9 @@ def type_name(number: int) -> str:
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
     """Value of an attribute; text as str."""
-    for item in node.attribute:
-        if item.name == name:
-            value = helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
+    found = (helper.get_attribute_value(item) for item in node.attribute if item.name == name)
+    value = next(found, default)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def label(node: onnx.NodeProto) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import onnx
 
 from lse_export.gate.graph import Model, label
-from lse_export.gate.tables import Table
+from lse_export.gate.tables import Table, fixes
 
 Severity = Literal["error", "warning"]
 
@@ -88,32 +88,12 @@ def nodes_of(model: Model, *operators: str) -> Iterator[onnx.NodeProto]:
     return (node for node in model.nodes if node.op_type in operators and node.domain in ("", "ai.onnx"))
 
 
-FIXES = {
-    "valid": "export the model again",
-    "opset": "export with another opset, or convert with onnx.version_converter",
-    "domain": "use standard operators, or a plugin of the target",
-    "operator": "write the model with other operators",
-    "type": "cast it before this node",
-    "mixed": "cast them to one type",
-    "control-flow": "unroll it, as lse_export does with solvers",
-    "saturation": "quantize with 7-bit weights (reduce_range), as lse export onnx does",
-    "input": "give it another type, and cast in the graph",
-    "double": "export the model in float32",
-    "grid-sample": "export with an opset below 20, or warp by matrix products as lse_core does",
-    "half-grid-sample": "compare the engine with the model, or warp by matrix products",
-    "zero-point": "quantize symmetrically, to int8",
-    "volume": "sample slices, or use TensorRT 11.2",
-    "axes": "write them as an initializer; folding constants often does it",
-    "outputs": "do not use it",
-}
-"""What to do about a problem, by rule; other rules say it themselves."""
-
 WARNINGS = ("control-flow", "saturation", "half-grid-sample")
 """Rules whose problems may do no harm."""
 
 
 def at(rule: str, node: onnx.NodeProto | str, what: str, fix: str = "") -> Problem:
-    """A problem of a node, or of something that only has a name; `fix` replaces the entry in `FIXES`."""
+    """A problem of a node, or of something that only has a name; `fix` replaces that of the rule."""
     name, op = (node, "") if isinstance(node, str) else (label(node), node.op_type)
     severity: Severity = "warning" if rule in WARNINGS else "error"
-    return Problem(rule, name, op, what, fix or FIXES[rule], severity)
+    return Problem(rule, name, op, what, fix or fixes()[rule], severity)

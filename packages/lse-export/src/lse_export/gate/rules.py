@@ -89,20 +89,18 @@ def control_flow(model: Model, table: Table) -> Iterator[Problem]:
 
 def external_data(model: Model, table: Table) -> Iterator[Problem]:
     """Weights kept beside the graph must be there, and browsers have to be told where."""
-    missing, short, outside = set(), set(), set()
-    for tensor in model.initializers:
-        if uses_external_data(tensor):
-            place = ExternalDataInfo(tensor).location
-            outside.add(place)
-            file = model.path.parent / place
-            if not file.is_file():
-                missing.add(place)
-            elif file.stat().st_size < _end(tensor):
-                short.add(place)
-    for place in sorted(missing):
-        yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
-    for place in sorted(short):
-        yield at("external-data", place, "weights lie in a file that is truncated", "copy it again")
+    outside: dict[str, int] = {}  # how long each file must be
+    for tensor in filter(uses_external_data, model.tensors.values()):
+        told = ExternalDataInfo(tensor)
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
+        end = (told.offset or 0) + (told.length or size)
+        outside[told.location] = max(outside.get(told.location, 0), end)
+    for place, size in sorted(outside.items()):
+        file = model.path.parent / place
+        if not file.is_file():
+            yield at("external-data", place, "weights lie in a file that is missing", "copy it along")
+        elif file.stat().st_size < size:
+            yield at("external-data", place, "weights lie in a file that is truncated", "copy it again")
     if outside and table.target == "web":
         yield Problem(
             "external-data", sorted(outside)[0], "", "a browser will not find weights beside the graph",
@@ -110,19 +108,9 @@ def external_data(model: Model, table: Table) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def _end(tensor: onnx.TensorProto) -> int:
-    """Where a tensor's bytes end in the file they are kept in."""
-    told = ExternalDataInfo(tensor)
-    size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims))
-    return (told.offset or 0) + (told.length or size)
-
-
 def saturation(model: Model, table: Table) -> Iterator[Problem]:
     """Eight-bit weights that overflow in ONNX Runtime's kernels on some CPUs: one warning for the file."""
-    if table.target != "onnxruntime":
-        return
-    layers = overflowing(model.proto)
-    if layers:
+    if table.target == "onnxruntime" and (layers := overflowing(model.proto)):
         overflow = f"8-bit sums of {len(layers)} layers overflow on x86 CPUs without VNNI instructions"
         yield at("saturation", layers[0], overflow)
 
@@ -158,10 +146,9 @@ def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
     values = np.ravel(found).astype(float)
     allowed = bound.values
     if bound.index is not None:
-        place = _place(node, bound.index)
-        if place is None or place >= values.size:
-            return None
-        values = values[place : place + 1]
+        axes = attribute(node, "axes")  # a node that has them lists only those axes
+        places = axes if isinstance(axes, list) else list(range(values.size))
+        values = values[[place for place, axis in enumerate(places[: values.size]) if axis == bound.index]]
     if bound.same_as_input:
         sizes = model.shapes.get(node.input[0], [])
         size = sizes[bound.index or 0] if len(sizes) > (bound.index or 0) else None
@@ -174,14 +161,6 @@ def _beyond(model: Model, node: onnx.NodeProto, bound: Bound) -> float | None:
     if bound.largest is not None:
         good &= values <= bound.largest
     return None if good.all() else float(values[~good][0])
-
-
-def _place(node: onnx.NodeProto, axis: int) -> int | None:
-    """Position of `axis` among a node's numbers; a node with an attribute "axes" lists only those axes."""
-    axes = attribute(node, "axes", None)
-    if not isinstance(axes, list):
-        return axis
-    return axes.index(axis) if axis in axes else None
 
 
 def refused(model: Model, table: Table) -> Iterator[Problem]:
@@ -223,10 +202,8 @@ def grid_sample(model: Model, table: Table) -> Iterator[Problem]:
 
 def half_grid_sample(model: Model, table: Table) -> Iterator[Problem]:
     """float32 GridSample in a model in half precision is wrong since 10.14 (pytorch/TensorRT issue 4074)."""
-    if "float16" not in model.types.values():
-        return
     for node in nodes_of(model, "GridSample"):
-        if model.types.get(node.input[0]) == "float32":
+        if model.types.get(node.input[0]) == "float32" and "float16" in model.types.values():
             what = "float32 among float16 tensors, computed wrongly since 10.14"
             yield at("half-grid-sample", node, what)
 
@@ -249,31 +226,23 @@ def volumes(model: Model, table: Table) -> Iterator[Problem]:
             yield at("volume", node, "its input is not an image (4 axes)")
 
 
-# input that must be known when the engine is built, by operator
-_CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1} | dict.fromkeys(
-    ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-     "ReduceProd", "ReduceSum", "ReduceSumSquare"), 1,
-)  # fmt: skip
+# input that must be known when the engine is built, by operator; of every "Reduce..." it is the second
+_CONSTANT = {"CumSum": 1, "Pad": 3, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1}
 
 
 def constant_axes(model: Model, table: Table) -> Iterator[Problem]:
     """Axes must be written in the file, not computed."""
     for node in model.nodes:
-        k = _CONSTANT.get(node.op_type)
+        k = 1 if node.op_type.startswith("Reduce") else _CONSTANT.get(node.op_type)
         if k is not None and len(node.input) > k and node.input[k] not in ("", *model.constants):
             yield at("axes", node, f"axes come from {node.input[k]!r}, which is computed")
 
 
-# how many outputs TensorRT gives
-_OUTPUTS = {"LayerNormalization": 1, "MaxPool": 1, "BatchNormalization": 1}
-
-
 def extra_outputs(model: Model, table: Table) -> Iterator[Problem]:
     """TensorRT does not compute optional outputs of some operators."""
-    for node in model.nodes:
-        limit = _OUTPUTS.get(node.op_type, len(node.output))
-        if any(node.output[limit:]):
-            yield at("outputs", node, f"only its first output is computed, not {node.output[limit]!r}")
+    for node in nodes_of(model, "LayerNormalization", "MaxPool", "BatchNormalization"):
+        if any(node.output[1:]):
+            yield at("outputs", node, f"only its first output is computed, not {node.output[1]!r}")
 
 
 SHARED_TRAPS: tuple[Rule, ...] = (doubles, zero_points, constant_axes, extra_outputs)

@@ -21,29 +21,35 @@ class Support(Settings):
     types: frozenset[str]
 
 
-class Limit(Settings):
-    """Values of an attribute that a target takes; an attribute that is absent is fine.
+class _Entry(Settings):
+    """What a target does not take of some operators.
 
     Attributes:
         operators: of the standard domain.
-        attribute: its name.
-        values: those it may have.
-        fix: what to do about others.
+        fix: what to do about it.
     """
 
     operators: tuple[str, ...]
-    attribute: str
-    values: tuple[Any, ...]
     fix: str
 
 
-class Bound(Settings):
+class Limit(_Entry):
+    """Values of an attribute that a target takes; an attribute that is absent is fine.
+
+    Attributes:
+        attribute: its name.
+        values: those it may have.
+    """
+
+    attribute: str
+    values: tuple[Any, ...]
+
+
+class Bound(_Entry):
     """Numbers written in the file that a target takes as an input of an operator.
 
     Attributes:
-        operators: of the standard domain.
         input: which of the node's inputs, from 0. One that is computed is not looked at.
-        fix: what to do about other numbers.
         index: looks at this entry alone; None at all of them.
         values: the numbers it may hold; () any.
         above: all must be greater; None any.
@@ -52,9 +58,7 @@ class Bound(Settings):
         modes: looks only at nodes whose attribute "mode" is one of these; () at all.
     """
 
-    operators: tuple[str, ...]
     input: int
-    fix: str
     index: int | None = None
     values: tuple[float, ...] = ()
     above: float | None = None
@@ -63,18 +67,10 @@ class Bound(Settings):
     modes: tuple[str, ...] = ()
 
 
-class Refused(Settings):
-    """Operators that a target reads, or says it does, and then cannot build.
+class Refused(_Entry):
+    """Operators that a target reads, or says it does, and then cannot build; `what` is wrong with them."""
 
-    Attributes:
-        operators: of the standard domain.
-        what: what is wrong with them.
-        fix: what to do.
-    """
-
-    operators: tuple[str, ...]
     what: str
-    fix: str
 
 
 class Table(Settings):
@@ -122,6 +118,12 @@ def load_table(target: str) -> Table:
     data = _read(target)
     more = _read(data.pop("limits")) if "limits" in data else {}
     return validated(Table, {**more, **data, "target": target, "date": str(data["date"])}, f"{target}.toml")
+
+
+@cache
+def fixes() -> dict[str, str]:
+    """What to do about a problem, by the rule that found it."""
+    return _read("fixes")
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 TensorRT is imported in `library.py` alone, when it is asked for; what needs no TensorRT works without it.
 """
 
-from __future__ import annotations
-
 from lse_export.tensorrt.build import EngineBuild, build_engine
 from lse_export.tensorrt.engine import Engine
 from lse_export.tensorrt.sidecar import EngineFacts, read_facts

@@ -31,6 +31,7 @@ from lse_export.tensorrt.library import (
     interrupts,
     load,
     major_of,
+    need,
     new_runtime,
     require_gpu,
 )
@@ -268,8 +269,8 @@ def _configure(
     profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
     for name, (least, usual, largest) in shapes.items():
         profile.set_shape(name, tuple(least), tuple(usual), tuple(largest))
-    if config.add_optimization_profile(profile) < 0:
-        raise ExportError(f"{found.title} refuses the profile of {path}: {shapes}{parsed.log.last()}")
+    taken = config.add_optimization_profile(profile) >= 0
+    need(taken, parsed.log, f"{found.title} refuses the profile of {path}: {shapes}")
     return config
 
 
@@ -290,17 +291,12 @@ def _plan(
     config.progress_monitor = found.Monitor(progress)
     with interrupts(progress.stop):
         plan: tensorrt.IHostMemory | None = builder.build_serialized_network(parsed.network, config)
-    if progress.stopped:
-        raise KeyboardInterrupt
-    if plan is None:
-        raise ExportError(f"{found.title} cannot build {path}{parsed.log.last()}")
-    return plan
+    return need(plan, parsed.log, f"{found.title} cannot build {path}")
 
 
 def _layers(found: Bindings, plan: tensorrt.IHostMemory, parsed: Parsed, version_compatible: bool) -> str:
     runtime: tensorrt.Runtime = new_runtime(found, parsed.log, version_compatible)
-    engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ExportError(f"{found.title} cannot load the engine it built{parsed.log.last()}")
+    loaded: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+    engine: tensorrt.ICudaEngine = need(loaded, parsed.log, f"{found.title} cannot load the engine it built")
     inspector: tensorrt.EngineInspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(found.trt.LayerInformationFormat.JSON))

@@ -170,11 +170,9 @@ def check_inputs(facts: EngineFacts, inputs: Mapping[str, Tensor], device: torch
         if str(tensor.dtype) != f"torch.{facts.inputs[name]}":
             raise DTypeError(f"{name!r} must be {facts.inputs[name]}; it is {tensor.dtype}")
         least, _, largest = facts.profile[name]
-        shape = tuple(tensor.shape)
-        fits = len(shape) == len(least) and all(
-            a <= n <= b for a, n, b in zip(least, shape, largest, strict=True)
-        )
-        if not fits:
+        shape = list(tensor.shape)
+        inside = [a <= n <= b for a, n, b in zip(least, shape, largest, strict=False)]
+        if len(shape) != len(least) or not all(inside):
             raise ShapeError(
-                f"{name!r} must be within {least} and {largest}, the profile; its shape is {list(shape)}"
+                f"{name!r} must be within {least} and {largest}, the profile; its shape is {shape}"
             )

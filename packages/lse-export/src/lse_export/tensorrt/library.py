@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -26,32 +26,39 @@ from lse_export.errors import ExportError, first_line
 if TYPE_CHECKING:
     import tensorrt
 
+T = TypeVar("T")
+
 
 @contextmanager
-def interrupts(note: Callable[[], None]) -> Iterator[None]:
-    """Around a call of TensorRT: Ctrl-C calls `note`, and no KeyboardInterrupt is raised meanwhile.
+def interrupts(note: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Around a call of TensorRT: Ctrl-C and SIGTERM call `note`, and take effect when the block ends.
 
-    It could be raised in our logger, which C++ calls and through which no exception may pass. Python delivers
-    signals to its main thread only, so in any other thread nothing is done.
+    An exception could come up in our logger or monitor, which C++ calls and through which none may pass.
+    Python delivers signals to its main thread only, so in any other thread nothing is done.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGINT, lambda number, frame: note())
+    came: list[int] = []
+
+    def keep(number: int, frame: object) -> None:
+        came.append(number)
+        note()
+
+    alone = threading.current_thread() is not threading.main_thread()
+    caught = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    earlier = {n: signal.signal(n, keep) for n in (() if alone else caught)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 class BuildProgress(Bars):
     """One bar for each level of the phases that are under way; a context manager like `Bars`.
 
-    The builder calls it from its own code, through which no exception may pass: an interrupt is kept in
-    `stopped`, and the builder is asked to end, which it does at its next step.
-
     Attributes:
-        stopped: whether the user interrupted the build.
+        stopped: whether the user interrupted the build, which then ends at its next step.
     """
 
     def __init__(self, *, hidden: bool = False) -> None:
@@ -63,14 +70,6 @@ class BuildProgress(Bars):
     def stop(self) -> None:
         """Ask the builder to end."""
         self.stopped = True
-
-    def guarded(self, call: Callable[..., Any], *args: Any) -> bool:
-        """Make a call on behalf of TensorRT, keeping an interrupt; returns whether the build may go on."""
-        try:
-            call(*args)
-        except KeyboardInterrupt:
-            self.stop()
-        return not self.stopped
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         """A phase of `steps` steps begins within `parent`."""
@@ -204,16 +203,22 @@ def _bind(trt: Any, flavour: Flavour) -> Bindings:
             self.progress = progress
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.progress.guarded(self.progress.start, phase_name, parent_phase, num_steps)
+            self.progress.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # False asks TensorRT to end the build
-            return self.progress.guarded(self.progress.step, phase_name, step)
+            return self.progress.step(phase_name, step)  # False asks TensorRT to end the build
 
         def phase_finish(self, phase_name: str) -> None:
-            self.progress.guarded(self.progress.finish, phase_name)
+            self.progress.finish(phase_name)
 
     return Bindings(flavour, trt, Log, Monitor)
+
+
+def need(given: T | None, log: Any, text: str) -> T:
+    """What TensorRT gave; ExportError, `text` and the last words of `log`, where that is None or False."""
+    if given is None or given is False:
+        raise ExportError(f"{text}{log.last()}")
+    return given
 
 
 def new_runtime(found: Bindings, log: Any, host_code: bool = False) -> tensorrt.Runtime:

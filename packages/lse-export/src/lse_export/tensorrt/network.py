@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 5  # parser errors in one message
+FIX = "write the model with other operators, or see the problems above"
 FLAVOUR_OF = {"tensorrt10": "tensorrt", "tensorrt11": "tensorrt", "tensorrt-rtx": "rtx"}
 
 
@@ -56,25 +57,17 @@ def read(found: Bindings, path: Path) -> Parsed:
     strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network: tensorrt.INetworkDefinition = builder.create_network(strongly_typed)
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log)
-    stopped: list[bool] = []
-    with interrupts(lambda: stopped.append(True)):
+    with interrupts():
         taken = parser.parse_from_file(str(path))
-    if stopped:
-        raise KeyboardInterrupt
     refusals = []
     for k in range(0 if taken else parser.num_errors):
         fault: tensorrt.ParserError = parser.get_error(k)
         words: str = fault.desc()
-        refusals.append(_refusal(" ".join(words.split()), fault.node_name(), fault.node_operator()))
+        words = " ".join(words.split())
+        refusals.append(Problem("parser", fault.node_name(), fault.node_operator(), words, FIX))
     if not taken and not refusals:
-        refusals = [_refusal("the parser gives no reason")]
+        refusals = [Problem("parser", "", "", "the parser gives no reason", FIX)]
     return Parsed(builder, network, parser, log, refusals)
-
-
-def _refusal(words: str, node: str = "", operator: str = "") -> Problem:
-    return Problem(
-        "parser", node, operator, words, "write the model with other operators, or see the problems above"
-    )
 
 
 def parse(found: Bindings, path: Path) -> Parsed:

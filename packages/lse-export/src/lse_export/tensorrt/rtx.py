@@ -12,7 +12,7 @@ import torch
 from lse_core.atomic import replacing
 from lse_core.errors import LSEError
 from lse_export.errors import ExportError
-from lse_export.tensorrt.library import Bindings, load
+from lse_export.tensorrt.library import Bindings, load, need
 from lse_export.tensorrt.runner import Runner
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def aim(found: Bindings, config: tensorrt_rtx.IBuilderConfig, targets: Sequence[
     for k, target in enumerate(targets):
         name = "SM" + target.replace(".", "")
         member: tensorrt_rtx.ComputeCapability = trt.ComputeCapability.__members__[name]
-        if not config.set_compute_capability(member, k):
-            raise ExportError(f"{found.title} refuses the compute capability {target}{log.last()}")
+        taken = config.set_compute_capability(member, k)
+        need(taken, log, f"{found.title} refuses the compute capability {target}")
 
 
 _LAYER = re.compile(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lse_export.errors import ExportError
-from lse_export.tensorrt.library import Bindings, new_runtime
+from lse_export.tensorrt.library import Bindings, need, new_runtime
 
 if TYPE_CHECKING:
     import tensorrt
@@ -50,9 +50,8 @@ class Runner:
         self.runtime: tensorrt.Runtime = new_runtime(found, self.log, version_compatible)
         with torch.cuda.device(device):
             self.check(path)
-            engine: tensorrt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(path.read_bytes())
-            if engine is None:
-                raise ExportError(f"{found.title} cannot load {path}{self.log.last()}")
+            loaded: tensorrt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(path.read_bytes())
+            engine: tensorrt.ICudaEngine = need(loaded, self.log, f"{found.title} cannot load {path}")
             self.engine: tensorrt.ICudaEngine = engine
             self.context: tensorrt.IExecutionContext = self.new_context()
         self.inputs: list[str] = []
@@ -77,18 +76,13 @@ class Runner:
 
     def new_context(self) -> tensorrt.IExecutionContext:
         """An execution context of its own, with scratch memory of its own."""
-        context: tensorrt.IExecutionContext | None = self.make_context()
-        if context is None:
-            raise ExportError(f"TensorRT has no memory for the engine's activations{self.log.last()}")
-        return context
+        return need(self.make_context(), self.log, "TensorRT has no memory for the engine's activations")
 
     def bind(self, context: tensorrt.IExecutionContext, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give the context the addresses of the inputs and of new outputs, which are returned."""
         for name, tensor in inputs.items():
-            if not context.set_input_shape(name, tuple(tensor.shape)):
-                raise ExportError(
-                    f"the engine refuses {name!r} of shape {tuple(tensor.shape)}{self.log.last()}"
-                )
+            taken = context.set_input_shape(name, tuple(tensor.shape))
+            need(taken, self.log, f"the engine refuses {name!r} of shape {tuple(tensor.shape)}")
             self._address(context, name, tensor)
         outputs = {}
         for name, kind in self.types.items():
@@ -102,13 +96,13 @@ class Runner:
         return outputs
 
     def _address(self, context: tensorrt.IExecutionContext, name: str, tensor: Tensor) -> None:
-        if not context.set_tensor_address(name, tensor.data_ptr()):
-            raise ExportError(f"TensorRT refuses the memory of {name!r}{self.log.last()}")
+        taken = context.set_tensor_address(name, tensor.data_ptr())
+        need(taken, self.log, f"TensorRT refuses the memory of {name!r}")
 
     def enqueue(self, context: tensorrt.IExecutionContext) -> None:
         """Start the work on torch's current stream; returns at once."""
-        if not context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream):
-            raise ExportError(f"the engine failed to run{self.log.last()}")
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        need(context.execute_async_v3(stream), self.log, "the engine failed to run")
 
     def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by name, on torch's current stream."""
@@ -121,8 +115,8 @@ class Runner:
         trt = self.found.trt
         refitter: tensorrt.Refitter = trt.Refitter(self.engine, self.log)
         parser: tensorrt.OnnxParserRefitter = trt.OnnxParserRefitter(refitter, self.log)
-        if not parser.refit_from_file(str(model)) or not refitter.refit_cuda_engine():
-            raise ExportError(f"the engine does not take the weights of {model}{self.log.last()}")
+        taken = parser.refit_from_file(str(model)) and refitter.refit_cuda_engine()
+        need(taken, self.log, f"the engine does not take the weights of {model}")
 
 
 class Captured:

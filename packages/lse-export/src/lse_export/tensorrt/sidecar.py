@@ -113,11 +113,7 @@ class EngineFacts(Settings):
         model: file name of the ONNX model.
         model_hash: SHA-256 of that file and of the weights kept beside it.
         engine_hash: SHA-256 of the engine.
-        version_compatible: whether later TensorRT releases of the same major can load it.
-        hardware_compatible: whether all GPUs since Ampere can.
-        refit: whether its weights can be replaced.
-        tf32: whether float32 products may be computed with TF32's 10 bits of mantissa.
-        optimization_level: the builder's, 0 to 5; None for its default.
+        version_compatible: this and the next four are settings of the build, see `BuildOptions`.
         flavour: the product line that built it, a key of `lse_export.tensorrt.library.FLAVOURS`.
         compute_capabilities: those it was built for, such as "8.6", where it was built without a GPU.
         metadata: what a client needs of the ONNX file's metadata, see `lse_export.metadata.CARRIED`.

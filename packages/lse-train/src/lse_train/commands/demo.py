@@ -10,8 +10,8 @@ import click
 
 from lse_core.commands.common import check_device
 from lse_core.errors import LSEError
-from lse_core.process import keep_memory, spin_briefly
 from lse_train.commands.common import interruptible
+from lse_train.cpu import keep_memory, spin_briefly
 
 __all__ = ["demo"]
 

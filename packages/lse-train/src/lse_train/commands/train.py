@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from lse_core.process import keep_memory, spin_briefly
 from lse_train.commands.common import interruptible
+from lse_train.cpu import keep_memory, spin_briefly
 
 __all__ = ["train"]
 

@@ -8,7 +8,7 @@ import sys
 import threading
 
 from lse_core.errors import LSEError
-from lse_core.process import keep_memory
+from lse_train.cpu import keep_memory
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lse_core.process import keep_memory, spin_briefly
+from lse_train.cpu import keep_memory, spin_briefly
 
 FAULTS = """
 import resource
@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from lse_core.process import keep_memory
+from lse_train.cpu import keep_memory
 
 kept = sys.argv[1] == "keep" and keep_memory()
 
