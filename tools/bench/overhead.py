@@ -13,6 +13,7 @@
               (https://github.com/ashiq24/local-scale-equivariance)
     compiled  the plain and the adapted model, both compiled by torch.compile in the modes of --compile;
               this takes minutes for each model on a CPU
+    graphs    the plain and the adapted model, both as one CUDA graph
 
 All rows of a table take turns in one process. The page is written after every table, and each table is kept
 in the work folder: the same command, given again, measures only what is missing or was measured with other
@@ -160,7 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     """The tables, in the order of the page."""
     for group in (g for g in GROUPS if g in options.groups):
-        models = options.models or (DETAIL if group in ("choices", "compiled") else MODELS)
+        models = options.models or (DETAIL if group in ("choices", "compiled", "graphs") else MODELS)
         if group == "choices" and options.detail:
             models = options.detail
         whole = options.device != "cpu" or options.models or (group == "choices" and options.detail)

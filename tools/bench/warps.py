@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from lse_core import MonotoneMap, SeparableWarp, Tokens, unscale
 from lse_core.resample import pixel_centres
 
-MAPS = ((3, 224, 224), (64, 56, 56), (384, 14, 14))
+MAPS = ("3x224x224", "64x56x56", "384x14x14")
 BATCHES = (8, 128)
 SEGMENTS, RATIO = 8, 2.0
 Job = Callable[[], object]
@@ -163,6 +163,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each line")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument(
+        "--maps", nargs="+", default=list(MAPS), metavar="CxHxW", help="channels, height, width"
+    )
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -181,16 +184,16 @@ def main() -> None:
     ]
     for backward in (False, True):
         title = f"## Separable warp against F.grid_sample, forward{' and backward' if backward else ''}"
-        print(f"\n{title}\n{head}")
+        print(f"\n{title}\n\n{head}")
         text += ["", title, "", head]
-        for shape in MAPS:
+        for name in args.maps:
+            c, h, w = map(int, name.split("x"))
             for batch in args.batches:
                 for layout in ("nchw", "nhwc", "tokens"):
-                    jobs = pair(layout, batch, shape, args.device, backward=backward)
-                    name = f"{'x'.join(map(str, shape))}, batch {batch}, {layout}"
-                    text.append(row(name, jobs, args.device, args.budget))
+                    jobs = pair(layout, batch, (c, h, w), args.device, backward=backward)
+                    text.append(row(f"{name}, batch {batch}, {layout}", jobs, args.device, args.budget))
     title = "## Evaluation of maps against searchsorted and interpolation"
-    print(f"\n{title}\n{head}")
+    print(f"\n{title}\n\n{head}")
     text += ["", title, "", head]
     for segments in (4, 8, 64):
         for points in (14, 224):

@@ -146,7 +146,7 @@ with mkdocs_gen_files.open("SUMMARY.md", "w") as summary:
         "    * [Glossary](glossary.md)\n"
         f"* Packages\n{packages}* Reference\n    * [Commands](commands.md)\n{api}"
         f"{menu('results')}"
-        "* More\n    * [TensorRT](tensorrt.md)\n    * [Reliability](reliability.md)\n"
+        "* More\n    * [GPU](gpu.md)\n    * [TensorRT](tensorrt.md)\n    * [Reliability](reliability.md)\n"
         "    * [Recipes](recipes.md)\n    * [Contributing](contributing.md)\n"
         "    * [Changelog](changelog.md)\n"
     )

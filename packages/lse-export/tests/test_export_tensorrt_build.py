@@ -2,7 +2,7 @@
 
 TensorRT itself is a stand-in here: classes with the names that a release really has (`tensorrt_names/`) and
 no others, methods where it has methods, whose builder makes a few bytes. What TensorRT makes of a file is for
-tests/test_tensorrt_gpu.py, and what TensorRT for RTX makes of it for test_export_rtx.py, for real.
+tests/gpu/test_tensorrt_gpu.py, and what TensorRT for RTX makes of it for test_export_rtx.py, for real.
 """
 
 from __future__ import annotations

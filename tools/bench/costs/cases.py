@@ -18,11 +18,12 @@ from costs.counts import count, observe_compiled
 from costs.timing import code_digest, in_turns, machine, versions
 from costs.variants import DEFAULT, VARIANTS, adapted, displacement, plain, site_names
 from lse_core.atomic import replacing
+from lse_core.errors import LSEError
 
 __all__ = ["GROUPS", "Case", "Settings", "family_of", "measure", "runner", "take_up"]
 
-GROUPS = ("models", "choices", "authors", "compiled")
-"""Tables: the default adaptation; every other choice; the authors' code; compiled beside compiled."""
+GROUPS = ("models", "choices", "authors", "compiled", "graphs")
+"""Tables: the default adaptation; every other choice; the authors' code; compiled; as CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def measure(case: Case, settings: Settings, work: Path | None = None) -> dict[st
     tf32 = case.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
-    image = torch.randn(case.batch, 3, settings.size, settings.size).to(settings.device, dtype)
     models = _Models(case, settings, dtype)
+    image = models.image()
     calls: dict[str, Callable[[], object]] = {}
     rows: list[dict[str, Any]] = []
     for name, against, make in models.rows():
@@ -103,8 +104,8 @@ def measure(case: Case, settings: Settings, work: Path | None = None) -> dict[st
         try:
             call = runner(make(), image, case.mode, cast=name == "authors")
             call()
-            compiled = name.startswith("compiled")
-            row["counts"] = asdict((observe_compiled if compiled else count)(call, settings.device))
+            opaque = name.startswith(("compiled", "graph"))
+            row["counts"] = asdict((observe_compiled if opaque else count)(call, settings.device))
             calls[name] = call
         except Exception as error:  # compilers, drivers and foreign code fail in ways of their own
             if name == "base":
@@ -163,7 +164,7 @@ class _Models:
     """The models of one table, all on the same weights, made when their turn comes."""
 
     def __init__(self, case: Case, settings: Settings, dtype: torch.dtype) -> None:
-        self.case, self.settings = case, settings
+        self.case, self.settings, self.dtype = case, settings, dtype
         whole = plain(case.model, settings.size, seed=settings.seed).to(settings.device)
         self.whole = whole.train(case.mode == "training")
         self.base = self.whole if dtype == torch.float32 else copy.deepcopy(self.whole).to(dtype)
@@ -180,6 +181,9 @@ class _Models:
                 rows.append((v.name, "base", lambda v=v: adapted(self.base, v, seed=self.settings.seed)))  # type: ignore[misc]
         if self.case.group == "authors":
             rows.append(("authors", "base", self._authors))
+        if self.case.group == "graphs":
+            rows.append(("graph of base", "base", lambda: Captured(self.base, self.image())))
+            rows.append(("graph of adapted", "graph of base", lambda: Captured(self.default, self.image())))
         if self.case.group == "compiled":
             for mode in self.settings.compile_modes:
                 base = f"compiled ({mode}) base"
@@ -188,6 +192,11 @@ class _Models:
                     (f"compiled ({mode}) adapted", base, lambda m=mode: _compiled(self.default, m))  # type: ignore[misc]
                 )
         return rows
+
+    def image(self) -> Tensor:
+        """The pictures of the table."""
+        side = self.settings.size
+        return torch.randn(self.case.batch, 3, side, side).to(self.settings.device, self.dtype)
 
     def _authors(self) -> nn.Module:
         assert self.settings.authors is not None
@@ -207,6 +216,29 @@ class _Models:
         for hook in hooks:
             hook.remove()
         return {"sites": site_names(self.base, DEFAULT.sites), "features": seen, "moved": moved}
+
+
+class Captured(nn.Module):
+    """Inference of a model as one CUDA graph, replayed on the pictures that it was captured with."""
+
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        super().__init__()
+        if not image.is_cuda or model.training:
+            raise LSEError("CUDA graphs are measured on a GPU and in inference only")
+        self.graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.no_grad(), torch.cuda.stream(stream):
+            for _ in range(3):  # libraries choose their algorithms before the capture
+                model(image)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.no_grad(), torch.cuda.graph(self.graph):
+            self.out, self.image = model(image), image  # the graph reads and writes their memory
+
+    def forward(self, image: Tensor) -> Tensor:
+        """What the model said of the captured pictures."""
+        self.graph.replay()
+        return cast(Tensor, self.out)
 
 
 def _compiled(model: nn.Module, mode: str) -> nn.Module:

@@ -15,6 +15,7 @@ TITLES = {
     "choices": "What each choice costs",
     "authors": "Against the authors' code",
     "compiled": "Compiled",
+    "graphs": "In CUDA graphs",
 }
 COLUMNS = (
     "| time : base (quartiles) | overhead | GFLOP per image | kernel calls | syncs | peak MiB "
