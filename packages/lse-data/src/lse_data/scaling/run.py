@@ -73,7 +73,8 @@ def scale_pictures(
     folder = Path(out)
     sources = sources_of(pictures, config)
     stages = build_stages(config, trust=trust, device=device)
-    settings = {"settings": config.plain(), "versions": _versions(), "version": VERSION}
+    settings = {"settings": config.plain(), "versions": {**_versions(), **stages.versions()},
+                "version": VERSION}  # fmt: skip
     old = _earlier(folder, settings, force)
     work = folder / UNFINISHED
     (work / "records").mkdir(parents=True, exist_ok=True)
