@@ -187,14 +187,14 @@ def _load(
             f"this {stage} needs a model: give --set {stage}.model=FOLDER, or a name on Hugging Face's hub "
             f"such as {hint}, which --trust fetches"
         )
+    folder = Path(name)
+    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)):
+        raise LSEError(f"{name}: no such folder of a model; --set {stage}.model takes a folder, or {hint}")
     try:
         import transformers
         from transformers.utils import logging
     except ImportError as error:
         raise LSEError(f"this {stage} needs transformers: pip install 'lse-data[objects]'") from error
-    folder = Path(name)
-    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)):
-        raise LSEError(f"{name}: no such folder of a model; --set {stage}.model takes a folder, or {hint}")
     given = {"local_files_only": folder.is_dir() or not trust}
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
