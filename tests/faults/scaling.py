@@ -104,14 +104,14 @@ FAULTS: list[Fault] = [
     ),
     fault(
         "an object that leaves the picture at a factor",
-        f"{ONE},2.2",
-        "at factor 2.2",
+        ONE.replace("1.3", "2.6"),
+        "at factor 2.6",
         "--fit moves it",
         "--crop",
         prepare=mask(DISC),
         changes=MADE,
     ),
-    fault("a factor of nothing", f"{ONE},0", "factors must lie within 0.05 and 20"),
+    fault("a factor of nothing", ONE.replace("0.7", "0"), "'factors.0': input should be greater than 0"),
     *(
         fault(
             f"photographs of {what}",
@@ -127,7 +127,7 @@ FAULTS: list[Fault] = [
     fault(
         "a damaged photograph with a box",
         f"{ONE} {BOX}",
-        "cannot be read as a picture",
+        "0.png: cannot identify image file",
         prepare=write(PICTURE, b"x"),
         changes=MADE,
     ),

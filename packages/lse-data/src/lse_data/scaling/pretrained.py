@@ -188,7 +188,7 @@ def _load(
             f"such as {hint}, which --trust fetches"
         )
     folder = Path(name)
-    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)):
+    if not folder.is_dir() and (folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)):
         raise LSEError(f"{name}: no such folder of a model; --set {stage}.model takes a folder, or {hint}")
     try:
         import transformers
