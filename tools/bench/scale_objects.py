@@ -121,8 +121,8 @@ def page(measured: dict[int, list[float]], options: argparse.Namespace, command:
         lines.append(f"| hours for {name} photographs | {hours[0]:.1f} | {hours[1]:.1f} |")
     told = (
         "A photograph is made with seven factors, 0.7 to 1.3, so 10,000 photographs give 70,000 pictures. "
-        "The rest is reading, composing, judging the quality, and encoding as JPEG and PNG. Hours are processor "
-        "time divided by the number of cores, each of which must be free."
+        "The rest is reading, composing, judging the quality, and encoding as JPEG and PNG. Hours are "
+        "processor time divided by the number of cores, each of which must be free."
     )
     how = (
         f"`python tools/bench/scale_objects.py {command}`: eight of the photographs of tests/photographs.py "
