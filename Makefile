@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint docs docs-serve wheels clean
+.PHONY: help install demo test soak ray lint docs docs-serve wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: install ## run all tests
 
 soak: install ## interrupt every long command ten times by each signal (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py $(ARGS)
+
+ray: install ## test `lse data scale-objects --engine ray` on a cluster of two workers (installs Ray; a minute)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python 'ray[data]>=2.40,<2.70'
+	OMP_NUM_THREADS=1 LSE_TEST_RAY=1 $(BIN)/python -m pytest packages/lse-data/tests/test_data_ray.py $(ARGS)
 
 docs: install ## build the documentation site into site/, strictly: a dead link is an error
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build

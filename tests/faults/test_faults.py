@@ -15,13 +15,17 @@ from faults import (
     options,
     pictures,
     runs,
+    scaling,
     tensors,
     untrusted,
 )
 from faults.fault import Fault, judge
 
 ROOT = Path(__file__).parents[2]
-TABLES = (options, pictures, folders, onnx_files, engines, runs, data_sets, tensors, environment, untrusted)
+TABLES = (
+    *(options, pictures, folders, onnx_files, engines, runs, data_sets, scaling, tensors),
+    *(environment, untrusted),
+)
 FAULTS = {
     f"{table.__name__.rpartition('.')[2]}: {case.name}": case for table in TABLES for case in table.FAULTS
 }

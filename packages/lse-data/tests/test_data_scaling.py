@@ -237,6 +237,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started, on Linux; none elsewhere."""
+    stats = {int(stat.parent.name): state_of(stat) for stat in Path("/proc").glob("[0-9]*/stat")}
+    return [child for child, (_, parent) in stats.items() if parent == process]
+
+
+def state_of(stat: Path) -> tuple[str, int]:
+    """What a process does ("Z" and "X": it has ended), and its parent."""
+    try:
+        state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return "X", 0
+    return state, int(parent)
+
+
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path):
     photos = tmp_path / "photos"
     for number in range(6):
@@ -247,13 +262,22 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path):
     assert whole["made"] == 6
     call = "from lse_core.cli import main; main()"
     command = [sys.executable, "-c", call, "data", "scale-objects", str(photos),
-               "--out", str(tmp_path / "killed"), "--factors", "0.8,1", "--jobs", "1"]  # fmt: skip
+               "--out", str(tmp_path / "killed"), "--factors", "0.8,1", "--jobs", "2"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     records = tmp_path / "killed/.unfinished/records"
     while not list(records.glob("*.json")) and process.poll() is None:
         time.sleep(0.005)
+    workers = children(process.pid)
+    assert len(workers) >= 2 or not Path("/proc").is_dir()
     process.send_signal(signal.SIGKILL)
     process.wait()
+    end = time.monotonic() + 60
+    while any(state_of(Path(f"/proc/{worker}/stat"))[0] not in "ZX" for worker in workers):
+        assert time.monotonic() < end, "a process goes on without the one that started it"
+        time.sleep(0.01)
+    for path in (tmp_path / "killed").rglob("[!.]*.[Jp]*"):
+        with Image.open(path) as picture:
+            picture.load()  # what has its name is whole
     again = scale_pictures([photos], tmp_path / "killed", config)
     assert again["made"] < 6
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

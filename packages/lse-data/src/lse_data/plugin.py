@@ -35,23 +35,26 @@ def lse_commands() -> Mapping[str, Any]:
 
 @hookimpl
 def lse_detectors() -> Mapping[str, Any]:
-    """Give what reads boxes from files, and boxes that are given."""
+    """Give what reads boxes from files, boxes that are given, and Grounding DINO."""
+    from lse_data.scaling.pretrained import GroundingDino
     from lse_data.scaling.stages import Boxes, Files
 
-    return {"boxes": Boxes, "files": Files}
+    return {"boxes": Boxes, "files": Files, "grounding-dino": GroundingDino}
 
 
 @hookimpl
 def lse_segmenters() -> Mapping[str, Any]:
-    """Give OpenCV's GrabCut."""
+    """Give OpenCV's GrabCut, and SAM."""
+    from lse_data.scaling.pretrained import Sam
     from lse_data.scaling.stages import GrabCut
 
-    return {"grabcut": GrabCut}
+    return {"grabcut": GrabCut, "sam": Sam}
 
 
 @hookimpl
 def lse_inpainters() -> Mapping[str, Any]:
-    """Give OpenCV's inpainting."""
+    """Give OpenCV's inpainting, and LaMa."""
+    from lse_data.scaling.lama import Lama
     from lse_data.scaling.stages import OpenCVInpainter
 
-    return {"opencv": OpenCVInpainter}
+    return {"lama": Lama, "opencv": OpenCVInpainter}

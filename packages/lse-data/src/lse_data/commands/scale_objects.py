@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,6 @@ class _Box(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no box: give left, top, right and bottom in pixels", param, ctx)
         return left, top, right, bottom
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @click.command("scale-objects")
@@ -149,8 +144,13 @@ def _cores() -> int:
     "lie in one, else the objects]",
 )
 @options.seed
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one for each core]")
 @click.option(
-    "--jobs", type=click.IntRange(1), default=_cores, show_default="one for each core", help="Processes."
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs the processes: this program, or Ray Data, which RAY_ADDRESS connects to a cluster.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where plugins run that use torch.")
 @click.option("--trust", is_flag=True, help="Allow plugins to fetch the models that they are told by name.")
@@ -163,7 +163,8 @@ def scale_objects(
     given: tuple[tuple[float, ...], ...],
     detector: str | None,
     pairs: tuple[str, ...],
-    jobs: int,
+    jobs: int | None,
+    engine: str,
     device: str,
     trust: bool,
     force: bool,
@@ -200,7 +201,15 @@ def scale_objects(
         bar = bars.add("scaling objects", lines=True)
         try:
             made = scale_pictures(
-                pictures, out, config, jobs=jobs, device=device, trust=trust, force=force, progress=bar.update
+                pictures,
+                out,
+                config,
+                jobs=jobs,
+                engine=engine,
+                device=device,
+                trust=trust,
+                force=force,
+                progress=bar.update,
             )
         except KeyboardInterrupt:
             click.echo("run the same command again, and it goes on from here", err=True)

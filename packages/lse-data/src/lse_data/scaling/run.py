@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lse_core.errors import DataError, LSEError, OutputError
+from lse_core.errors import DataError, LSEError, OutputError, unknown_name
 from lse_data.items import items_of
 from lse_data.objects.settings import palette
 from lse_data.scaling.config import ScalingConfig
@@ -24,11 +24,12 @@ from lse_data.scaling.picture import IMAGES, MASKS, Outcome, Source, make_versio
 from lse_data.scaling.sheet import sheet, strip
 from lse_data.scaling.stages import Stages, build_stages
 
-__all__ = ["MANIFEST", "PREVIEW", "scale_pictures", "sources_of"]
+__all__ = ["ENGINES", "MANIFEST", "PREVIEW", "scale_pictures", "sources_of"]
 
 MANIFEST, PREVIEW, UNFINISHED = "manifest.json", "preview.png", ".unfinished"
 FORMAT, VERSION = "lse-scaled-objects", 1  # the version rises when equal settings begin to mean other bytes
 SHOWN = 16  # photographs on the preview sheet
+ENGINES = ("local", "ray")
 AHEAD = 3  # photographs a process that are given out and not yet written
 
 _worker: tuple[ScalingConfig, Stages] | None = None
@@ -39,7 +40,8 @@ def scale_pictures(
     out: str | os.PathLike[str],
     config: ScalingConfig,
     *,
-    jobs: int = 1,
+    jobs: int | None = 1,
+    engine: str = "local",
     device: str = "cpu",
     trust: bool = False,
     force: bool = False,
@@ -56,7 +58,9 @@ def scale_pictures(
         pictures: files and folders.
         out: the folder to write to.
         config: what to make.
-        jobs: processes; with 1 everything happens in this one.
+        jobs: processes; with 1 everything happens in this one. None is one for each core.
+        engine: "local", or "ray" for Ray Data, whose actors may run on other machines, see
+            `lse_data.scaling.ray_engine`. Both give the same bytes.
         device: where stages run that use torch.
         trust: allow stages to fetch what they are told by name.
         force: replace the set that is in the folder.
@@ -68,12 +72,16 @@ def scale_pictures(
     Raises:
         DataError: there are no photographs, or two of them would get one name.
         OutputError: the folder holds something else, or cannot be written.
-        LSEError: a stage cannot be made, or a process died.
+        UnknownNameError: there is no such engine.
+        LSEError: a stage cannot be made, a process died, or Ray is not installed.
     """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
     folder = Path(out)
     sources = sources_of(pictures, config)
     stages = build_stages(config, trust=trust, device=device)
-    settings = {"settings": config.plain(), "versions": _versions(), "version": VERSION}
+    settings = {"settings": config.plain(), "versions": {**_versions(), **stages.versions()},
+                "version": VERSION}  # fmt: skip
     old = _earlier(folder, settings, force)
     work = folder / UNFINISHED
     (work / "records").mkdir(parents=True, exist_ok=True)
@@ -89,7 +97,13 @@ def scale_pictures(
     done = len(records)
     if progress is not None and left:
         progress(done, len(sources))
-    for source, outcome in _outcomes(left, config, stages, jobs, trust, device):
+    if engine == "ray":
+        from lse_data.scaling.ray_engine import ray_outcomes
+
+        outcomes = ray_outcomes(left, config, jobs, trust, device) if left else iter(())
+    else:
+        outcomes = _outcomes(left, config, stages, jobs or cores(), trust, device)
+    for source, outcome in outcomes:
         record = {**outcome.record, "stamp": stamps[source.name]}
         for path, data in outcome.files.items():
             _write(folder / path, data)
@@ -103,6 +117,11 @@ def scale_pictures(
     manifest = _manifest([records[source.name] for source in sources], config, settings)
     _finish(folder, manifest, old, changed=bool(left))
     return {**manifest, "made": len(left)}
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sources_of(pictures: Sequence[str | Path], config: ScalingConfig) -> list[Source]:

@@ -78,6 +78,14 @@ class Stages:
     segmenter: Segmenter
     inpainter: Inpainter
 
+    def versions(self) -> dict[str, str]:
+        """What the plugins say of their own versions, "inpainter.model" for instance, see CONTRIBUTING.md."""
+        return {
+            f"{kind}.{name}": value
+            for kind, stage in vars(self).items()
+            for name, value in (stage.versions() if hasattr(stage, "versions") else {}).items()
+        }
+
 
 class Files:
     """Boxes and masks from files, see `lse_data.masks.find_marks`.
