@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import lse_export
 from lse_core.errors import DTypeError, LSEError, LSEWarning, ShapeError, UnknownNameError
 from lse_core.preprocess import Preprocess
+from lse_core.settings import SettingsError
 from lse_dec import adapt, observe
 from lse_dec.monitor import displacement
 from lse_export.metadata import facts_of
@@ -193,7 +194,7 @@ def test_what_cannot_be_prepared_in_the_graph() -> None:
     with pytest.raises(lse_export.ExportError, match="does not say how"):
         raw_pictures_of(nn.Conv2d(3, 4, 3), (64, 64))
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "border"}
-    with pytest.raises(UnknownNameError, match="crop_mode"):
+    with pytest.raises(SettingsError, match="crop_mode"):
         raw_pictures_of(model, (64, 64))
     grey = Preprocess(channels=1, size=(4, 4), interpolation="bilinear", mean=(0.0,), std=(1.0,))
     prepare = Prepare(RawPictures(source=(8, 8), layout="nchw", preprocess=grey))
