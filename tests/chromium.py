@@ -77,10 +77,16 @@ class Page:
         if event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
-    def show(self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False, touch: bool = False) -> None:
+    def show(
+        self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False, touch: bool = False
+    ) -> None:
         """Open an address in a window of this size."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
         )
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -105,7 +111,9 @@ class Page:
 
     def middle(self, selector: str) -> Point:
         """The middle of an element."""
-        script = f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+        script = (
+            f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+        )
         x, y = self.run(f"{script} return [b.left + b.width / 2, b.top + b.height / 2]; }})()")
         return x, y
 

@@ -1,8 +1,8 @@
 """The playground of the documentation: makes its models and pictures, tries it in Chromium, records it.
 
-    python tools/play.py pair runs/demo     # docs/play: the demo's models (of `make demo`) and pictures, small
-    python tools/play.py try                # numbers of the page in Chromium, and docs/tutorials/play.webp
-    python tools/play.py try runs/play      # the same of any folder that lse play wrote, without a recording
+python tools/play.py pair runs/demo     # docs/play: the demo's models (of `make demo`) and pictures, small
+python tools/play.py try                # numbers of the page in Chromium, and docs/tutorials/play.webp
+python tools/play.py try runs/play      # the same of any folder that lse play wrote, without a recording
 """
 
 from __future__ import annotations
@@ -38,14 +38,21 @@ def pair(demo: Path) -> None:
         attach(model, class_names=[f"{number:03d}" for number in range(1000)])
         path = PLAY / f"{name}.onnx"
         lse_export.export_onnx(
-            model, torch.zeros(2, 1, 96, 96), path, with_warps=name == "adapted", allow_plain=True, overwrite=True
+            model,
+            torch.zeros(2, 1, 96, 96),
+            path,
+            with_warps=name == "adapted",
+            allow_plain=True,
+            overwrite=True,
         )
         before = path.stat().st_size
         proto = packed(onnx.load(path))
         onnx.checker.check_model(proto, full_check=True)
         onnx.save(proto, path)
-        print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB, {before / 1e3:.0f} kB before its weights were packed")
-    data = build_digits(resolution=96, count=60, variants=1, split="test", scale=(1.0, 1.0), seed=0, split_seed=0)
+        print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB, {before / 1e3:.0f} kB before packing")
+    data = build_digits(
+        resolution=96, count=60, variants=1, split="test", scale=(1.0, 1.0), seed=0, split_seed=0
+    )
     prepared = card_of(models["plain"]).preprocess.normalise(data.images / 255)
     with torch.no_grad():
         right = torch.stack([model(prepared).argmax(1) == data.labels for model in models.values()]).all(0)
@@ -56,11 +63,14 @@ def pair(demo: Path) -> None:
         for digit, (left, top, right_, bottom) in enumerate(data.boxes[number].mul(96).tolist()):
             mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right_))] = digit + 1
         Image.fromarray(mask).save(stem.with_suffix(".mask.png"))
-    print(f"{len(list(PLAY.glob('*.mask.png')))} pictures; both models read {int(right.sum())} of {len(right)} right")
+    print(f"both models read {int(right.sum())} of {len(right)} pictures right; the first {COUNT} are kept")
 
 
 def packed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with large weights as bytes, and a factor for each output channel; made float32 when loaded."""
+    """The same graph with large weights as bytes and a factor for each output channel, for a small file.
+
+    ONNX Runtime multiplies them once, when it loads the file.
+    """
     graph = proto.graph
     nodes = []
     for tensor in list(graph.initializer):

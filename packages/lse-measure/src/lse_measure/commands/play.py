@@ -18,17 +18,23 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command()
 @click.argument("models_and_pictures", nargs=-1, required=True, metavar="MODEL.onnx... PICTURES...")
 @click.option(
-    "--out", type=FOLDER, default=Path("runs/play"), show_default=True, help="Folder to write; index.html is in it."
+    "--out",
+    type=FOLDER,
+    default=Path("runs/play"),
+    show_default=True,
+    help="Folder to write; index.html is in it.",
 )
 @click.option(
     "--masks",
     default="beside",
     show_default=True,
     metavar="WHERE",
-    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder of such "
-    "files, a JSON file of COCO's format, or none.",
+    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder of "
+    "such files, a JSON file of COCO's format, or none.",
 )
-@click.option("--mean", type=float, multiple=True, help="Mean of pixels in [0, 1], for models that do not say it.")
+@click.option(
+    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1], for models that do not say it."
+)
 @click.option("--std", type=float, multiple=True, help="Standard deviation of pixels in [0, 1], likewise.")
 @click.option(
     "--size", nargs=2, type=click.IntRange(8), metavar="HEIGHT WIDTH", help="Pixels of a picture, likewise."
@@ -39,7 +45,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=FOLDER,
     help="Folder of the npm package onnxruntime-web.  [default: in node_modules here or above]",
 )
-@click.option("--serve/--no-serve", default=True, show_default=True, help="Show the folder until interrupted.")
+@click.option(
+    "--serve/--no-serve", default=True, show_default=True, help="Show the folder until interrupted."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -82,9 +90,17 @@ def play(
     names = None if class_names is None else read_class_names(class_names)
     with Bars() as bars:
         written = write_playground(
-            models, pictures, out, runtime=found, masks=masks, mean=mean, std=std, size=size, class_names=names,
+            models,
+            pictures,
+            out,
+            runtime=found,
+            masks=masks,
+            mean=mean,
+            std=std,
+            size=size,
+            class_names=names,
             on_picture=bars.add("preparing pictures").update,
-        )  # fmt: skip
+        )
     for problem in written.problems:
         click.echo(f"left out: {problem}", err=True)
     click.echo(f"wrote {out}: {len(models)} models and {len(written.pictures)} pictures")
@@ -106,7 +122,9 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: there are none of either.
     """
-    first = next((k for k, name in enumerate(arguments) if not name.lower().endswith(".onnx")), len(arguments))
+    first = next(
+        (k for k, name in enumerate(arguments) if not name.lower().endswith(".onnx")), len(arguments)
+    )
     models, pictures = list(arguments[:first]), list(arguments[first:])
     if not models:
         hint = (

@@ -70,7 +70,8 @@ def write_playground(
             `lse_export.export_onnx(..., with_warps=True)` wrote also show what their canonicalizers find.
         pictures: files and folders of pictures.
         out: the folder.
-        runtime: folder with ONNX Runtime Web, see `find_runtime`; None leaves it out, and the page asks for it.
+        runtime: folder with ONNX Runtime Web, see `find_runtime`; None leaves it out, and the page
+            asks for it.
         masks: where objects are, see `lse_data.masks.find_marks`.
         mean: of pixels in [0, 1], for models that do not say it; once, or for each channel.
         std: likewise.
@@ -145,7 +146,8 @@ def _classifier(path: Path, **options: Any) -> Subject:
         raise LSEError(f"{path} is a segmentor; the page shows class scores")
     if one.preprocess.size is None:
         raise LSEError(f"{path} takes pictures of any size: give --size")
-    kind = module.facts.kind  # type: ignore[union-attr]
+    facts: Any = module.facts
+    kind = facts.kind
     if kind not in KINDS:
         raise LSEError(f"{path} takes {kind}, which browsers do not have: export it with a float32 input")
     return one
@@ -158,7 +160,8 @@ def _view(how: Preprocess) -> dict[str, Any]:
 
 def _model(path: Path, one: Subject, folder: Path, number: int, view: int) -> dict[str, Any]:
     """Copy a model and say what the page must know of it."""
-    how, facts = one.preprocess, one.module.facts
+    how = one.preprocess
+    facts: Any = one.module.facts
     name = f"model{number}.onnx"
     shutil.copyfile(path, folder / name)
     weights = path.with_name(f"{path.name}.data")
@@ -168,8 +171,10 @@ def _model(path: Path, one: Subject, folder: Path, number: int, view: int) -> di
     return {
         "name": one.name,
         "file": name,
+        "bytes": path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0),
         "weights": weights.name if weights.is_file() else None,
         "type": facts.kind,
+        "channels": how.channels,
         "layout": "nhwc" if channels_last else "nchw",
         "batch": facts.shape[0],
         "mean": how.mean,
@@ -199,13 +204,19 @@ def _picture(
             Image.fromarray(_prepared(pixels, how)).save(folder / name)
             return name
 
-        named = [(label or f"object {k + 1}", mask) for (k, label, _), mask in zip(scene.objects, masks, strict=True)]
+        named = [
+            (label or f"object {k + 1}", mask)
+            for (k, label, _), mask in zip(scene.objects, masks, strict=True)
+        ]
         views.append(
             {
                 "image": save(whole, ""),
                 "background": None if behind is None else save(behind, "-background"),
                 "masks": [
-                    {"name": label, "file": save(np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2), f"-{k}")}
+                    {
+                        "name": label,
+                        "file": save(np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2), f"-{k}"),
+                    }
                     for k, (label, mask) in enumerate(named)
                 ],
             }

@@ -1,4 +1,4 @@
-"""ONNX Runtime Web, the JavaScript that runs ONNX files in a browser: found on this machine, never fetched."""
+"""ONNX Runtime Web, which runs ONNX files in a browser: found on this machine, never fetched."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find_runtime(folder: Path | None = None) -> Path:
     where = f"in {folder}" if folder is not None else "in node_modules of this folder or of one above it"
     raise LSEError(
         f"ONNX Runtime Web, which runs the models in the browser, is not {where}: run "
-        "`npm install onnxruntime-web` here, or unpack that package elsewhere and name the folder by --runtime"
+        "`npm install onnxruntime-web` here, or unpack that package and name its folder by --runtime"
     )
 
 

@@ -26,6 +26,7 @@ export class Card {
       bar.append(element("span"));
       return element("li", {}, name, bar, share);
     });
+    this.chip = element("p", { class: "chip" }, `${told.name} `, element("strong"), element("span")); // by the picture
     this.numbers = element("dl", { class: "numbers" });
     this.sites = element("div", { class: "sites" });
     this.views = new Map();
@@ -48,10 +49,12 @@ export class Card {
     const [said] = largest(first.probabilities, 1);
     const order = largest(answer.probabilities, ROWS);
     const same = order[0] === said;
-    this.box.classList.toggle("changed", !same);
+    for (const box of [this.box, this.chip]) box.classList.toggle("changed", !same);
+    const share = percent(answer.probabilities[order[0]]);
+    [this.chip.children[0].textContent, this.chip.children[1].textContent] = [this.name(order[0]), ` ${share}`];
     this.verdict.replaceChildren(
       element("strong", {}, this.name(order[0])),
-      ` ${percent(answer.probabilities[order[0]])} `,
+      ` ${share} `,
       element("span", {}, same ? "the first answer" : `first answer: ${this.name(said)}`),
     );
     // the first answer keeps its place at the top, so that its bar can be followed
@@ -59,13 +62,13 @@ export class Card {
     this.rows.forEach((row, k) => {
       row.hidden = k >= shown.length;
       if (row.hidden) return;
-      const share = answer.probabilities[shown[k]];
+      const height = answer.probabilities[shown[k]];
       const [name, bar, number] = row.children;
       row.classList.toggle("best", shown[k] === order[0]);
       row.classList.toggle("first", k === 0);
       [name.textContent, name.title] = [this.name(shown[k]), this.name(shown[k])];
-      bar.firstElementChild.style.transform = `scaleX(${share})`;
-      number.textContent = percent(share);
+      bar.firstElementChild.style.transform = `scaleX(${height})`;
+      number.textContent = percent(height);
     });
     this.count("InvE", distance(answer.probabilities, first.probabilities).toFixed(3));
     for (const site of answer.sites) this.showSite(picture, site, answer.sites.length > 1);
