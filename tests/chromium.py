@@ -29,12 +29,19 @@ Point = tuple[float, float]
 
 
 class Page:
-    """One tab. Points are in CSS pixels of the window, from its left and top."""
+    """One tab. Points are in CSS pixels of the window, from its left and top.
+
+    Attributes:
+        errors: what went wrong in the page that is shown.
+        requests: addresses that it asked for.
+    """
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
         self._rest, self._number, self._session = b"", 0, ""
         self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.window: object = None  # for those who share a page: what is shown
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -69,8 +76,10 @@ class Page:
         return found
 
     def _note(self, event: dict[str, Any]) -> None:
-        """Keep what went wrong in the page."""
+        """Keep what the page asked for, and what went wrong in it."""
         params = event.get("params", {})
+        if event.get("method") == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
         if event.get("method") == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
@@ -91,6 +100,8 @@ class Page:
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.errors.clear()
+        self.requests.clear()
         self.call("Page.navigate", url=address)
 
     def run(self, script: str) -> Any:

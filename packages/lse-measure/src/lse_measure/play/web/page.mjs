@@ -10,7 +10,7 @@ import { Stage } from "./stage.mjs";
 const KEPT = 30; // updates over which their time is averaged
 const find = (name) => document.getElementById(name);
 
-/** What tools and tests read: updates so far, their milliseconds, and the last answers. */
+/** What tools and tests read: updates so far, the last ones' milliseconds, and the last answers. */
 export const state = { updates: 0, times: [], answers: [], firsts: [], ready: false };
 
 class Playground {
@@ -47,6 +47,7 @@ class Playground {
   }
 
   async open(k) {
+    state.ready = false;
     const scenes = await this.read(this.told.pictures[k]);
     // an object that one of the crops leaves out can be resized in none
     const whole = scenes[0].objects.map((_, i) => scenes.every(({ objects }) => objects[i] !== null));
@@ -59,6 +60,7 @@ class Playground {
     find("modes").hidden = !scenes[0].objects.length;
     document.querySelector(`[name=mode][value=${this.stage.mode}]`).checked = true;
     await this.ask();
+    state.ready = true;
   }
 
   restart() {
@@ -89,6 +91,7 @@ class Playground {
     const { scenes } = this;
     const began = performance.now();
     const pictures = scenes.map((scene) => scale(resized(scene, factors), warp));
+    this.shown = pictures;
     this.stage.figure.show(pictures[0]);
     const answers = [];
     for (const [k, model] of this.models.entries()) {
@@ -161,9 +164,8 @@ async function start() {
   const playground = new Playground(told, models, cards);
   find("loading").hidden = true;
   find("tools").hidden = false;
-  await playground.open(0);
   state.playground = playground;
-  state.ready = true;
+  await playground.open(0);
 }
 
 globalThis.lse = state;
