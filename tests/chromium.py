@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,18 +128,20 @@ class Page:
         x, y = self.run(f"{script} return [b.left + b.width / 2, b.top + b.height / 2]; }})()")
         return x, y
 
-    def drag(self, points: Sequence[Point], at_each: Callable[[], None] = lambda: None) -> None:
+    def drag(self, points: Iterable[Point], at_each: Callable[[], None] = lambda: None) -> None:
         """Press the mouse at the first point, move along the others, and let go at the last."""
         for k, (x, y) in enumerate(points):
-            kinds = ["mouseMoved", "mousePressed"] if k == 0 else ["mouseMoved"]
-            for kind in kinds:
-                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
-                          buttons=int(k > 0 or kind == "mousePressed"), clickCount=1)  # fmt: skip
+            for kind in ("mouseMoved", "mousePressed") if k == 0 else ("mouseMoved",):
+                held = int(kind == "mousePressed" or k > 0)
+                self._mouse(kind, x, y, held)
             at_each()
-        x, y = points[-1]
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+        self._mouse("mouseReleased", x, y, 0)
 
-    def swipe(self, points: Sequence[Point], at_each: Callable[[], None] = lambda: None) -> None:
+    def _mouse(self, kind: str, x: float, y: float, held: int) -> None:
+        more = {"button": "left", "buttons": held, "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def swipe(self, points: Iterable[Point], at_each: Callable[[], None] = lambda: None) -> None:
         """The same by a finger."""
         for k, (x, y) in enumerate(points):
             kind = "touchMove" if k else "touchStart"

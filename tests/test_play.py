@@ -18,7 +18,7 @@ from lse_core.errors import LSEError
 from lse_measure.play import find_runtime, serving, write_playground
 from lse_measure.play.runtime import FILES
 
-PAIR = Path(__file__).parents[1] / "docs" / "play"
+PAIR = Path(__file__).parents[1] / "tools" / "site" / "play"
 
 
 @pytest.fixture

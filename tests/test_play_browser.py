@@ -21,7 +21,7 @@ from lse_core.objects import scale_objects
 from lse_measure.play import find_runtime, serving, write_playground
 
 HERE = Path(__file__).parent
-PAIR = HERE.parent / "docs" / "play"
+PAIR = HERE.parent / "tools" / "site" / "play"
 RUNTIME = HERE / "browser" / "node_modules" / "onnxruntime-web"
 LEVELS = 0.02  # of 255, by which the page's pictures may differ from lse_core's
 SAME = 1e-3  # by which its probabilities may differ from ONNX Runtime's here

@@ -1,28 +1,41 @@
 """The playground of the documentation: makes its models and pictures, tries it in Chromium, records it.
 
-python tools/play.py pair runs/demo     # docs/play: the demo's models (of `make demo`) and pictures, small
-python tools/play.py try                # numbers of the page in Chromium, and docs/tutorials/play.webp
-python tools/play.py try runs/play      # the same of any folder that lse play wrote, without a recording
+python tools/play.py pair runs/demo    # tools/site/play: the models of `make demo` and pictures, small
+python tools/play.py try               # numbers of that page in Chromium, and docs/tutorials/play.webp
+python tools/play.py try runs/play     # the numbers alone, of any folder that lse play wrote
 """
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import lse_export
 from lse_core import attach, card_of
+from lse_core.commands.common import print_table
 from lse_data import build_digits
 from lse_dec import load
+from lse_measure.play import find_runtime, serving, write_playground
 
 ROOT = Path(__file__).parents[1]
-PLAY = ROOT / "docs" / "play"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from chromium import Page, chromium  # noqa: E402
+
+PLAY = ROOT / "tools" / "site" / "play"
+RECORDING = ROOT / "docs" / "tutorials" / "play.webp"
 MODELS = {"plain": "cells/aug_continued/seed0", "adapted": "cells/dec/seed0"}
 """Folders of the demo: the model trained with the augmentation alone, and the one with a canonicalizer."""
 
@@ -93,5 +106,149 @@ def packed(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+TRIED = """(async () => {
+  const { playground } = lse, { stage } = playground, rows = [];
+  const settled = async () => {
+    stage.tell();
+    do await new Promise(requestAnimationFrame); while (playground.busy);
+  };
+  const top = (values) => values.indexOf(Math.max(...values));
+  const tried = async (what, change) => {
+    stage.reset();
+    change();
+    await settled();
+    rows.push({ what, models: lse.answers.map(({ probabilities: now }, k) => {
+      const { probabilities: before } = lse.firsts[k];
+      const moved = now.map((share, i) => share - before[i]);
+      return [top(now) === top(before), moved.reduce((sum, m) => sum + m * m, 0)];
+    }) });
+  };
+  for (let k = 0; k < playground.told.pictures.length; k += 1) {
+    await playground.open(k);
+    for (const axis of ["x", "y"])
+      for (const i of [1, 2, 3])
+        for (const by of [-0.15, 0.15])
+          await tried("one line by 0.15 of the side", () => stage.move(axis, i, i / 4 + by));
+    const sizes = [0.5, 0.7, 1.4, 2];
+    for (const size of sizes) {
+      for (let i = 0; i < stage.objects.length; i += 1)
+        await tried("one object to 0.5, 0.7, 1.4 or 2 times", () => stage.resize(i, size));
+      if (stage.objects.length > 1)
+        await tried("all objects to the same", () => stage.objects.forEach((_, i) => stage.resize(i, size)));
+    }
+  }
+  return rows;
+})()"""
+
+
+def opened(page: Page, address: str, width: int, height: int) -> None:
+    """Show the page and wait until it answers."""
+    page.show(address, width, height)
+    page.wait("globalThis.lse?.ready || globalThis.lse?.error")
+    if (error := page.run("lse.error")) is not None:
+        raise SystemExit(f"error: {error}")
+
+
+def side(page: Page) -> tuple[float, float, float]:
+    """Left, top and width of the picture on the page."""
+    script = "document.querySelector('.stage .figure').getBoundingClientRect()"
+    left, top, width = page.run(f"(({{left, top, width}}) => [left, top, width])({script})")
+    return left, top, width
+
+
+def rate(page: Page, seconds: float = 5.0) -> None:
+    """Drag in circles and print how often the page answered."""
+    left, top, width = side(page)
+    began, start = time.monotonic(), page.run("[lse.updates, performance.now()]")
+
+    def circle() -> Any:
+        while (t := time.monotonic() - began) < seconds:
+            yield left + width * (0.5 + 0.1 * math.sin(3 * t)), top + width * (0.5 + 0.1 * math.cos(3 * t))
+
+    page.drag(circle())
+    end = page.run("[lse.updates, performance.now()]")
+    updates, took = end[0] - start[0], (end[1] - start[1]) / 1000
+    speed = page.run("document.getElementById('speed').textContent")
+    print(f"while dragged: {updates / took:.0f} updates a second ({updates} in {took:.1f} s)")
+    print(f"the page itself says: {speed}")
+
+
+def tried(page: Page) -> None:
+    """Print how often each model's first answer stayed, and how far its answers moved."""
+    rows = page.run(TRIED)
+    names = page.run("lse.playground.told.models.map(({ name }) => name)")
+    table = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        found = np.array([row["models"] for row in rows if row["what"] == what], dtype=float)
+        for name, (same, moved) in zip(names, found.transpose(1, 2, 0), strict=True):
+            changed = f"{int((1 - same).sum())} of {len(found)}"
+            table.append((what, name, changed, f"{moved.mean():.2f}", f"{moved.max():.2f}"))
+    print_table(("change", "model", "first answer changed", "mean InvE", "largest InvE"), table)
+
+
+def record(page: Page, path: Path) -> None:
+    """Drag a line, then resize a digit, and keep what the window showed as an animated picture."""
+    frames: list[Image.Image] = []
+    at = (0.0, 0.0)
+
+    def keep() -> None:
+        page.run("new Promise(requestAnimationFrame)")
+        page.wait("!lse.playground.busy")
+        frame = Image.open(io.BytesIO(page.picture())).convert("RGB")
+        draw = ImageDraw.Draw(frame)
+        draw.ellipse([at[0] - 11, at[1] - 11, at[0] + 11, at[1] + 11], outline="#d1495b", width=4)
+        frames.append(frame.resize((frame.width * 5 // 8, frame.height * 5 // 8), Image.Resampling.LANCZOS))
+
+    def dragged(selector: str, x: float, y: float, steps: int = 12) -> None:
+        nonlocal at
+        start = page.middle(selector)
+        _, _, width = side(page)
+        points = []
+        for k in range(2 * steps + 1):
+            there = 0.5 - 0.5 * math.cos(math.pi * k / steps)
+            points.append((start[0] + x * width * there, start[1] + y * width * there))
+        places = iter(points)
+
+        def each() -> None:
+            nonlocal at
+            at = next(places)
+            keep()
+
+        page.drag(points, each)
+
+    page.run("document.querySelector('[aria-label=\"922.png\"]').click()")
+    page.wait("lse.ready")
+    dragged('[aria-label="Vertical line 1"]', 0.16, 0.0)
+    dragged('[aria-label="Horizontal line 3"]', 0.0, 0.12)
+    page.run("document.querySelector('[name=mode][value=object]').click()")
+    dragged('[aria-label="Size of object 1"]', 0.09, 0.09)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, loop=0, quality=60, method=6)
+    print(f"{path.relative_to(ROOT)}: {len(frames)} frames of {frames[0].width} x {frames[0].height} pixels, "
+          f"{path.stat().st_size / 1e3:.0f} kB")  # fmt: skip
+
+
+def trial(folder: Path | None) -> None:
+    """Try a playground, or the documentation's, which is recorded too."""
+    with tempfile.TemporaryDirectory() as made:
+        if folder is None:
+            runtime = find_runtime(ROOT / "tests" / "browser")
+            out = Path(made) / "page"
+            write_playground([PLAY / f"{name}.onnx" for name in MODELS], [PLAY], out, runtime=runtime)
+        with serving(folder or out) as address, chromium() as page:
+            opened(page, address, 1280, 700)
+            print(f"{page.run('navigator.userAgent')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+            rate(page)
+            tried(page)
+            if folder is None:
+                opened(page, address, 1280, 700)
+                record(page, RECORDING)
+
+
 if __name__ == "__main__":
-    pair(Path(sys.argv[2]))
+    match sys.argv[1:]:
+        case ["pair", demo]:
+            pair(Path(demo))
+        case ["try", *folder] if len(folder) < 2:
+            trial(Path(folder[0]) if folder else None)
+        case _:
+            raise SystemExit(__doc__)
