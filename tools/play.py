@@ -235,12 +235,12 @@ def trial(folder: Path | None) -> None:
             out = Path(made) / "page"
             write_playground([PLAY / f"{name}.onnx" for name in MODELS], [PLAY], out, runtime=runtime)
         with serving(folder or out) as address, chromium() as page:
-            opened(page, address, 1280, 700)
+            opened(page, address, 1280, 760)
             print(f"{page.run('navigator.userAgent')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
             rate(page)
             tried(page)
             if folder is None:
-                opened(page, address, 1280, 700)
+                opened(page, address, 1280, 760)
                 record(page, RECORDING)
 
 
