@@ -174,7 +174,7 @@ def test_the_server_gives_files_and_says_if_its_port_is_taken(tmp_path: Path) ->
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address) as answer:
             assert answer.read() == b"here"
-            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert answer.headers["Cache-Control"] == "no-cache"
         with urllib.request.urlopen(f"{address}page.mjs") as answer:
             assert answer.headers["Content-Type"] == "text/javascript"
         port = int(address.rstrip("/").rsplit(":", 1)[1])

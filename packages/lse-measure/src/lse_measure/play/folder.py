@@ -171,7 +171,6 @@ def _model(path: Path, one: Subject, folder: Path, number: int, view: int) -> di
     return {
         "name": one.name,
         "file": name,
-        "bytes": path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0),
         "weights": weights.name if weights.is_file() else None,
         "type": facts.kind,
         "channels": how.channels,

@@ -28,10 +28,7 @@ class _Handler(SimpleHTTPRequestHandler):
     extensions_map = TYPES
 
     def end_headers(self) -> None:
-        # these two let the page use several threads; the third shows a folder that was written anew
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.send_header("Cache-Control", "no-cache")
+        self.send_header("Cache-Control", "no-cache")  # the folder may be written anew meanwhile
         super().end_headers()
 
     def log_message(self, *args: object) -> None:

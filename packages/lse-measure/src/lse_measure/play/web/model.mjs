@@ -2,14 +2,10 @@
 
 const ARRAYS = { float32: Float32Array, float64: Float64Array, uint8: Uint8ClampedArray };
 
-const LARGE = 5e6; // bytes of a model from which on threads save more time than they cost
-
-/** ONNX Runtime Web from the folder ort/ beside this file, for models of at most `bytes`. */
-export async function loadRuntime(bytes) {
+/** ONNX Runtime Web from the folder ort/ beside this file. */
+export async function loadRuntime() {
   const ort = await import("./ort/ort.wasm.min.mjs");
-  // threads need a page that is isolated from other origins, as `lse play` serves it
-  const several = globalThis.crossOriginIsolated && bytes > LARGE;
-  ort.env.wasm.numThreads = several ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  ort.env.wasm.numThreads = 1; // several took longer on two cores, and few servers allow them
   ort.env.logLevel = "error";
   return ort;
 }

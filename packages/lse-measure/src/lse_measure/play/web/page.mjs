@@ -152,7 +152,7 @@ async function start() {
   const cards = told.models.map((model) => new Card(model));
   find("models").append(...cards.map((card) => card.box));
   find("summary").append(...cards.map((card) => card.chip));
-  const ort = await loadRuntime(Math.max(...told.models.map(({ bytes }) => bytes))).catch(() => {
+  const ort = await loadRuntime().catch(() => {
     throw new Error(
       "ONNX Runtime Web is missing: put ort.wasm.min.mjs, ort-wasm-simd-threaded.mjs and " +
         "ort-wasm-simd-threaded.wasm of the npm package onnxruntime-web into the folder ort beside this page.",
