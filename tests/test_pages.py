@@ -6,7 +6,7 @@ page needs beyond that it says in HTML comments:
 
     <!-- small: OLD => NEW -->    the test replaces OLD by NEW, because it would take long or need a network
     <!-- first: PAGE.md -->       begin with the first block of another page, which makes pictures
-    <!-- needs: MODULE -->        skip the page where this module is not installed
+    <!-- needs: MODULE -->        skip the page where this module, or file of the repository, is not installed
     <!-- link: FOLDER -->         a folder of the repository that lies in the folder where the page runs
 """
 
@@ -102,7 +102,7 @@ def run(block: Block, page: Path, names: dict[str, Any]) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in said(page, "needs"):
-        if find_spec(module) is None:
+        if not (ROOT / module).exists() and find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LSE_CACHE", str(tmp_path / "cache"))

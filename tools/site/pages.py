@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import click
 import mkdocs_gen_files
 
 from lse_core.cli import main
+from lse_core.errors import LSEError
+from lse_measure.play import find_runtime, write_playground
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("core", "dec", "data", "measure", "train", "export", "seg", "soft")
@@ -116,6 +119,24 @@ def command_page() -> str:
     return "".join(parts)
 
 
+def playground() -> None:
+    """The page that `lse play` writes, at play/index.html, of the demo's models and some of its pictures.
+
+    Where ONNX Runtime Web is not installed it is left out, and the page says so.
+    """
+    pair = ROOT / "tools" / "site" / "play"
+    try:
+        runtime = find_runtime(ROOT / "tests" / "browser")
+    except LSEError:
+        runtime = None
+    with tempfile.TemporaryDirectory() as made:
+        out = Path(made) / "play"
+        write_playground([pair / "plain.onnx", pair / "adapted.onnx"], [pair], out, runtime=runtime)
+        for file in (path for path in out.rglob("*") if path.is_file()):
+            with mkdocs_gen_files.open(f"play/{file.relative_to(out).as_posix()}", "wb") as copy:
+                copy.write(file.read_bytes())
+
+
 def title(page: Path) -> str:
     """The first heading of a page."""
     return next(line[2:] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
@@ -134,6 +155,7 @@ for page in sorted((ROOT / "docs").rglob("*.md")):
     write(inside, page.read_text(encoding="utf-8"), f"docs/{inside}")
 for source, page_name in BORROWED.items():
     write(page_name, (ROOT / source).read_text(encoding="utf-8"), source)
+playground()
 with mkdocs_gen_files.open("commands.md", "w") as commands:
     commands.write(command_page())
 api = "".join(f"    * [{package}](api/{package}.md)\n" + "".join("    " + e for e in entries)

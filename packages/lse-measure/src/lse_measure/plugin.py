@@ -10,7 +10,8 @@ from lse_core.plugins import hookimpl
 
 @hookimpl
 def lse_commands() -> Mapping[str, Any]:
-    """Give the command that measures models."""
+    """Give the commands that measure models, and that show them at work."""
     from lse_measure.commands.measure import measure
+    from lse_measure.commands.play import play
 
-    return {"measure": measure}
+    return {"measure": measure, "play": play}
