@@ -29,7 +29,10 @@ class Item:
 
 
 def items_of(paths: Sequence[str | Path]) -> list[Item]:
-    """The pictures that `paths` name, files and folders, without mask files and without any picture twice.
+    """The pictures that `paths` name, files and folders, without any picture twice.
+
+    Files called NAME.mask.png are left out, in folders and where several files are named, as a shell does
+    for `photos/*`.
 
     Raises:
         DataError: there is none.
@@ -39,7 +42,7 @@ def items_of(paths: Sequence[str | Path]) -> list[Item]:
     for path in paths:
         root = Path(path)
         for file in picture_files([root]):
-            if file.name.endswith(".mask.png") and root.is_dir():
+            if file.name.endswith(".mask.png") and (root.is_dir() or len(paths) > 1):
                 continue
             name = file.relative_to(root) if len(paths) == 1 and root.is_dir() else file
             found.setdefault(name.as_posix(), Item(file, name.as_posix()))
