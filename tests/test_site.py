@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def test_pages_need_nothing_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here; .ci/run installs Debian's")
+def test_pages_say_which_version_they_are_of(site: Path) -> None:
+    for page in ("index.html", "tutorials/measure.html", "api/lse_core.html"):
+        assert f"LSE {version('lse-core')}" in (site / page).read_text(encoding="utf-8"), page
+
+
 def test_search_works_from_a_folder(site: Path) -> None:
     """Browsers start no worker from a file; assets/iframe-worker.js stands in for it."""
     assert BROWSER

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -156,6 +157,7 @@ for page in sorted((ROOT / "docs").rglob("*.md")):
 for source, page_name in BORROWED.items():
     write(page_name, (ROOT / source).read_text(encoding="utf-8"), source)
 playground()
+mkdocs_gen_files.config["copyright"] = f"LSE {version('lse-core')}"  # at the foot of every page
 with mkdocs_gen_files.open("commands.md", "w") as commands:
     commands.write(command_page())
 api = "".join(f"    * [{package}](api/{package}.md)\n" + "".join("    " + e for e in entries)

@@ -115,6 +115,16 @@ def test_one_row_an_image_and_site_with_all_that_was_promised() -> None:
     np.testing.assert_allclose(shown(figure, 1, 4), away, rtol=1e-5)
 
 
+def test_a_model_adapted_at_the_image_alone_has_no_columns_for_maps() -> None:
+    p = pictures(1)
+    model = lse_dec.adapt(timm.create_model("resnet10t", num_classes=4).eval(), "image", steps=2)
+    figure = plot_sites(model, p, pictures=p, names=["a"])
+    titles = [ax.get_title() for ax in figure.axes[:4]]
+    assert titles[:2] == ["a at image", "canonical picture"]
+    assert titles[2].startswith("displacement, mean")
+    assert titles[3].startswith("residual, ")
+
+
 def test_displacement_is_in_pixels() -> None:
     warp = SeparableWarp.random(2, 4, 3.0, generator=torch.Generator().manual_seed(0))
     found = displacement_map(warp, 33, 65)

@@ -52,9 +52,9 @@ def plot_sites(
     """One row an image and site: what the warp does to the picture and to the map, and how it was found.
 
     Columns: the picture as it reaches the site, under the lines that are even in its canonical form, which
-    is next; the site's map before and after, the first three principal components over all images as
-    colours (the same colours for the same features, in all images); the size of the displacement; the
-    residual of the fixed point by step.
+    is next; where there is a site within the model, its map before and after, the first three principal
+    components over all images as colours (the same colours for the same features, in all images); the size
+    of the displacement; the residual of the fixed point by step.
 
     Args:
         model: an adapted model.
@@ -77,8 +77,9 @@ def plot_sites(
     sites = list(views)
     seen, canonical = _pictures(model, views, pictures.to(x.device).float())
     rows = [(i, site) for i in range(x.shape[0]) for site in sites]
-    figure = Figure(figsize=(15.5, 2.75 * len(rows) + 0.3), layout="constrained")
-    grid = figure.subplots(len(rows), 6, squeeze=False)
+    columns = 4 if sites == [IMAGE] else 6  # the map at the image is the picture
+    figure = Figure(figsize=(2.6 * columns, 2.75 * len(rows) + 0.3), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     coloured = {site: _colours(views[site]) for site in sites if site != IMAGE}
     for row, (i, site) in zip(grid, rows, strict=True):
         view = views[site]
@@ -88,16 +89,16 @@ def plot_sites(
         _image(row[1], canonical[site][i], "canonical picture")
         even = SeparableWarp.identity(1, device=warp.device, dtype=warp.dtype)
         draw_grid(row[1], even, size, lines=LINES, color=LINE)
-        if site == IMAGE:
+        if site == IMAGE and columns == 6:
             _words(row[2], "the map is the picture")
             row[3].axis("off")
-        else:
+        elif site != IMAGE:
             before, after = coloured[site]
             h, w = view.features.shape[2:]
             _image(row[2], before[i], f"map, {view.features.shape[1]} channels, {h} x {w}")
             _image(row[3], after[i], "canonical map")
-        _displacement(figure, row[4], view, i, size)
-        _residuals(row[5], view, i, getattr(model.canonicalizers[site], "tol", None))
+        _displacement(figure, row[-2], view, i, size)
+        _residuals(row[-1], view, i, getattr(model.canonicalizers[site], "tol", None))
     return figure
 
 
