@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from foreign import foreign
@@ -76,6 +77,27 @@ def test_the_command_writes_all_that_the_page_needs(tmp_path: Path, runtime: Pat
     assert "https://" not in page
     for file in FILES:
         assert (out / "ort" / file).read_text() == file
+
+
+def test_only_what_a_model_names_is_copied_with_it(tmp_path: Path, photograph: Path) -> None:
+    paths = []
+    for name in ("plain", "adapted"):
+        paths.append(tmp_path / name / "model.onnx")
+        paths[-1].parent.mkdir()
+        graph = onnx.load(PAIR / f"{name}.onnx")
+        onnx.save(graph, paths[-1], save_as_external_data=True, location="weights.data")
+    secret = tmp_path / "secret"
+    secret.write_text("of the user")
+    (tmp_path / "plain" / "model.onnx.data").symlink_to(secret)
+    write_playground(paths, [photograph], tmp_path / "page")
+    told = json.loads((tmp_path / "page" / "play.json").read_text(encoding="utf-8"))
+    for model, path in zip(told["models"], paths, strict=True):
+        (weights,) = model["weights"]
+        assert weights["path"] == "weights.data"
+        copied = tmp_path / "page" / weights["data"]
+        assert copied.read_bytes() == path.with_name("weights.data").read_bytes()
+    held = [file.read_bytes() for file in (tmp_path / "page").rglob("*") if file.is_file()]
+    assert b"of the user" not in held
 
 
 def test_models_that_take_different_pixels_get_their_own(tmp_path: Path, photograph: Path) -> None:

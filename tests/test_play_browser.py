@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from chromium import BROWSER, Page, chromium
@@ -41,9 +42,17 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The documentation's playground: models of the demo, six pictures of its test set."""
-    out = tmp_path_factory.mktemp("playground") / "page"
-    models = [PAIR / "plain.onnx", PAIR / "adapted.onnx"]
+    """The documentation's playground: models of the demo, six pictures of its test set.
+
+    Large weights lie beside the models, in files of the same name.
+    """
+    place = tmp_path_factory.mktemp("playground")
+    out, models = place / "page", []
+    for name in ("plain", "adapted"):
+        models.append(place / name / f"{name}.onnx")
+        models[-1].parent.mkdir()
+        graph = onnx.load(PAIR / f"{name}.onnx")
+        onnx.save(graph, models[-1], save_as_external_data=True, location="weights.data")
     write_playground(models, [PAIR], out, runtime=find_runtime(RUNTIME))
     with serving(out) as found:
         yield found

@@ -45,6 +45,7 @@ class OnnxModel(nn.Module):
     Attributes:
         facts: what the file says about itself.
         batch: its batch size, where only one is taken.
+        weights: names of the files beside it that hold weights.
         fingerprint: a hash of the file.
         in_chans: channels of an image, where the file tells.
         img_size: (height, width) of an image, where the file tells.
@@ -62,6 +63,8 @@ class OnnxModel(nn.Module):
         }
         proto = onnx.load_model(path, load_external_data=False)
         self.facts = facts = facts_of(path, proto)
+        told = [entry for tensor in proto.graph.initializer for entry in tensor.external_data]
+        self.weights = sorted({entry.value for entry in told if entry.key == "location"})
         names = [value.name for value in inputs_of(proto.graph)]
         if len(names) != 1:
             some = f" ({', '.join(names[:5])})" if names else ""

@@ -164,14 +164,16 @@ def _model(path: Path, one: Subject, folder: Path, number: int, view: int) -> di
     facts: Any = one.module.facts
     name = f"model{number}.onnx"
     shutil.copyfile(path, folder / name)
-    weights = path.with_name(f"{path.name}.data")
-    if weights.is_file():
-        shutil.copyfile(weights, folder / weights.name)
+    weights = []
+    for part, file in enumerate(one.module.weights):  # beside the model, as lse-export has checked
+        copied = f"model{number}-{part}.data"
+        shutil.copyfile(path.with_name(file), folder / copied)
+        weights.append({"path": file, "data": copied})
     channels_last = facts.shape[3] == how.channels and facts.shape[1] != how.channels
     return {
         "name": one.name,
         "file": name,
-        "weights": weights.name if weights.is_file() else None,
+        "weights": weights,
         "type": facts.kind,
         "channels": how.channels,
         "layout": "nhwc" if channels_last else "nchw",

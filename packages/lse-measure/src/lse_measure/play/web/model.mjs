@@ -44,7 +44,7 @@ export class Model {
   }
 
   static async load(ort, told) {
-    const externalData = told.weights ? [{ path: told.weights, data: told.weights }] : undefined;
+    const externalData = told.weights.length ? told.weights : undefined; // { path in the graph, data: file }
     const options = { executionProviders: ["wasm"], externalData };
     return new Model(ort, told, await ort.InferenceSession.create(told.file, options));
   }
