@@ -1,14 +1,17 @@
 """The real weights and photographs that tests and pages of results use: they are what they are said to be."""
 
 import json
+import shutil
 
 import photographs
 import pytest
 import timm
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lse_core import Preprocess
+from lse_core.cli import main
 from lse_core.pictures import read_picture
 
 
@@ -46,3 +49,27 @@ def test_every_photograph_has_a_box_inside_of_it(folder):
         assert (image["width"], image["height"]) == picture.size
         assert 0 <= x < x + width <= picture.width
         assert 0 <= y < y + height <= picture.height
+
+
+def test_espresso_falls_as_the_cup_shrinks(folder, tmp_path):
+    """By `lse measure` alone, with real weights: what the README and the first page of the site say."""
+    photographs_with_boxes = folder / "photographs"
+    shutil.copy(photographs_with_boxes / "coffee.png", tmp_path)
+    shutil.copy(photographs_with_boxes / "boxes.json", tmp_path)
+    weights = folder / "efficientnet_lite0.safetensors"
+    words = [
+        "measure",
+        "tf_efficientnet_lite0",
+        tmp_path / "coffee.png",
+        "--weights",
+        weights,
+        "--change",
+        "objects",
+    ]
+    words += ["--factors", "0.5,0.7,1", "--orbit", "0", "--out", tmp_path / "out", "--json"]
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    (sweep,) = json.loads(done.stdout)["measurements"][0]["sweeps"]
+    shares = [level["probability"] for level in sweep["levels"]]
+    assert shares == pytest.approx([0.49, 0.76, 0.94], abs=0.02)
+    assert shares == pytest.approx([0.55, 0.74, 0.94], abs=0.1)  # with another box, by another cut-out
