@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
+from answers import write_page
 from costs.timing import machine, versions
 from photographs import write_photographs
 
-from lse_core.atomic import replacing
 from lse_data.scaling import ScalingConfig, Stages, build_stages
 from lse_data.scaling.picture import make_versions
 from lse_data.scaling.run import sources_of
@@ -56,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print("\n".join(lines))
         return
-    with replacing(options.out, overwrite=True) as path:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_page(options.out, "\n".join(lines) + "\n")
 
 
 def measure(place: str, longest: int, rounds: int) -> list[float]:

@@ -335,8 +335,9 @@ def _gathered(g: Tensor, x: Tensor, s_x: Tensor, s_y: Tensor) -> tuple[Tensor, T
     s_x, s_y = torch.broadcast_tensors(s_x, s_y)
     # beyond the border the picture is held: no slope there
     held_x, held_y = s_x.clamp(0, w - 1), s_y.clamp(0, h - 1)
-    j = held_x.detach().floor().clamp(0, max(w - 2, 0)).long()
-    i = held_y.detach().floor().clamp(0, max(h - 2, 0)).long()
+    # a position that is no number makes the gradient of its own image none, and no index out of range
+    j = held_x.detach().floor().nan_to_num(0.0).clamp(0, max(w - 2, 0)).long()
+    i = held_y.detach().floor().nan_to_num(0.0).clamp(0, max(h - 2, 0)).long()
     fx, fy = (held_x - j).unsqueeze(1), (held_y - i).unsqueeze(1)
     flat = x.reshape(b, c, h * w)
     grad_flat = torch.zeros_like(flat)

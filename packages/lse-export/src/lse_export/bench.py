@@ -84,6 +84,7 @@ def bench(
     """
     if not models:
         raise LSEError("a benchmark needs at least one model")
+    _check_rounds(rounds, warmup)
     for way in ways:
         if way not in WAYS:
             raise unknown_name("way to run a model", way, WAYS)
@@ -146,20 +147,20 @@ def latency_ratio(
         ExportError: the file cannot be run.
         LSEError: fewer than two rounds.
     """
+    _check_rounds(rounds, warmup)
     session = open_session(path, provider, threads=torch.get_num_threads())
     calls = [lambda: run(session, example), _eager(model, example)]
     ours, theirs = interleaved(calls, rounds, warmup)
     return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
-    """Seconds of every call in every round, the calls taking turns: one list per call.
-
-    Raises:
-        LSEError: fewer than two rounds, or a negative warmup.
-    """
+def _check_rounds(rounds: int, warmup: int) -> None:
     if rounds < 2 or warmup < 0:
         raise LSEError(f"timing needs at least 2 rounds and no negative warmup; got {rounds} and {warmup}")
+
+
+def interleaved(calls: Sequence[Callable[[], object]], rounds: int, warmup: int) -> list[list[float]]:
+    """Seconds of every call in every round, the calls taking turns: one list per call."""
     seconds: list[list[float]] = [[] for _ in calls]
     for k in range(warmup + rounds):
         for call, record in zip(calls, seconds, strict=True):

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lse_core.card import attach
 from lse_core.commands.common import print_table, read_settings
 from lse_core.timm_models import imagenet_names, make
-from lse_core.weights import load_weights
 
 if TYPE_CHECKING:
     from lse_soft.certificate import Certificate
@@ -131,6 +129,9 @@ def soften(
         raise click.UsageError("give one of --weights and --pretrained")
     kwargs = read_settings(model_set)
     made = make(model, kwargs, pretrained=pretrained, trust=True).eval()
+    from lse_core.card import attach
+    from lse_core.weights import load_weights
+
     if weights is not None:
         load_weights(made, weights)
     if weights is not None or pretrained:
