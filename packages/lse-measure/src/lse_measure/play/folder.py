@@ -161,11 +161,12 @@ def _view(how: Preprocess) -> dict[str, Any]:
 def _model(path: Path, one: Subject, folder: Path, number: int, view: int) -> dict[str, Any]:
     """Copy a model and say what the page must know of it."""
     how = one.preprocess
-    facts: Any = one.module.facts
+    module: Any = one.module
+    facts = module.facts
     name = f"model{number}.onnx"
     shutil.copyfile(path, folder / name)
     weights = []
-    for part, file in enumerate(one.module.weights):  # beside the model, as lse-export has checked
+    for part, file in enumerate(module.weights):  # beside the model, as lse-export has checked
         copied = f"model{number}-{part}.data"
         shutil.copyfile(path.with_name(file), folder / copied)
         weights.append({"path": file, "data": copied})
