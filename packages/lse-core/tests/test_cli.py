@@ -1,5 +1,6 @@
 """The root command: what it lists, how it fails, what it reports."""
 
+import importlib
 import json
 import re
 import signal
@@ -9,7 +10,9 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -315,3 +318,37 @@ def test_the_root_command_needs_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "timm", "onnx", "rich"} & set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SIGTERM", cli._Terminated), ("SIGINT", KeyboardInterrupt)])
+def test_a_signal_waits_while_a_compiled_library_is_imported(
+    name: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[Any] = []
+
+    class Loader:  # what runs within it runs in a frame of importlib, as the code of a compiled library does
+        create_module = staticmethod(lambda spec: None)
+        exec_module = staticmethod(lambda module: frames.append(sys._getframe(1)))
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *more: Any) -> ModuleSpec | None:
+            return ModuleSpec(name, Loader()) if name == "compiled" else None  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    importlib.import_module("compiled")
+    del sys.modules["compiled"]
+    number = getattr(signal, name)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with cli._terminable():
+            stop = signal.getsignal(number)
+            assert callable(stop)
+            stop(number, frames[0])  # nothing is raised in the middle of the import
+            with pytest.raises(kind):
+                time.sleep(20)  # the signal comes again
+            with pytest.raises(kind):
+                stop(number, sys._getframe())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -105,24 +106,27 @@ class _Interrupted(click.Abort):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises an interrupt while the block runs, unless somebody else takes care of it.
+    """SIGTERM raises an interrupt while the block runs, as Ctrl-C does, unless somebody else takes it.
 
-    Python drops an exception that comes up in a finalizer or a callback of the garbage collector. An
-    interrupt that hits one comes again a moment later, so that it is not lost.
+    Python drops an exception in a finalizer or in a callback of the garbage collector, and a compiled library
+    that is being imported may abort at one. A signal that hits either comes again a moment later.
     """
 
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise _Terminated
+    def again(number: int) -> None:
+        waiting.append(threading.Timer(0.05, os.kill, (os.getpid(), number)))
+        waiting[-1].daemon = True
+        waiting[-1].start()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if frame is None or not frame.f_code.co_filename.startswith("<frozen importlib"):
+            raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        again(number)
 
     def dropped(what: Any) -> None:
         if not issubclass(what.exc_type, KeyboardInterrupt):
             hook(what)
-            return
-        number = signal.SIGTERM if issubclass(what.exc_type, _Terminated) else signal.SIGINT
-        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
-        again.daemon = True
-        waiting.append(again)
-        again.start()
+        else:
+            again(signal.SIGTERM if issubclass(what.exc_type, _Terminated) else signal.SIGINT)
 
     alone = threading.current_thread() is not threading.main_thread()  # where no signal can be caught
     if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -130,13 +134,18 @@ def _terminable() -> Iterator[None]:
         return
     waiting: list[threading.Timer] = []
     hook, sys.unraisablehook = sys.unraisablehook, dropped
-    signal.signal(signal.SIGTERM, stop)
+    before: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.default_int_handler
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for again in waiting:  # the command is done
-            again.cancel()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for timer in waiting:  # the command is done
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = hook
 
 
