@@ -9,13 +9,12 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
-from torch import Tensor, nn
+from engine_models import moving_vit, pictures
+from torch import Tensor
 
 import lse_export
 from lse_core.errors import ShapeError
-from lse_dec import adapt
 
 pytest.importorskip(
     "tensorrt_rtx", reason="no TensorRT for RTX here: pip install 'lse-export[rtx]'", exc_type=ImportError
@@ -30,24 +29,6 @@ ours = pytest.mark.skipif(
     NO_GPU or CAPABILITY not in capabilities([]), reason="no GPU here that TensorRT for RTX builds for"
 )
 RANGE = {"batch": (1, 2, 8)}
-
-
-def pictures(n: int) -> Tensor:
-    coarse = torch.randn(n, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    return 2.0 * nn.functional.interpolate(coarse, (64, 64), mode="bicubic", align_corners=True)
-
-
-def moving_vit() -> nn.Module:
-    """A small ViT with two sites whose updates ask for more than the identity."""
-    torch.manual_seed(0)
-    vit = timm.create_model(
-        "vit_tiny_patch16_224", img_size=64, patch_size=8, depth=2, embed_dim=48, num_classes=10
-    )
-    nn.init.normal_(vit.head.weight, std=0.5)
-    model = adapt(vit, ["image", "blocks.1"], solver="anderson", steps=3, resolution=8, segments=4).eval()
-    for canonicalizer in model.canonicalizers.values():
-        nn.init.normal_(canonicalizer.update.head.weight, std=0.3)
-    return model
 
 
 @pytest.fixture(scope="module")

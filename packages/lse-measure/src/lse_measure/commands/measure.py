@@ -12,39 +12,13 @@ import click
 
 from lse_core.commands.common import check_device, read_class_names, read_settings
 from lse_core.errors import LSEError, OutputError
+from lse_measure.commands.options import FILE, Levels, masks, preparation
 
 if TYPE_CHECKING:
     from lse_measure.measurement import Measurement
     from lse_measure.subjects import Subject
 
 __all__ = ["measure"]
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class Levels(click.ParamType):
-    """Numbers such as "0.5,0.7,1", or "LOW:HIGH:COUNT" for numbers at equal distances."""
-
-    name = "levels"
-
-    def __init__(self, *, geometric: bool = False) -> None:
-        self.geometric = geometric
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        """Read the text."""
-        from lse_measure.sweeps import steps
-
-        try:
-            if ":" in value:
-                low, high, count = value.split(":")
-                if self.geometric and not 0 < float(low) <= float(high):
-                    raise ValueError(value)
-                if not 1 <= int(count) <= 1000:
-                    raise ValueError(value)
-                return steps(float(low), float(high), int(count), geometric=self.geometric)
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is neither a list (0.5,0.7,1) nor LOW:HIGH:COUNT (0.5:2:13)", param, ctx)
 
 
 @click.command()
@@ -56,14 +30,7 @@ class Levels(click.ParamType):
     type=click.Choice(["objects", "warps", "rotation"]),
     help="What is done to pictures; repeatable.  [default: objects, where masks or boxes are, and warps]",
 )
-@click.option(
-    "--masks",
-    default="beside",
-    show_default=True,
-    metavar="WHERE",
-    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder "
-    "of such files, a JSON file of COCO's format, or none.",
-)
+@masks
 @click.option(
     "--labels",
     metavar="WHERE",
@@ -127,23 +94,7 @@ class Levels(click.ParamType):
     metavar="NAME=VALUE",
     help="Keyword of timm.create_model, such as num_classes=10.",
 )
-@click.option(
-    "--size",
-    nargs=2,
-    type=click.IntRange(8),
-    metavar="HEIGHT WIDTH",
-    help="Pixels of a picture, for models that do not say how pictures are prepared.",
-)
-@click.option(
-    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1], likewise; once, or for each channel."
-)
-@click.option(
-    "--std",
-    type=float,
-    multiple=True,
-    help="Standard deviation of pixels in [0, 1], likewise; once, or for each channel.",
-)
-@click.option("--class-names", type=FILE, help="Text file with the name of one class on each line.")
+@preparation
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),

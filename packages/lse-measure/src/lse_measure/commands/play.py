@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from lse_core.commands.common import read_class_names
+from lse_measure.commands.options import masks, preparation
 
 __all__ = ["play"]
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -24,22 +24,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="Folder to write; index.html is in it.",
 )
-@click.option(
-    "--masks",
-    default="beside",
-    show_default=True,
-    metavar="WHERE",
-    help="Where objects are: beside (NAME.mask.png, NAME.xml or boxes.json beside NAME.jpg), a folder of "
-    "such files, a JSON file of COCO's format, or none.",
-)
-@click.option(
-    "--mean", type=float, multiple=True, help="Mean of pixels in [0, 1], for models that do not say it."
-)
-@click.option("--std", type=float, multiple=True, help="Standard deviation of pixels in [0, 1], likewise.")
-@click.option(
-    "--size", nargs=2, type=click.IntRange(8), metavar="HEIGHT WIDTH", help="Pixels of a picture, likewise."
-)
-@click.option("--class-names", type=FILE, help="Text file with the name of one class on each line.")
+@masks
+@preparation
 @click.option(
     "--runtime",
     type=FOLDER,
